@@ -1,0 +1,1 @@
+//! Memory: the reference model, for tests and single processes. Exempt from C3 and C4.

@@ -1,0 +1,5 @@
+//! The engines: they carry out, the parts decide. No file in here holds a rule.
+
+pub mod memory;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;

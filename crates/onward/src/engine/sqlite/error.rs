@@ -1,0 +1,31 @@
+//! What a failure of SQLite means to the caller.
+
+use std::time::Duration;
+
+use rusqlite::ErrorCode;
+
+use crate::{Effect, Error};
+
+/// Turns a failure before COMMIT into an error: surely nothing was applied.
+pub(super) fn before_commit(error: rusqlite::Error) -> Error {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            Error::overloaded("another process holds the database's write lock", Duration::from_millis(100)).with_source(error)
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Error::integrity("the database file is damaged").with_source(error),
+        Some(ErrorCode::ConstraintViolation) => Error::integrity("the database refuses what the rules allow").with_source(error),
+        _ => Error::unavailable("the database cannot be used").with_source(error),
+    }
+}
+
+/// Turns a failure of COMMIT itself into an error: only "busy" is surely not applied.
+pub(super) fn at_commit(error: rusqlite::Error) -> Error {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => before_commit(error),
+        _ => {
+            let error = Error::unknown("the database failed during COMMIT").with_source(error);
+            debug_assert_eq!(error.effect(), Effect::Unknown);
+            error
+        }
+    }
+}

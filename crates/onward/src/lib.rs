@@ -1,0 +1,19 @@
+//! Onward refuses late writes.
+
+pub mod audit;
+pub mod cache;
+pub mod commit;
+pub mod engine;
+pub mod error;
+pub mod guarded;
+pub mod lock;
+pub mod model;
+pub mod observe;
+mod random;
+mod retry;
+pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod time;
+
+pub use error::{Code, Effect, Error, Kind, Refusal, Result};

@@ -1,0 +1,76 @@
+//! The Merkle tree of RFC 6962 over the hashes of all entries of a chain; here only its growing edge.
+
+use sha2::{Digest, Sha256};
+
+use super::Hash;
+use crate::{Error, Result};
+
+/// Returns the hash of a leaf: `SHA-256(0x00 || entry hash)`.
+pub fn leaf(entry: &Hash) -> Hash {
+    let mut hasher = Sha256::new();
+    hasher.update([0]);
+    hasher.update(entry.as_bytes());
+    Hash::from_bytes(hasher.finalize().into())
+}
+
+/// Returns the hash of an inner node: `SHA-256(0x01 || left || right)`.
+pub fn node(left: &Hash, right: &Hash) -> Hash {
+    let mut hasher = Sha256::new();
+    hasher.update([1]);
+    hasher.update(left.as_bytes());
+    hasher.update(right.as_bytes());
+    Hash::from_bytes(hasher.finalize().into())
+}
+
+/// The roots of the full subtrees of a tree, largest first: all that is needed to append and to give the root.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frontier {
+    size: u64,
+    roots: Vec<Hash>,
+}
+
+impl Frontier {
+    /// Returns the number of leaves.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Appends the leaf of an entry's hash.
+    pub fn push(&mut self, entry: &Hash) {
+        let mut top = leaf(entry);
+        // A carry for each trailing one bit of the size, as in binary addition.
+        for _ in 0..self.size.trailing_ones() {
+            if let Some(left) = self.roots.pop() {
+                top = node(&left, &top);
+            }
+        }
+        self.roots.push(top);
+        self.size += 1;
+    }
+
+    /// Returns the root; that of the empty tree is the hash of nothing.
+    pub fn root(&self) -> Hash {
+        let mut roots = self.roots.iter().rev();
+        let Some(last) = roots.next() else {
+            return Hash::from_bytes(Sha256::digest([]).into());
+        };
+        roots.fold(*last, |right, left| node(left, &right))
+    }
+
+    /// Returns the roots one after the other, as they are stored.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.roots.iter().flat_map(|root| *root.as_bytes()).collect()
+    }
+
+    /// Reads what [`Frontier::to_bytes`] wrote for a tree of `size` leaves.
+    ///
+    /// # Errors
+    /// [`Kind::Backend`](crate::Kind::Backend), `integrity_failure`: the bytes do not fit the size.
+    pub fn from_bytes(size: u64, bytes: &[u8]) -> Result<Self> {
+        let (chunks, rest) = bytes.as_chunks::<32>();
+        if !rest.is_empty() || chunks.len() != size.count_ones() as usize {
+            return Err(Error::integrity("the frontier of a chain does not fit its length"));
+        }
+        Ok(Self { size, roots: chunks.iter().copied().map(Hash::from_bytes).collect() })
+    }
+}

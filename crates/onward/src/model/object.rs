@@ -1,0 +1,133 @@
+//! An object and what is known about it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use super::limits::{CONTENT_TYPE_BYTES, JSON_DEPTH, PAYLOAD_BYTES};
+use super::{Key, Revision, Version};
+use crate::time::Timestamp;
+use crate::{Code, Error, Kind, Result};
+
+/// The content type of everything that is written as a Rust value.
+pub(crate) const JSON: &str = "application/json";
+
+/// The bytes of an object and their content type, kept verbatim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    bytes: Bytes,
+    content_type: Arc<str>,
+}
+
+impl Payload {
+    /// Makes a payload; JSON content must parse.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`]: more than 1 MiB, a content type that is not 1..=127 printable ASCII bytes, or JSON that does not parse or nests
+    /// deeper than 128.
+    pub fn new(bytes: impl Into<Bytes>, content_type: &str) -> Result<Self> {
+        let bytes = bytes.into();
+        if bytes.len() > PAYLOAD_BYTES {
+            return Err(Error::new(Kind::Invalid, Code::PayloadTooLarge, "a payload is at most 1 MiB"));
+        }
+        let printable = content_type.bytes().all(|b| (0x20..0x7f).contains(&b));
+        if content_type.is_empty() || content_type.len() > CONTENT_TYPE_BYTES || !printable {
+            return Err(Error::invalid("a content type is 1..=127 printable ASCII bytes"));
+        }
+        let payload = Self { bytes, content_type: content_type.into() };
+        if payload.is_json() {
+            check_json(&payload.bytes)?;
+        }
+        Ok(payload)
+    }
+
+    /// Makes a JSON payload of a value.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`]: the value cannot be written as JSON, or is longer than 1 MiB.
+    pub fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<Self> {
+        let bytes = serde_json::to_vec(value).map_err(|e| Error::invalid("the value cannot be written as JSON").with_source(e))?;
+        Self::new(bytes, JSON)
+    }
+
+    pub(crate) fn stored(bytes: Bytes, content_type: Arc<str>) -> Self {
+        Self { bytes, content_type }
+    }
+
+    /// Returns the bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Returns the content type.
+    pub fn content_type(&self) -> &str {
+        &self.content_type
+    }
+
+    /// Tells whether the content type is JSON (`application/json` or `+json`).
+    pub fn is_json(&self) -> bool {
+        let essence = self.content_type.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case(JSON) || essence.to_ascii_lowercase().ends_with("+json")
+    }
+
+    /// Reads the payload as a value.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`]: the payload is not JSON, or not of this shape.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
+        if !self.is_json() {
+            return Err(Error::invalid("the object is not JSON; read its payload instead"));
+        }
+        serde_json::from_slice(&self.bytes).map_err(|e| Error::invalid("the object has another shape than asked for").with_source(e))
+    }
+}
+
+/// Refuses JSON that does not parse or nests deeper than the limit; serde_json itself stops at the same depth.
+fn check_json(bytes: &[u8]) -> Result<()> {
+    debug_assert_eq!(JSON_DEPTH, 128);
+    serde_json::from_slice::<serde::de::IgnoredAny>(bytes)
+        .map_err(|e| Error::invalid("the payload is not JSON, or nests deeper than 128").with_source(e))?;
+    std::str::from_utf8(bytes).map_err(|e| Error::invalid("JSON is UTF-8").with_source(e))?;
+    Ok(())
+}
+
+/// What the store knows about an object beside its payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// The identity of this life of the object: another one after delete and re-create.
+    pub uid: Uuid,
+    /// The version: what a conditional write is based on.
+    pub version: Version,
+    /// The revision of the commit that wrote this version.
+    pub revision: Revision,
+    /// The revision of the commit that created the object.
+    pub create_revision: Revision,
+    /// When it was created, by the engine's clock.
+    pub created_at: Timestamp,
+    /// When this version was written, by the engine's clock.
+    pub updated_at: Timestamp,
+}
+
+/// An object as it stood at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object<T = Payload> {
+    /// Its name.
+    pub key: Key,
+    /// Its content.
+    pub value: T,
+    /// What the store knows about it.
+    pub meta: Meta,
+}
+
+impl Object<Payload> {
+    /// Reads the payload as a value.
+    ///
+    /// # Errors
+    /// As [`Payload::read`].
+    pub fn read<T: DeserializeOwned>(self) -> Result<Object<T>> {
+        let value = self.value.read()?;
+        Ok(Object { key: self.key, value, meta: self.meta })
+    }
+}

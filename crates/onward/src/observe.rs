@@ -1,0 +1,78 @@
+//! What the library tells whoever watches it: events, never keys or values.
+//!
+//! The library has no metrics of its own; the server counts what an [`Observer`] is told.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Error;
+
+/// Something that happened, for counters and reports. Its labels come from closed sets.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A batch of commits was decided.
+    Batch {
+        /// How many commits it held.
+        commits: usize,
+        /// How long the COMMIT took, fsync included.
+        sync: Duration,
+    },
+    /// A commit was answered.
+    Commit {
+        /// `committed`, `unchanged`, `replayed`, `conflict`, `fenced` or `error`.
+        outcome: &'static str,
+    },
+    /// A lock call ended; each call counts exactly one of `acquired`, `skipped`, `contended`, `backend_error`, `bypassed`, and on top at
+    /// most one each of `unlocked`, `lost`, `release_error`.
+    Lock {
+        /// The outcome.
+        outcome: &'static str,
+        /// The closed label of what is locked.
+        target: &'a str,
+    },
+    /// A cache read ended.
+    CacheLoad {
+        /// `hit`, `stale`, `loaded`, `negative`, `unfilled` or `error`.
+        result: &'static str,
+    },
+    /// A cache fill ended.
+    CacheFill {
+        /// `stored`, `superseded`, `abandoned` or `failed`.
+        result: &'static str,
+    },
+    /// A cache invalidation ended.
+    CacheInvalidation {
+        /// `removed`, `absent`, `queued` or `failed`.
+        result: &'static str,
+    },
+    /// Something an operator should see; reported at most once in 60 s a kind.
+    Report {
+        /// What failed, such as `release_error`.
+        action: &'static str,
+        /// The closed label of what it concerns.
+        target: &'a str,
+        /// The failure.
+        error: &'a Error,
+        /// How many of the same were held back since the last report.
+        suppressed: u64,
+    },
+}
+
+/// Receives events; must be quick and must not block.
+pub trait Observer: Debug + Send + Sync {
+    /// Is told of one event. A panic in here is the observer's own problem: it is not caught.
+    fn observe(&self, event: &Event<'_>);
+}
+
+/// An observer that ignores everything.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn observe(&self, _: &Event<'_>) {}
+}
+
+/// A shared observer.
+pub type SharedObserver = Arc<dyn Observer>;

@@ -1,0 +1,1 @@
+//! Test tools: the conformance suite of each part, faults, checkers.

@@ -1,0 +1,1 @@
+//! The part `cache` on every engine.

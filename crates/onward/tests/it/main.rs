@@ -1,0 +1,6 @@
+//! Public behaviour of the library, and the conformance suite on every engine.
+
+mod audit;
+mod cache;
+mod lock;
+mod store;
