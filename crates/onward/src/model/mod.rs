@@ -13,6 +13,7 @@ mod request;
 
 pub use chain::{ChainName, Head};
 pub use entry::{Data, Entry, Hash, Sealed, genesis};
+pub(crate) use key::check_word;
 pub use key::{IntoKey, Key};
 pub use lock_key::LockKey;
 pub use mac::{Kid, MacKeys};
