@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::limits::PAYLOAD_BYTES;
 use super::request::check_visible;
-use super::{Kid, MacKeys, Seq};
+use super::{Data, Kid, MacKeys, Seq};
 use crate::time::Timestamp;
 use crate::{Code, Error, Kind, Result};
 
@@ -81,27 +81,6 @@ pub fn genesis(origin: &str) -> Hash {
 fn put(hasher: &mut Sha256, field: &[u8]) {
     hasher.update(u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());
     hasher.update(field);
-}
-
-/// The data of an entry: opaque bytes, stored and hashed verbatim.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Data(Bytes);
-
-impl Data {
-    /// Takes the bytes as they are.
-    pub fn bytes(bytes: impl Into<Bytes>) -> Self {
-        Self(bytes.into())
-    }
-
-    /// Takes the text as it is.
-    pub fn text(text: impl Into<String>) -> Self {
-        Self(Bytes::from(text.into()))
-    }
-
-    /// Returns the bytes.
-    pub fn as_bytes(&self) -> &Bytes {
-        &self.0
-    }
 }
 
 /// An entry as its author makes it: what happened, who did it, to what.
@@ -179,7 +158,7 @@ impl Entry {
         if let Some(id) = &self.event_id {
             check_visible("an event id", id)?;
         }
-        if self.data.0.len() > PAYLOAD_BYTES {
+        if self.data.as_bytes().len() > PAYLOAD_BYTES {
             return Err(Error::new(Kind::Invalid, Code::PayloadTooLarge, "the data of an entry is at most 1 MiB").with_pointer("/data"));
         }
         Ok(())
@@ -254,28 +233,133 @@ impl Sealed {
 
 /// Hashes fields 1 to 8, so that 1 MiB of data costs no more under the head than 1 KiB.
 pub(crate) fn prehash(origin: &str, event_id: &str, kind: &str, actor: Option<&str>, resource: Option<&str>, data: &[u8]) -> Prehashed {
-    let mut hasher = Sha256::new();
-    put(&mut hasher, TAG);
-    put(&mut hasher, origin.as_bytes());
-    put(&mut hasher, event_id.as_bytes());
-    put(&mut hasher, kind.as_bytes());
-    put(&mut hasher, actor.unwrap_or_default().as_bytes());
-    put(&mut hasher, resource.unwrap_or_default().as_bytes());
-    put(&mut hasher, data);
     // Field 8, personal data, is empty in this version.
-    put(&mut hasher, b"");
-    Prehashed(hasher)
+    let fields = [event_id, kind, actor.unwrap_or_default(), resource.unwrap_or_default()].map(str::as_bytes);
+    Prehashed(hash_front(origin.as_bytes(), fields, data, b""))
+}
+
+fn hash_front(origin: &[u8], [event_id, kind, actor, resource]: [&[u8]; 4], data: &[u8], pii: &[u8]) -> Sha256 {
+    let mut hasher = Sha256::new();
+    for field in [TAG, origin, event_id, kind, actor, resource, data, pii] {
+        put(&mut hasher, field);
+    }
+    hasher
 }
 
 /// Hashes fields 9 to 13 on top.
 pub(crate) fn finish(prehashed: Prehashed, kid: &str, flags: u64, at: Timestamp, seq: Seq, prev: &Hash) -> Hash {
-    let mut hasher = prehashed.0;
-    put(&mut hasher, kid.as_bytes());
-    put(&mut hasher, &flags.to_be_bytes());
-    put(&mut hasher, &at.as_micros().to_be_bytes());
-    put(&mut hasher, &seq.get().to_be_bytes());
-    put(&mut hasher, &prev.0);
+    hash_back(prehashed.0, kid.as_bytes(), [flags.to_be_bytes(), at.as_micros().to_be_bytes(), seq.get().to_be_bytes()], &prev.0)
+}
+
+fn hash_back(mut hasher: Sha256, kid: &[u8], integers: [[u8; 8]; 3], prev: &[u8]) -> Hash {
+    put(&mut hasher, kid);
+    for integer in &integers {
+        put(&mut hasher, integer);
+    }
+    put(&mut hasher, prev);
     Hash(hasher.finalize().into())
+}
+
+/// An entry's row exactly as a database holds it, well formed or not: what a verifier hashes.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Row {
+    /// The column `seq`.
+    pub seq: i64,
+    /// The column `prev`.
+    pub prev: Vec<u8>,
+    /// The column `hash`.
+    pub hash: Vec<u8>,
+    /// The column `mac`.
+    pub mac: Option<Vec<u8>>,
+    /// The column `kid`.
+    pub kid: Vec<u8>,
+    /// The column `at`.
+    pub at: i64,
+    /// The column `event_id`.
+    pub event_id: Vec<u8>,
+    /// The column `kind`.
+    pub kind: Vec<u8>,
+    /// The column `actor`.
+    pub actor: Option<Vec<u8>>,
+    /// The column `resource`.
+    pub resource: Option<Vec<u8>>,
+    /// The column `data`.
+    pub data: Bytes,
+    /// The column `pii`.
+    pub pii: Option<Vec<u8>>,
+    /// The column `flags`.
+    pub flags: i64,
+}
+
+impl Row {
+    /// Computes the hash of the row in a chain of this origin.
+    pub fn compute_hash(&self, origin: &str) -> Hash {
+        let actor = self.actor.as_deref().unwrap_or_default();
+        let resource = self.resource.as_deref().unwrap_or_default();
+        let pii = self.pii.as_deref().unwrap_or_default();
+        let front = hash_front(origin.as_bytes(), [&self.event_id, &self.kind, actor, resource], &self.data, pii);
+        hash_back(front, &self.kid, [self.flags.to_be_bytes(), self.at.to_be_bytes(), self.seq.to_be_bytes()], &self.prev)
+    }
+
+    /// Returns about how many bytes the row takes in memory.
+    pub fn bytes(&self) -> usize {
+        let texts = [&self.event_id, &self.kind, &self.kid].map(Vec::len).iter().sum::<usize>();
+        let options = [&self.actor, &self.resource, &self.pii].map(|text| text.as_ref().map_or(0, Vec::len)).iter().sum::<usize>();
+        256 + texts + options + self.data.len()
+    }
+}
+
+impl From<&Sealed> for Row {
+    fn from(sealed: &Sealed) -> Self {
+        let bytes = |text: &String| text.clone().into_bytes();
+        Self {
+            // Both columns are 8 bytes whose bits the hash takes as they are.
+            seq: sealed.seq.get().cast_signed(),
+            prev: sealed.prev.as_bytes().to_vec(),
+            hash: sealed.hash.as_bytes().to_vec(),
+            mac: sealed.mac.map(|mac| mac.to_vec()),
+            kid: bytes(&sealed.kid),
+            at: sealed.at.as_micros(),
+            event_id: bytes(&sealed.event_id),
+            kind: bytes(&sealed.kind),
+            actor: sealed.actor.as_ref().map(bytes),
+            resource: sealed.resource.as_ref().map(bytes),
+            data: sealed.data.clone(),
+            pii: None,
+            flags: sealed.flags.cast_signed(),
+        }
+    }
+}
+
+impl TryFrom<Row> for Sealed {
+    type Error = Error;
+
+    /// Reads a row as an entry.
+    ///
+    /// # Errors
+    /// [`Kind::Backend`], `integrity_failure`: no writer of ours leaves such a row.
+    fn try_from(row: Row) -> Result<Self> {
+        let broken = || Error::integrity("an audit entry is stored in a form that no version writes");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| broken());
+        let hash = |bytes: Vec<u8>| <[u8; 32]>::try_from(bytes).map_err(|_| broken());
+        if row.pii.is_some() {
+            return Err(Error::unsupported("an audit entry was written by a newer version"));
+        }
+        Ok(Self {
+            seq: u64::try_from(row.seq).ok().and_then(|seq| Seq::new(seq).ok()).ok_or_else(broken)?,
+            prev: Hash(hash(row.prev)?),
+            hash: Hash(hash(row.hash)?),
+            mac: row.mac.map(hash).transpose()?,
+            kid: text(row.kid)?,
+            flags: row.flags.cast_unsigned(),
+            at: Timestamp::from_micros(row.at),
+            event_id: text(row.event_id)?,
+            kind: text(row.kind)?,
+            actor: row.actor.map(text).transpose()?,
+            resource: row.resource.map(text).transpose()?,
+            data: row.data,
+        })
+    }
 }
 
 /// Seals a computed hash with the active key, if there is one.

@@ -1,6 +1,7 @@
 //! The nouns: keys, numbers that only grow, objects, audit entries with their bytes and hash. No I/O, no clock.
 
 mod chain;
+mod data;
 mod entry;
 mod key;
 pub mod limits;
@@ -12,7 +13,8 @@ mod object;
 mod request;
 
 pub use chain::{ChainName, Head};
-pub use entry::{Data, Entry, Hash, Sealed, genesis};
+pub use data::Data;
+pub use entry::{Entry, Hash, Row, Sealed, genesis};
 pub use key::{IntoKey, Key};
 pub use lock_key::LockKey;
 pub use mac::{Kid, MacKeys};
