@@ -1,1 +1,3 @@
-//! The part `audit`.
+//! The part `audit`: a tamper-evident trail.
+
+pub mod verify;

@@ -420,8 +420,19 @@ mod tests {
 
     #[test]
     fn what_has_no_one_form_is_refused() {
-        for text in [r#"{"a":1,"a":2}"#, r#"{"a":1,"\u0061":2}"#, r#""\ud800""#, r#""\udc00x""#, "1e400", "-1e400", "NaN", "", "{} {}", "01", "\u{feff}1"]
-        {
+        for text in [
+            r#"{"a":1,"a":2}"#,
+            r#"{"a":1,"\u0061":2}"#,
+            r#""\ud800""#,
+            r#""\udc00x""#,
+            "1e400",
+            "-1e400",
+            "NaN",
+            "",
+            "{} {}",
+            "01",
+            "\u{feff}1",
+        ] {
             assert!(canonical(text).is_none(), "{text}");
         }
         for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {

@@ -178,6 +178,8 @@ pub(crate) const HAS_ACTOR: u64 = 2;
 pub(crate) const HAS_RESOURCE: u64 = 4;
 /// Flag: the engine's clock was behind the chain and the time was lifted.
 pub(crate) const CLOCK_BEHIND: u64 = 8;
+/// All flags of this layout.
+pub(crate) const FLAGS_KNOWN: u64 = PINNED | HAS_ACTOR | HAS_RESOURCE | CLOCK_BEHIND;
 
 /// An entry as it is stored: chained, hashed, and sealed with a MAC if the chain has a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -238,7 +240,7 @@ pub(crate) fn prehash(origin: &str, event_id: &str, kind: &str, actor: Option<&s
     Prehashed(hash_front(origin.as_bytes(), fields, data, b""))
 }
 
-fn hash_front(origin: &[u8], [event_id, kind, actor, resource]: [&[u8]; 4], data: &[u8], pii: &[u8]) -> Sha256 {
+pub(super) fn hash_front(origin: &[u8], [event_id, kind, actor, resource]: [&[u8]; 4], data: &[u8], pii: &[u8]) -> Sha256 {
     let mut hasher = Sha256::new();
     for field in [TAG, origin, event_id, kind, actor, resource, data, pii] {
         put(&mut hasher, field);
@@ -251,115 +253,13 @@ pub(crate) fn finish(prehashed: Prehashed, kid: &str, flags: u64, at: Timestamp,
     hash_back(prehashed.0, kid.as_bytes(), [flags.to_be_bytes(), at.as_micros().to_be_bytes(), seq.get().to_be_bytes()], &prev.0)
 }
 
-fn hash_back(mut hasher: Sha256, kid: &[u8], integers: [[u8; 8]; 3], prev: &[u8]) -> Hash {
+pub(super) fn hash_back(mut hasher: Sha256, kid: &[u8], integers: [[u8; 8]; 3], prev: &[u8]) -> Hash {
     put(&mut hasher, kid);
     for integer in &integers {
         put(&mut hasher, integer);
     }
     put(&mut hasher, prev);
     Hash(hasher.finalize().into())
-}
-
-/// An entry's row exactly as a database holds it, well formed or not: what a verifier hashes.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Row {
-    /// The column `seq`.
-    pub seq: i64,
-    /// The column `prev`.
-    pub prev: Vec<u8>,
-    /// The column `hash`.
-    pub hash: Vec<u8>,
-    /// The column `mac`.
-    pub mac: Option<Vec<u8>>,
-    /// The column `kid`.
-    pub kid: Vec<u8>,
-    /// The column `at`.
-    pub at: i64,
-    /// The column `event_id`.
-    pub event_id: Vec<u8>,
-    /// The column `kind`.
-    pub kind: Vec<u8>,
-    /// The column `actor`.
-    pub actor: Option<Vec<u8>>,
-    /// The column `resource`.
-    pub resource: Option<Vec<u8>>,
-    /// The column `data`.
-    pub data: Bytes,
-    /// The column `pii`.
-    pub pii: Option<Vec<u8>>,
-    /// The column `flags`.
-    pub flags: i64,
-}
-
-impl Row {
-    /// Computes the hash of the row in a chain of this origin.
-    pub fn compute_hash(&self, origin: &str) -> Hash {
-        let actor = self.actor.as_deref().unwrap_or_default();
-        let resource = self.resource.as_deref().unwrap_or_default();
-        let pii = self.pii.as_deref().unwrap_or_default();
-        let front = hash_front(origin.as_bytes(), [&self.event_id, &self.kind, actor, resource], &self.data, pii);
-        hash_back(front, &self.kid, [self.flags.to_be_bytes(), self.at.to_be_bytes(), self.seq.to_be_bytes()], &self.prev)
-    }
-
-    /// Returns about how many bytes the row takes in memory.
-    pub fn bytes(&self) -> usize {
-        let texts = [&self.event_id, &self.kind, &self.kid].map(Vec::len).iter().sum::<usize>();
-        let options = [&self.actor, &self.resource, &self.pii].map(|text| text.as_ref().map_or(0, Vec::len)).iter().sum::<usize>();
-        256 + texts + options + self.data.len()
-    }
-}
-
-impl From<&Sealed> for Row {
-    fn from(sealed: &Sealed) -> Self {
-        let bytes = |text: &String| text.clone().into_bytes();
-        Self {
-            // Both columns are 8 bytes whose bits the hash takes as they are.
-            seq: sealed.seq.get().cast_signed(),
-            prev: sealed.prev.as_bytes().to_vec(),
-            hash: sealed.hash.as_bytes().to_vec(),
-            mac: sealed.mac.map(|mac| mac.to_vec()),
-            kid: bytes(&sealed.kid),
-            at: sealed.at.as_micros(),
-            event_id: bytes(&sealed.event_id),
-            kind: bytes(&sealed.kind),
-            actor: sealed.actor.as_ref().map(bytes),
-            resource: sealed.resource.as_ref().map(bytes),
-            data: sealed.data.clone(),
-            pii: None,
-            flags: sealed.flags.cast_signed(),
-        }
-    }
-}
-
-impl TryFrom<Row> for Sealed {
-    type Error = Error;
-
-    /// Reads a row as an entry.
-    ///
-    /// # Errors
-    /// [`Kind::Backend`], `integrity_failure`: no writer of ours leaves such a row.
-    fn try_from(row: Row) -> Result<Self> {
-        let broken = || Error::integrity("an audit entry is stored in a form that no version writes");
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| broken());
-        let hash = |bytes: Vec<u8>| <[u8; 32]>::try_from(bytes).map_err(|_| broken());
-        if row.pii.is_some() {
-            return Err(Error::unsupported("an audit entry was written by a newer version"));
-        }
-        Ok(Self {
-            seq: u64::try_from(row.seq).ok().and_then(|seq| Seq::new(seq).ok()).ok_or_else(broken)?,
-            prev: Hash(hash(row.prev)?),
-            hash: Hash(hash(row.hash)?),
-            mac: row.mac.map(hash).transpose()?,
-            kid: text(row.kid)?,
-            flags: row.flags.cast_unsigned(),
-            at: Timestamp::from_micros(row.at),
-            event_id: text(row.event_id)?,
-            kind: text(row.kind)?,
-            actor: row.actor.map(text).transpose()?,
-            resource: row.resource.map(text).transpose()?,
-            data: row.data,
-        })
-    }
 }
 
 /// Seals a computed hash with the active key, if there is one.

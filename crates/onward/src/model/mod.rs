@@ -11,16 +11,19 @@ pub mod merkle;
 mod number;
 mod object;
 mod request;
+mod row;
 
 pub use chain::{ChainName, Head};
 pub use data::Data;
-pub use entry::{Entry, Hash, Row, Sealed, genesis};
+pub use entry::{Entry, Hash, Sealed, genesis};
+pub(crate) use entry::{FLAGS_KNOWN, HAS_ACTOR, HAS_RESOURCE, PINNED, is_control};
 pub use key::{IntoKey, Key};
 pub use lock_key::LockKey;
 pub use mac::{Kid, MacKeys};
 pub use number::{Epoch, FencingToken, Revision, Seq, Version, above};
 pub use object::{Meta, Object, Payload};
 pub use request::{Fingerprint, RequestId};
+pub use row::Row;
 
 #[cfg(test)]
 mod tests;
