@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::limits::PAYLOAD_BYTES;
 use super::request::check_visible;
-use super::{Data, Kid, MacKeys, Seq};
+use super::{Data, Seq};
 use crate::time::Timestamp;
 use crate::{Code, Error, Kind, Result};
 
@@ -233,6 +233,11 @@ impl Sealed {
     }
 }
 
+/// Returns the SHA-256 of bytes as hex digits.
+pub(crate) fn digest_hex(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
 /// Hashes fields 1 to 8, so that 1 MiB of data costs no more under the head than 1 KiB.
 pub(crate) fn prehash(origin: &str, event_id: &str, kind: &str, actor: Option<&str>, resource: Option<&str>, data: &[u8]) -> Prehashed {
     // Field 8, personal data, is empty in this version.
@@ -260,9 +265,4 @@ pub(super) fn hash_back(mut hasher: Sha256, kid: &[u8], integers: [[u8; 8]; 3], 
     }
     put(&mut hasher, prev);
     Hash(hasher.finalize().into())
-}
-
-/// Seals a computed hash with the active key, if there is one.
-pub(crate) fn seal(keys: &MacKeys, kid: &Kid, hash: &Hash) -> Option<[u8; 32]> {
-    keys.sign(kid, hash)
 }

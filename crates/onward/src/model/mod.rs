@@ -15,8 +15,12 @@ mod row;
 
 pub use chain::{ChainName, Head};
 pub use data::Data;
+pub(crate) use entry::{
+    CLOCK_BEHIND, FLAGS_KNOWN, HAS_ACTOR, HAS_RESOURCE, PINNED, Prehashed, digest_hex, finish, is_control, prehash,
+};
 pub use entry::{Entry, Hash, Sealed, genesis};
-pub(crate) use entry::{FLAGS_KNOWN, HAS_ACTOR, HAS_RESOURCE, PINNED, is_control};
+pub(crate) use key::DEFAULT_NAMESPACE;
+pub(crate) use key::check_cache_namespace;
 pub use key::{IntoKey, Key};
 pub use lock_key::LockKey;
 pub use mac::{Kid, MacKeys};

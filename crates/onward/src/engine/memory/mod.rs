@@ -1,1 +1,5 @@
-//! Memory: the reference model, for tests and single processes. Exempt from C3 and C4.
+//! Memory: the reference model, for tests and single processes. Exempt from C3 and C4: a restart loses everything.
+
+mod commit;
+
+pub use commit::MemoryStore;
