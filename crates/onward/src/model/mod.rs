@@ -15,9 +15,7 @@ mod row;
 
 pub use chain::{ChainName, Head};
 pub use data::Data;
-pub(crate) use entry::{
-    CLOCK_BEHIND, FLAGS_KNOWN, HAS_ACTOR, HAS_RESOURCE, PINNED, Prehashed, digest_hex, finish, is_control, prehash,
-};
+pub(crate) use entry::{CLOCK_BEHIND, FLAGS_KNOWN, HAS_ACTOR, HAS_RESOURCE, PINNED, Prehashed, digest_hex, finish, is_control, prehash};
 pub use entry::{Entry, Hash, Sealed, genesis};
 pub(crate) use key::DEFAULT_NAMESPACE;
 pub(crate) use key::check_cache_namespace;

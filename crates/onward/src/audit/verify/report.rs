@@ -184,6 +184,9 @@ pub struct Report {
     /// Up to where a head saved outside vouches for the chain.
     #[serde(default, with = "number::optional")]
     pub attested_to: Option<u64>,
+    /// The hash of that saved head.
+    #[serde(default)]
+    pub attested_hash: Option<Hash>,
     /// How many rows were hashed.
     #[serde(with = "number")]
     pub rows_hashed: u64,

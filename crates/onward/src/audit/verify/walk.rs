@@ -407,6 +407,7 @@ impl<'a> Walk<'a> {
             from_seq: self.first,
             to_seq,
             attested_to: self.attested_to.filter(|_| good),
+            attested_hash: self.check.saved.as_ref().filter(|_| good && self.attested_to.is_some()).map(|saved| saved.hash),
             rows_hashed: self.rows_hashed,
         }
     }
