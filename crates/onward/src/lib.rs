@@ -9,6 +9,7 @@ pub mod guarded;
 pub mod lock;
 pub mod model;
 pub mod observe;
+mod open;
 mod random;
 mod retry;
 pub mod store;
@@ -17,3 +18,4 @@ pub mod testing;
 pub mod time;
 
 pub use error::{Code, Effect, Error, Kind, Refusal, Result};
+pub use open::{Config, Onward};

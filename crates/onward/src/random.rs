@@ -26,3 +26,8 @@ pub(crate) fn uuid_v7(clock: &Clock) -> Uuid {
     let millis = u64::try_from(clock.wall().as_micros() / 1_000).unwrap_or(0);
     uuid::Builder::from_unix_timestamp_millis(millis, &bytes()).into_uuid()
 }
+
+/// Returns a random UUID.
+pub(crate) fn uuid_v4() -> Uuid {
+    uuid::Builder::from_random_bytes(bytes()).into_uuid()
+}

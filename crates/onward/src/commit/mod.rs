@@ -1,1 +1,23 @@
-//! The part `commit`.
+//! The one write path: a [`Commit`] is judged under the writer's right and applied whole or not at all.
+//!
+//! One queue takes everything that waits into one transaction (group commit). [`decide`](decide::decide) is a pure function that every
+//! engine shares; an engine reads rows and carries out plans, nothing else. No answer leaves before the batch's COMMIT is decided,
+//! not even a refusal, since a refusal may rest on a neighbour's write.
+//!
+//! Keeps C1, C2, C3, C4, C6, C7, C8, C10; INV-1 (fences), INV-3, INV-4, INV-5.
+
+mod builder;
+mod decide;
+pub mod engine;
+mod feed;
+mod judge;
+mod outcome;
+mod queue;
+
+pub use builder::{Commit, Guard, Overwrite, Window, WriteCondition};
+pub use feed::{Change, ChangeOp, Feed, FeedItem, Record};
+pub use outcome::{CommitOutcome, Conflict, Delivery, EntryReceipt, Reason, Receipt, Written};
+pub use queue::{CommitQueue, QueueOptions};
+
+#[cfg(test)]
+mod tests;

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
+use super::Seq;
 use super::limits::PAYLOAD_BYTES;
 use super::request::check_visible;
-use super::{Kid, MacKeys, Seq};
 use crate::time::Timestamp;
 use crate::{Code, Error, Kind, Result};
 
@@ -252,6 +252,11 @@ impl Sealed {
     }
 }
 
+/// Returns the SHA-256 of bytes as hex digits.
+pub(crate) fn digest_hex(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
 /// Hashes fields 1 to 8, so that 1 MiB of data costs no more under the head than 1 KiB.
 pub(crate) fn prehash(origin: &str, event_id: &str, kind: &str, actor: Option<&str>, resource: Option<&str>, data: &[u8]) -> Prehashed {
     let mut hasher = Sha256::new();
@@ -276,9 +281,4 @@ pub(crate) fn finish(prehashed: Prehashed, kid: &str, flags: u64, at: Timestamp,
     put(&mut hasher, &seq.get().to_be_bytes());
     put(&mut hasher, &prev.0);
     Hash(hasher.finalize().into())
-}
-
-/// Seals a computed hash with the active key, if there is one.
-pub(crate) fn seal(keys: &MacKeys, kid: &Kid, hash: &Hash) -> Option<[u8; 32]> {
-    keys.sign(kid, hash)
 }

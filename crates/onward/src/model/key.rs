@@ -76,6 +76,16 @@ pub(crate) fn check_word(what: &str, text: &str) -> Result<()> {
     }
 }
 
+/// Refuses what is not `[a-z0-9._-]{1,64}`, the rule of a cache namespace.
+pub(crate) fn check_cache_namespace(text: &str) -> Result<()> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
+    if (1..=WORD_BYTES).contains(&text.len()) && text.bytes().all(plain) {
+        Ok(())
+    } else {
+        Err(Error::invalid_key("a cache namespace is [a-z0-9._-]{1,64}"))
+    }
+}
+
 /// What may stand where a key is asked for: a key, `(kind, name)` or `(namespace, kind, name)`.
 pub trait IntoKey {
     /// Makes the key.

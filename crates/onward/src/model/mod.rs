@@ -12,8 +12,10 @@ mod object;
 mod request;
 
 pub use chain::{ChainName, Head};
+pub(crate) use entry::{CLOCK_BEHIND, HAS_ACTOR, HAS_RESOURCE, PINNED, Prehashed, digest_hex, finish, prehash};
 pub use entry::{Data, Entry, Hash, Sealed, genesis};
-pub(crate) use key::check_word;
+pub(crate) use key::DEFAULT_NAMESPACE;
+pub(crate) use key::check_cache_namespace;
 pub use key::{IntoKey, Key};
 pub use lock_key::LockKey;
 pub use mac::{Kid, MacKeys};

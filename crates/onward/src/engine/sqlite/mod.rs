@@ -1,4 +1,14 @@
 //! SQLite: the embedded default; several processes on one machine may share a file.
+//!
+//! Keeps C3 by WAL with `synchronous=FULL`. Each batch is one `BEGIN IMMEDIATE` transaction, so correctness never depends on this
+//! process being alone.
 
+mod commit;
 mod connection;
 mod error;
+mod log;
+mod migrate;
+mod reader;
+mod rows;
+
+pub use commit::SqliteStore;

@@ -1,0 +1,199 @@
+//! The decision: one pure function that every engine shares. No clock, no randomness, no I/O.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::builder::{Commit, Guard, Op, WriteCondition};
+use super::engine::{Remembered, Rows, StoreMeta};
+use super::feed::{Change, ChangeOp};
+use super::outcome::{Conflict, Reason, Receipt, Written};
+use crate::model::limits::{CONFLICT_BYTES, NUMBER_MAX, TOKEN_AHEAD_US};
+use crate::model::{FencingToken, Fingerprint, Key, LockKey, Meta, Object, Revision, Version};
+use crate::time::Timestamp;
+use crate::{Code, Error, Kind, Result};
+
+/// What the judgement of one commit came to.
+#[derive(Debug)]
+pub(crate) enum Decision {
+    /// Carry this out; entries are chained after it.
+    Apply(Verdict),
+    /// The same request was answered before.
+    Replay(Arc<Receipt>),
+    /// Each loser with its current object.
+    Conflict(Vec<Conflict>),
+    /// A newer holder was seen.
+    Fenced { lock: LockKey, token: FencingToken, newest: FencingToken },
+}
+
+/// What a commit that passed changes.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    /// `None` if nothing changes at all.
+    pub(crate) revision: Option<Revision>,
+    pub(crate) version_floor: u64,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) fences: Vec<(LockKey, FencingToken)>,
+    pub(crate) written: Vec<Written>,
+}
+
+/// The state that a commit is judged against: the rows of the batch with the changes of its earlier commits on top.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) meta: StoreMeta,
+    pub(crate) objects: HashMap<Key, Arc<Object>>,
+    pub(crate) fences: HashMap<LockKey, FencingToken>,
+    pub(crate) requests: HashMap<crate::model::RequestId, Remembered>,
+    pub(crate) now: Timestamp,
+}
+
+impl View {
+    pub(crate) fn new(rows: Rows, now: Timestamp) -> (Self, HashMap<crate::model::ChainName, crate::model::Head>) {
+        let Rows { meta, objects, fences, requests, heads } = rows;
+        (Self { meta, objects, fences, requests, now }, heads)
+    }
+
+    /// Lays what a commit changes on top.
+    pub(crate) fn lay(&mut self, verdict: &Verdict) {
+        if let Some(revision) = verdict.revision {
+            self.meta.revision = revision;
+        }
+        self.meta.version_floor = verdict.version_floor;
+        for (lock, token) in &verdict.fences {
+            self.meta.newest_token = self.meta.newest_token.max(token.get());
+            self.fences.insert(lock.clone(), *token);
+        }
+        for change in &verdict.changes {
+            match &change.after {
+                Some(object) => self.objects.insert(change.key.clone(), object.clone()),
+                None => self.objects.remove(&change.key),
+            };
+        }
+    }
+}
+
+/// Judges one commit: request id, fences, guards, conditions; the first class that fails decides, all its failures are listed.
+///
+/// # Errors
+/// The request id was used with other content, a token is ahead of any clock, or the store is at the end of its numbers.
+pub(crate) fn decide(commit: &Commit, print: &Fingerprint, view: &View) -> Result<Decision> {
+    if let Some(request) = &commit.request {
+        if let Some(known) = view.requests.get(&request.id).filter(|known| known.expires_at > view.now) {
+            if known.fingerprint == *print {
+                return Ok(Decision::Replay(known.receipt.clone()));
+            }
+            return Err(Error::new(Kind::Invalid, Code::RequestIdReused, "the request id was used before with other content"));
+        }
+    }
+    let mut raised = Vec::new();
+    let ahead = u64::try_from(view.now.as_micros()).unwrap_or(0).saturating_add(TOKEN_AHEAD_US);
+    for (lock, token) in &commit.fences {
+        if token.get() > ahead {
+            return Err(Error::invalid("a fencing token is more than a year ahead of the store's clock"));
+        }
+        match view.fences.get(lock) {
+            Some(newest) if token < newest => return Ok(Decision::Fenced { lock: lock.clone(), token: *token, newest: *newest }),
+            Some(newest) if token == newest => {}
+            _ => raised.push((lock.clone(), *token)),
+        }
+    }
+    let guards = losers(commit.guards.iter().enumerate().filter_map(|(index, guard)| {
+        let current = view.objects.get(guard.key());
+        let holds = match guard {
+            Guard::Absent(_) => current.is_none(),
+            Guard::Exists(_) => current.is_some(),
+            Guard::At(_, version) => current.is_some_and(|object| object.meta.version == *version),
+        };
+        (!holds).then_some((index, guard.key(), Reason::Guard, current))
+    }));
+    if !guards.is_empty() {
+        return Ok(Decision::Conflict(guards));
+    }
+    let conditions = losers(commit.writes.iter().enumerate().filter_map(|(index, write)| {
+        let current = view.objects.get(&write.key);
+        let reason = match (&write.op, current) {
+            (Op::Put { condition: WriteCondition::MustCreate, .. }, Some(_)) => Reason::Exists,
+            (Op::Put { condition: WriteCondition::MatchVersion(_) | WriteCondition::MustExist, .. } | Op::Delete { .. }, None) => {
+                Reason::Missing
+            }
+            (Op::Put { condition: WriteCondition::MatchVersion(at), .. } | Op::Delete { at: Some(at) }, Some(object))
+                if object.meta.version != *at =>
+            {
+                Reason::Stale
+            }
+            _ => return None,
+        };
+        Some((index, &write.key, reason, current))
+    }));
+    if !conditions.is_empty() {
+        return Ok(Decision::Conflict(conditions));
+    }
+    apply(commit, view, raised).map(Decision::Apply)
+}
+
+fn apply(commit: &Commit, view: &View, fences: Vec<(LockKey, FencingToken)>) -> Result<Verdict> {
+    let next = view.meta.revision.next();
+    let mut floor = view.meta.version_floor;
+    let mut changes = Vec::new();
+    let mut written = Vec::with_capacity(commit.writes.len());
+    for write in &commit.writes {
+        let before = view.objects.get(&write.key);
+        match &write.op {
+            Op::Put { payload, uid, .. } => {
+                if let Some(object) = before.filter(|object| object.value == *payload) {
+                    written.push(Written {
+                        version: object.meta.version,
+                        revision: object.meta.revision,
+                        created: false,
+                        changed: false,
+                        replayed: false,
+                    });
+                    continue;
+                }
+                let version = Version::new(before.map_or(floor, |object| object.meta.version.get()) + 1).map_err(|_| exhausted())?;
+                let meta = Meta {
+                    uid: before.map_or(*uid, |object| object.meta.uid),
+                    version,
+                    revision: next,
+                    create_revision: before.map_or(next, |object| object.meta.create_revision),
+                    created_at: before.map_or(view.now, |object| object.meta.created_at),
+                    updated_at: view.now,
+                };
+                let after = Arc::new(Object { key: write.key.clone(), value: payload.clone(), meta });
+                written.push(Written { version, revision: next, created: before.is_none(), changed: true, replayed: false });
+                changes.push(Change { op: ChangeOp::Put, key: write.key.clone(), version, before: before.cloned(), after: Some(after) });
+            }
+            Op::Delete { .. } => {
+                // The conditions have refused an absent object.
+                let Some(object) = before else { continue };
+                let version = Version::new(object.meta.version.get() + 1).map_err(|_| exhausted())?;
+                floor = floor.max(version.get());
+                written.push(Written { version, revision: next, created: false, changed: true, replayed: false });
+                changes.push(Change { op: ChangeOp::Delete, key: write.key.clone(), version, before: before.cloned(), after: None });
+            }
+        }
+    }
+    let anything = !changes.is_empty() || !fences.is_empty() || !commit.entries.is_empty() || !commit.invalidations.is_empty();
+    if next.get() > NUMBER_MAX >> 8 {
+        return Err(exhausted());
+    }
+    Ok(Verdict { revision: anything.then_some(next), version_floor: floor, changes, fences, written })
+}
+
+fn exhausted() -> Error {
+    Error::unsupported("the store is at the end of its numbers")
+}
+
+/// Lists who lost, with current objects up to a bound in sum, then versions only.
+fn losers<'a>(found: impl Iterator<Item = (usize, &'a Key, Reason, Option<&'a Arc<Object>>)>) -> Vec<Conflict> {
+    let mut left = CONFLICT_BYTES;
+    found
+        .map(|(index, key, reason, current)| {
+            let fits = current.and_then(|object| left.checked_sub(object.value.bytes().len()).map(|rest| (object, rest)));
+            let shown = fits.map(|(object, rest)| {
+                left = rest;
+                Object::clone(object)
+            });
+            Conflict { index, key: key.clone(), reason, version: current.map(|object| object.meta.version), current: shown }
+        })
+        .collect()
+}

@@ -1,0 +1,173 @@
+//! What an engine owes the write path: rows in, plans out.
+//!
+//! An engine decides nothing. It gives the writer's right to one batch at a time, over all processes that share the store, reads the
+//! rows that the batch asks for, and carries out its plan in the same transaction. It must keep C3 (or say that it does not) and C4.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures_core::future::BoxFuture;
+
+use super::feed::Record;
+use super::outcome::Receipt;
+use crate::Result;
+use crate::model::{ChainName, Epoch, FencingToken, Fingerprint, Head, Key, LockKey, Object, RequestId, Revision, Sealed};
+use crate::time::Timestamp;
+
+/// The one row of facts about a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreMeta {
+    /// The life of the store between two restores.
+    pub epoch: Epoch,
+    /// The newest revision.
+    pub revision: Revision,
+    /// The greatest version that a deletion took: creates go above it, so no (key, version) ever names two contents.
+    pub version_floor: u64,
+    /// The change log holds everything above this revision.
+    pub compacted: Revision,
+    /// The newest fencing token seen, over all locks; 0 before the first.
+    pub newest_token: u64,
+    /// The base of the origins of this store's chains.
+    pub origin: Arc<str>,
+}
+
+/// The rows that a batch needs, so that an engine can read them in one go and lock them in sorted order.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// Objects.
+    pub objects: BTreeSet<Key>,
+    /// Newest tokens of locks.
+    pub fences: BTreeSet<LockKey>,
+    /// Answers to request ids.
+    pub requests: BTreeSet<RequestId>,
+    /// Heads of chains.
+    pub chains: BTreeSet<ChainName>,
+}
+
+/// The rows that were wanted, as they stand under the writer's right. What is not in here does not exist.
+#[derive(Debug)]
+pub struct Rows {
+    /// The facts.
+    pub meta: StoreMeta,
+    /// Objects.
+    pub objects: HashMap<Key, Arc<Object>>,
+    /// Newest tokens of locks.
+    pub fences: HashMap<LockKey, FencingToken>,
+    /// Answers to request ids that are still remembered.
+    pub requests: HashMap<RequestId, Remembered>,
+    /// Heads of chains.
+    pub heads: HashMap<ChainName, Head>,
+}
+
+/// The answer that was given to a request id.
+#[derive(Clone, Debug)]
+pub struct Remembered {
+    /// What the request asked for.
+    pub fingerprint: Fingerprint,
+    /// What it was answered.
+    pub receipt: Arc<Receipt>,
+    /// Until when it is remembered.
+    pub expires_at: Timestamp,
+}
+
+/// Everything that a batch writes, merged: each object, fence and head once, in its final state.
+#[derive(Debug)]
+pub struct Plan {
+    /// The facts after the batch.
+    pub meta: StoreMeta,
+    /// The time of the batch; expired request rows may go.
+    pub now: Timestamp,
+    /// Objects in their final state; `None` deletes.
+    pub objects: HashMap<Key, Option<Arc<Object>>>,
+    /// Rows of the change log, in revision order.
+    pub records: Vec<Record>,
+    /// Newest tokens.
+    pub fences: HashMap<LockKey, FencingToken>,
+    /// Answers to remember.
+    pub requests: HashMap<RequestId, Remembered>,
+    /// Heads of chains in their final state; a chain that is not there yet is created.
+    pub heads: HashMap<ChainName, Head>,
+    /// Entries, in seq order for each chain.
+    pub entries: Vec<(ChainName, Arc<Sealed>)>,
+}
+
+/// The writing half of an engine, owned by one queue.
+pub trait Writer: Send {
+    /// Takes the writer's right and reads the wanted rows under it.
+    ///
+    /// # Errors
+    /// Effect `NotApplied`; the right is not held then.
+    fn begin<'a>(&'a mut self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Rows>>;
+
+    /// Carries out the plan, makes it durable (C3), and gives the right back.
+    ///
+    /// # Errors
+    /// `NotApplied` when it surely left nothing; `Unknown` when COMMIT itself failed. The right is given back either way.
+    fn finish<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<()>>;
+
+    /// Gives the right back with nothing written.
+    fn give_back(&mut self) -> BoxFuture<'_, ()>;
+
+    /// Does its upkeep, after the answers have left.
+    fn tidy(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// A page of a list of objects.
+#[derive(Debug)]
+pub struct Listed {
+    /// The objects in key order.
+    pub items: Vec<Arc<Object>>,
+    /// The newest revision in the snapshot that the page was read from.
+    pub revision: Revision,
+    /// Whether more follow.
+    pub more: bool,
+}
+
+/// A page of the change log.
+#[derive(Debug)]
+pub struct Changes {
+    /// Commits in revision order, without a gap.
+    pub records: Vec<Record>,
+    /// The facts in the snapshot that the page was read from.
+    pub meta: StoreMeta,
+}
+
+/// The reading half of an engine, shared by everyone.
+pub trait CommitEngine: Debug + Send + Sync {
+    /// Names the engine, such as `sqlite`.
+    fn name(&self) -> &'static str;
+
+    /// Tells whether other processes may write to the same store.
+    fn is_shared(&self) -> bool;
+
+    /// Opens the writing half.
+    ///
+    /// # Errors
+    /// The engine cannot be reached.
+    fn writer(&self) -> Result<Box<dyn Writer>>;
+
+    /// Reads the facts.
+    fn meta(&self) -> BoxFuture<'_, Result<StoreMeta>>;
+
+    /// Reads one object.
+    fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Arc<Object>>>>;
+
+    /// Reads objects of a kind whose name starts with `prefix` and comes after `after`, in order of their bytes, from one snapshot.
+    fn list<'a>(
+        &'a self,
+        namespace: &'a str,
+        kind: &'a str,
+        prefix: &'a str,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Listed>>;
+
+    /// Reads the answer to a request id, if it is still remembered.
+    fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>>;
+
+    /// Reads the commits after a revision, whole ones only, at most `limit` of them, from one snapshot.
+    fn changes(&self, after: Revision, limit: usize) -> BoxFuture<'_, Result<Changes>>;
+}

@@ -1,0 +1,176 @@
+//! The change feed: every commit once, in revision order, without a gap (INV-4), resumable.
+//!
+//! The truth is the change log, which is written in each commit's transaction; a wake-up is only a hint. Other processes' commits are
+//! seen by looking at the log every 100 ms.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::engine::CommitEngine;
+use super::outcome::EntryReceipt;
+use crate::model::{Epoch, Key, Object, RequestId, Revision, Version};
+use crate::time::{Clock, Timestamp};
+use crate::{Code, Error, Kind, Result, retry};
+
+/// What happened to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeOp {
+    /// It was created or changed.
+    Put,
+    /// It was deleted.
+    Delete,
+}
+
+/// One change of one object.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// What happened.
+    pub op: ChangeOp,
+    /// To which object.
+    pub key: Key,
+    /// The version that the change took; a deletion takes one too.
+    pub version: Version,
+    /// The object before; `None` for a create.
+    pub before: Option<Arc<Object>>,
+    /// The object after; `None` for a delete.
+    pub after: Option<Arc<Object>>,
+}
+
+/// One commit as the change log has it.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Its place in the order.
+    pub revision: Revision,
+    /// When it was committed, by the engine's clock; never an order.
+    pub at: Timestamp,
+    /// What changed; empty for a commit that only appends, invalidates or fences.
+    pub changes: Vec<Change>,
+    /// The cache keys that it invalidates, with their namespaces.
+    pub invalidations: Vec<(String, String)>,
+    /// The audit entries that it appended.
+    pub entries: Vec<EntryReceipt>,
+    /// Its request id.
+    pub request: Option<RequestId>,
+}
+
+/// What a feed yields.
+#[derive(Debug, Clone)]
+pub enum FeedItem {
+    /// The next commit.
+    Commit(Record),
+    /// Everything up to here was yielded; nothing new came for a while.
+    Bookmark(Revision),
+}
+
+/// How long a feed is silent before it says how far it is.
+const BOOKMARK_AFTER: Duration = Duration::from_secs(1);
+/// How often the log is looked at for other processes' commits.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How many commits are read at a time.
+const PAGE: usize = 256;
+
+/// A reader of the change feed. Dropping it costs nothing; its place is the revision of the last item.
+#[derive(Debug)]
+pub struct Feed {
+    engine: Arc<dyn CommitEngine>,
+    wake: watch::Receiver<Revision>,
+    clock: Clock,
+    epoch: Epoch,
+    at: Revision,
+    ready: VecDeque<Record>,
+}
+
+impl Feed {
+    /// Starts after a revision, or at the newest one if none is given.
+    ///
+    /// # Errors
+    /// [`Kind::Expired`]: the revision is compacted, in the future, or the epoch is another one. List, then watch from the list's revision.
+    pub(crate) async fn open(
+        engine: Arc<dyn CommitEngine>,
+        wake: watch::Receiver<Revision>,
+        clock: Clock,
+        after: Option<Revision>,
+        epoch: Option<Epoch>,
+    ) -> Result<Self> {
+        let meta = engine.meta().await?;
+        if epoch.is_some_and(|epoch| epoch != meta.epoch) {
+            return Err(expired("the store was restored since: its revisions start anew"));
+        }
+        let at = after.unwrap_or(meta.revision);
+        if at > meta.revision {
+            return Err(expired("the revision is in the future"));
+        }
+        if at < meta.compacted {
+            return Err(expired("the revision is compacted"));
+        }
+        Ok(Self { engine, wake, clock, epoch: meta.epoch, at, ready: VecDeque::new() })
+    }
+
+    /// Returns the epoch of the store.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Returns the revision up to which everything was yielded.
+    pub fn revision(&self) -> Revision {
+        self.at
+    }
+
+    /// Waits for the next commit, or says how far it is after a second of silence.
+    ///
+    /// # Errors
+    /// [`Kind::Expired`]: the log was compacted beyond this reader, or the store was restored; list again. `Backend`: the engine is away;
+    /// call again.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing: an item is taken only when it is returned.
+    pub async fn next(&mut self) -> Result<FeedItem> {
+        let silent_until = self.clock.now() + BOOKMARK_AFTER;
+        loop {
+            if let Some(record) = self.ready.pop_front() {
+                self.at = record.revision;
+                return Ok(FeedItem::Commit(record));
+            }
+            self.wake.mark_unchanged();
+            self.read().await?;
+            if !self.ready.is_empty() {
+                continue;
+            }
+            let now = self.clock.now();
+            if now >= silent_until {
+                return Ok(FeedItem::Bookmark(self.at));
+            }
+            let look = if self.engine.is_shared() { silent_until.min(now + LOOK_EVERY) } else { silent_until };
+            // An error means that the queue is gone; other processes may still write.
+            if let Some(Err(_)) = retry::deadline(&self.clock, look, self.wake.changed()).await {
+                retry::sleep_until(&self.clock, look).await;
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<()> {
+        let page = self.engine.changes(self.at, PAGE).await?;
+        if page.meta.epoch != self.epoch {
+            return Err(expired("the store was restored since: its revisions start anew"));
+        }
+        if page.meta.compacted > self.at {
+            return Err(expired("the log was compacted beyond this reader"));
+        }
+        let mut expect = self.at;
+        for record in &page.records {
+            expect = expect.next();
+            if record.revision != expect {
+                return Err(Error::integrity("the change log has a gap"));
+            }
+        }
+        self.ready.extend(page.records);
+        Ok(())
+    }
+}
+
+fn expired(message: &str) -> Error {
+    Error::new(Kind::Expired, Code::CursorCompacted, message)
+}

@@ -1,0 +1,391 @@
+//! The one writer loop: take a batch, take the writer's right, read rows, decide, carry out, COMMIT, answer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::builder::Commit;
+use super::decide::{Decision, View, decide};
+use super::engine::{CommitEngine, Plan, Remembered, Wanted, Writer};
+use super::feed::{Feed, Record};
+use super::judge::{self, Prepared};
+use super::outcome::{CommitOutcome, Delivery, Receipt};
+use crate::model::{ChainName, Epoch, Fingerprint, Head, MacKeys, RequestId, Revision, Sealed};
+use crate::observe::{Event, SharedObserver};
+use crate::time::{Clock, Moment, Timestamp};
+use crate::{Code, Effect, Error, Kind, Result, random, retry};
+
+/// Most commits that wait; one more is told to come back (C7).
+const QUEUE_COMMITS: usize = 4_096;
+/// Most bytes that wait.
+const QUEUE_BYTES: usize = 64 << 20;
+/// Most commits of one transaction.
+const BATCH_COMMITS: usize = 512;
+/// Most bytes of one transaction.
+const BATCH_BYTES: usize = 4 << 20;
+/// How long a caller waits when it names no deadline.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What a queue needs beside its engine.
+#[derive(Debug, Clone)]
+pub struct QueueOptions {
+    /// The clock.
+    pub clock: Clock,
+    /// Who is told of batches and outcomes.
+    pub observer: SharedObserver,
+    /// The keys that seal audit entries.
+    pub keys: MacKeys,
+}
+
+/// The handle of the write path; cheap to clone. The writer ends when the last handle is gone and the queue is empty.
+#[derive(Debug, Clone)]
+pub struct CommitQueue(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    engine: Arc<dyn CommitEngine>,
+    sender: mpsc::Sender<Pending>,
+    waiting_bytes: Arc<AtomicUsize>,
+    wake: watch::Receiver<Revision>,
+    origin: Arc<str>,
+    options: QueueOptions,
+}
+
+#[derive(Debug)]
+struct Pending {
+    commit: Commit,
+    print: Fingerprint,
+    entries: Vec<Prepared>,
+    size: usize,
+    deadline: Moment,
+    answer: oneshot::Sender<Result<CommitOutcome>>,
+}
+
+impl CommitQueue {
+    /// Starts the writer of an engine on a thread of its own.
+    ///
+    /// # Errors
+    /// The engine cannot be reached, or a thread cannot be started.
+    pub async fn start(engine: Arc<dyn CommitEngine>, options: QueueOptions) -> Result<Self> {
+        let meta = engine.meta().await?;
+        let writer = engine.writer()?;
+        let (sender, receiver) = mpsc::channel(QUEUE_COMMITS);
+        let (publish, wake) = watch::channel(meta.revision);
+        let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        let batcher =
+            Batcher { writer, options: options.clone(), publish, waiting_bytes: waiting_bytes.clone(), last_now: Timestamp::default() };
+        std::thread::Builder::new()
+            .name("onward-writer".to_owned())
+            .spawn(move || pollster::block_on(batcher.run(receiver)))
+            .map_err(|e| Error::unavailable("no thread for the writer").with_source(e))?;
+        Ok(Self(Arc::new(Inner { engine, sender, waiting_bytes, wake, origin: meta.origin, options })))
+    }
+
+    /// Returns the engine, for reads.
+    pub fn engine(&self) -> &Arc<dyn CommitEngine> {
+        &self.0.engine
+    }
+
+    /// Returns the keys that seal audit entries.
+    pub fn keys(&self) -> &MacKeys {
+        &self.0.options.keys
+    }
+
+    /// Returns the clock.
+    pub fn clock(&self) -> &Clock {
+        &self.0.options.clock
+    }
+
+    /// Returns the base of the origins of this store's chains.
+    pub fn origin(&self) -> &str {
+        &self.0.origin
+    }
+
+    /// Opens a reader of the change feed after a revision, or at the newest one.
+    ///
+    /// # Errors
+    /// [`Kind::Expired`]: the revision is compacted or in the future, or the epoch is another one.
+    pub async fn feed(&self, after: Option<Revision>, epoch: Option<Epoch>) -> Result<Feed> {
+        Feed::open(self.0.engine.clone(), self.0.wake.clone(), self.0.options.clock.clone(), after, epoch).await
+    }
+
+    /// Applies a commit, or tells why not.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`]: a limit, or the request id was used with other content. [`Kind::Overloaded`]: the queue is full, or the deadline
+    /// passed in it; nothing was applied. [`Kind::Backend`] with [`Effect::Unknown`]: ask again with the same request id.
+    ///
+    /// # Cancel safety
+    /// Dropped while it waits in the queue, nothing is applied; once taken, the writer owns the commit to its end (C6).
+    pub async fn submit(&self, mut commit: Commit) -> Result<CommitOutcome> {
+        let size = commit.check()?;
+        let print = commit.fingerprint();
+        let inner = &*self.0;
+        let clock = &inner.options.clock;
+        let request = commit.request.as_ref().map(|request| request.id.clone());
+        let ids = judge::event_ids(&commit.entries, request.as_ref(), || random::uuid_v7(clock).to_string());
+        let entries = judge::prepare(&inner.origin, &commit.entries, &ids);
+        let deadline = clock.now() + commit.wait.unwrap_or(DEADLINE);
+        let (answer, answered) = oneshot::channel();
+
+        let waiting = inner.waiting_bytes.fetch_add(size, Ordering::Relaxed);
+        let pending = Pending { commit, print, entries, size, deadline, answer };
+        let sent = if waiting + size > QUEUE_BYTES {
+            Err(true)
+        } else {
+            inner.sender.try_send(pending).map_err(|e| matches!(e, mpsc::error::TrySendError::Full(_)))
+        };
+        if let Err(full) = sent {
+            inner.waiting_bytes.fetch_sub(size, Ordering::Relaxed);
+            return Err(if full {
+                Error::overloaded("the commit queue is full", Duration::from_millis(50)).during("commit")
+            } else {
+                Error::unavailable("the writer has ended").during("commit")
+            });
+        }
+        // The writer judges the deadline while the commit waits. Once it is taken, only a stuck disk can exceed it by this much.
+        let unknown = |message: &str| {
+            let error = Error::unknown(message).during("commit");
+            match &request {
+                Some(id) => error.with_request_id(id.clone()),
+                None => error,
+            }
+        };
+        let outcome = match retry::deadline(clock, deadline + Duration::from_secs(1), answered).await {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(_)) => return Err(unknown("the writer ended before it answered")),
+            None => return Err(unknown("the deadline passed while the commit was being written")),
+        };
+        inner.options.observer.observe(&Event::Commit { outcome: label(&outcome) });
+        outcome.map_err(|error| match (&request, error.effect()) {
+            (Some(id), Effect::Unknown) => error.with_request_id(id.clone()),
+            _ => error,
+        })
+    }
+
+    /// Tells what a request id was answered; `None` if it is not remembered.
+    ///
+    /// # Errors
+    /// [`Kind::Backend`]: the engine is away.
+    pub async fn outcome_of(&self, id: &RequestId) -> Result<Option<Receipt>> {
+        let known = self.0.engine.remembered(id).await?;
+        Ok(known.filter(|known| known.expires_at > self.clock().wall()).map(|known| replayed(&known.receipt)))
+    }
+}
+
+fn label(outcome: &Result<CommitOutcome>) -> &'static str {
+    match outcome {
+        Ok(CommitOutcome::Committed(receipt)) if receipt.replayed => "replayed",
+        Ok(CommitOutcome::Committed(receipt)) if receipt.changed => "committed",
+        Ok(CommitOutcome::Committed(_)) => "unchanged",
+        Ok(CommitOutcome::Conflict(_)) => "conflict",
+        Ok(CommitOutcome::Fenced { .. }) => "fenced",
+        Err(_) => "error",
+    }
+}
+
+fn replayed(receipt: &Receipt) -> Receipt {
+    let mut receipt = receipt.clone();
+    receipt.replayed = true;
+    receipt.writes.iter_mut().for_each(|written| written.replayed = true);
+    receipt
+}
+
+/// The writer's side of the queue.
+struct Batcher {
+    writer: Box<dyn Writer>,
+    options: QueueOptions,
+    publish: watch::Sender<Revision>,
+    waiting_bytes: Arc<AtomicUsize>,
+    last_now: Timestamp,
+}
+
+impl Batcher {
+    async fn run(mut self, mut queue: mpsc::Receiver<Pending>) {
+        let mut batch = Vec::with_capacity(BATCH_COMMITS);
+        while let Some(first) = queue.recv().await {
+            let mut bytes = first.size;
+            batch.push(first);
+            while batch.len() < BATCH_COMMITS && bytes < BATCH_BYTES {
+                let Ok(next) = queue.try_recv() else { break };
+                bytes += next.size;
+                batch.push(next);
+            }
+            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.write(&mut batch).await;
+            self.writer.tidy().await;
+        }
+    }
+
+    /// Writes one batch and answers everyone in it.
+    async fn write(&mut self, batch: &mut Vec<Pending>) {
+        let now = self.options.clock.now();
+        let mut live = Vec::with_capacity(batch.len());
+        for pending in batch.drain(..) {
+            if pending.deadline <= now {
+                let late = Error::overloaded("the deadline passed while the commit waited", Duration::from_millis(50)).during("commit");
+                // Whoever left needs no answer.
+                let _ = pending.answer.send(Err(late));
+            } else if !pending.answer.is_closed() {
+                live.push(pending);
+            }
+        }
+        if live.is_empty() {
+            return;
+        }
+        let outcomes = match self.attempt(&live).await {
+            Ok(outcomes) => outcomes,
+            // The engine refuses the plan as a whole. One by one, only the culprit is refused.
+            Err(error) if error.code() == Code::IntegrityFailure && live.len() > 1 => {
+                for pending in live {
+                    let outcome = self.attempt(std::slice::from_ref(&pending)).await;
+                    let outcome = outcome
+                        .and_then(|mut outcomes| outcomes.pop().unwrap_or_else(|| Err(Error::integrity("a commit without an outcome"))));
+                    let _ = pending.answer.send(outcome);
+                }
+                return;
+            }
+            Err(error) => live.iter().map(|_| Err(error.again())).collect(),
+        };
+        for (pending, outcome) in live.into_iter().zip(outcomes) {
+            let _ = pending.answer.send(outcome);
+        }
+    }
+
+    /// Judges and writes a batch in one transaction; one outcome for each commit, or the error that all of them share.
+    async fn attempt(&mut self, batch: &[Pending]) -> Result<Vec<Result<CommitOutcome>>> {
+        let rows = self.writer.begin(&wanted(batch)).await.map_err(|e| e.during("commit"))?;
+        // Wall time may step back; the store's does not.
+        self.last_now = self.last_now.max(self.options.clock.wall());
+        let (view, heads) = View::new(rows, self.last_now);
+        let mut draft = Draft { view, heads, records: Vec::new(), entries: Vec::new(), touched: Touched::default() };
+        let outcomes: Vec<_> =
+            batch.iter().map(|pending| draft.judge(pending, &self.options.keys).map_err(|e| e.during("commit"))).collect();
+        let Some(plan) = draft.into_plan() else {
+            self.writer.give_back().await;
+            return Ok(outcomes);
+        };
+        let started = self.options.clock.now();
+        self.writer.finish(&plan).await.map_err(|e| e.during("commit"))?;
+        let sync = self.options.clock.now().since(started);
+        self.options.observer.observe(&Event::Batch { commits: batch.len(), sync });
+        self.publish.send_replace(plan.meta.revision);
+        Ok(outcomes)
+    }
+}
+
+fn wanted(batch: &[Pending]) -> Wanted {
+    let mut wanted = Wanted::default();
+    for Pending { commit, .. } in batch {
+        wanted.objects.extend(commit.writes.iter().map(|write| write.key.clone()));
+        wanted.objects.extend(commit.guards.iter().map(|guard| guard.key().clone()));
+        wanted.fences.extend(commit.fences.iter().map(|fence| fence.0.clone()));
+        wanted.requests.extend(commit.request.iter().map(|request| request.id.clone()));
+        wanted.chains.extend(commit.entries.iter().map(|entry| entry.0.clone()));
+    }
+    wanted
+}
+
+/// A batch in the making: the rows with all earlier commits of the batch on top, and what is to be written.
+struct Draft {
+    view: View,
+    heads: HashMap<ChainName, Head>,
+    records: Vec<Record>,
+    entries: Vec<(ChainName, Arc<Sealed>)>,
+    touched: Touched,
+}
+
+#[derive(Default)]
+struct Touched {
+    objects: Vec<crate::model::Key>,
+    fences: Vec<crate::model::LockKey>,
+    requests: Vec<RequestId>,
+    chains: Vec<ChainName>,
+}
+
+impl Draft {
+    fn judge(&mut self, pending: &Pending, keys: &MacKeys) -> Result<CommitOutcome> {
+        let commit = &pending.commit;
+        let verdict = match decide(commit, &pending.print, &self.view)? {
+            Decision::Replay(receipt) => return Ok(CommitOutcome::Committed(replayed(&receipt))),
+            Decision::Conflict(conflicts) => return Ok(CommitOutcome::Conflict(conflicts)),
+            Decision::Fenced { lock, token, newest } => return Ok(CommitOutcome::Fenced { lock, token, newest }),
+            Decision::Apply(verdict) => verdict,
+        };
+        // Judged last: from here on nothing refuses the commit.
+        let (entries, audit) = judge::chain(&pending.entries, &mut self.heads, keys, self.view.now)?;
+        self.view.lay(&verdict);
+        let receipt = Receipt {
+            revision: verdict.revision.unwrap_or(self.view.meta.revision),
+            writes: verdict.written,
+            audit,
+            changed: verdict.revision.is_some(),
+            replayed: false,
+            invalidation: Delivery::NotAsked,
+        };
+        self.touched.objects.extend(verdict.changes.iter().map(|change| change.key.clone()));
+        self.touched.fences.extend(verdict.fences.into_iter().map(|fence| fence.0));
+        self.touched.chains.extend(pending.entries.iter().map(|entry| entry.chain.clone()));
+        self.entries.extend(entries);
+        if let Some(revision) = verdict.revision {
+            self.records.push(Record {
+                revision,
+                at: self.view.now,
+                changes: verdict.changes,
+                invalidations: commit.invalidations.clone(),
+                entries: receipt.audit.clone(),
+                request: commit.request.as_ref().map(|request| request.id.clone()),
+            });
+        }
+        if let Some(request) = &commit.request {
+            let expires_at = Timestamp::from_micros(self.view.now.as_micros() + request.window.micros());
+            let known = Remembered { fingerprint: pending.print, receipt: Arc::new(receipt.clone()), expires_at };
+            self.view.requests.insert(request.id.clone(), known);
+            self.touched.requests.push(request.id.clone());
+        }
+        Ok(CommitOutcome::Committed(receipt))
+    }
+
+    /// Merges what is to be written; `None` if there is nothing.
+    fn into_plan(self) -> Option<Plan> {
+        let Self { mut view, mut heads, records, entries, touched } = self;
+        if records.is_empty() && touched.requests.is_empty() {
+            return None;
+        }
+        Some(Plan {
+            objects: touched.objects.into_iter().map(|key| (key.clone(), view.objects.get(&key).cloned())).collect(),
+            fences: touched.fences.into_iter().filter_map(|lock| view.fences.remove_entry(&lock)).collect(),
+            requests: touched.requests.into_iter().filter_map(|id| view.requests.remove_entry(&id)).collect(),
+            heads: touched.chains.into_iter().filter_map(|chain| heads.remove_entry(&chain)).collect(),
+            now: view.now,
+            meta: view.meta,
+            records,
+            entries,
+        })
+    }
+}
+
+impl Error {
+    /// The same refusal for another commit of the batch.
+    fn again(&self) -> Self {
+        let error = Error::new(self.kind(), self.code(), self.message()).during(self.operation());
+        let error = match self.retry_after() {
+            Some(after) => error.with_retry_after(after),
+            None => error,
+        };
+        match self.effect() {
+            Effect::Unknown => error.with_unknown_effect(),
+            Effect::NotApplied => error,
+        }
+    }
+}
+
+impl Error {
+    /// What `?` shows of a lost race where a value would hide it.
+    pub(crate) fn fenced(newest: crate::model::FencingToken) -> Self {
+        Error::new(Kind::Lost, Code::Fenced, "a newer holder of the lock was seen").with_newest_token(newest)
+    }
+}

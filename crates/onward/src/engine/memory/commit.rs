@@ -1,0 +1,202 @@
+//! The store in memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use futures_core::future::BoxFuture;
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::commit::Record;
+use crate::commit::engine::{Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use crate::model::{ChainName, Epoch, FencingToken, Head, Key, LockKey, Object, RequestId, Revision, Sealed};
+use crate::{Result, random};
+
+/// A store in this process's memory; clones share it.
+#[derive(Debug, Clone)]
+pub struct MemoryStore(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: RwLock<State>,
+    right: Right,
+}
+
+/// Everything that is stored.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) meta: StoreMeta,
+    objects: BTreeMap<Key, Arc<Object>>,
+    records: BTreeMap<Revision, Record>,
+    fences: HashMap<LockKey, FencingToken>,
+    requests: HashMap<RequestId, Remembered>,
+    pub(crate) heads: BTreeMap<ChainName, Head>,
+    pub(crate) entries: HashMap<ChainName, Vec<Arc<Sealed>>>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryStore {
+    /// Makes an empty store.
+    pub fn new() -> Self {
+        let meta = StoreMeta {
+            epoch: Epoch::from_bits(u64::from_le_bytes(random::bytes())),
+            revision: Revision::default(),
+            version_floor: 0,
+            compacted: Revision::default(),
+            newest_token: 0,
+            origin: format!("onward.local/{}", random::uuid_v4()).into(),
+        };
+        let state = State {
+            meta,
+            objects: BTreeMap::new(),
+            records: BTreeMap::new(),
+            fences: HashMap::new(),
+            requests: HashMap::new(),
+            heads: BTreeMap::new(),
+            entries: HashMap::new(),
+        };
+        Self(Arc::new(Shared { state: RwLock::new(state), right: Right::default() }))
+    }
+
+    /// Looks at everything at one moment.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.0.state.read())
+    }
+}
+
+/// The writer's right: one batch at a time, over all queues on this store.
+#[derive(Debug, Default)]
+struct Right {
+    taken: Mutex<bool>,
+    free: Condvar,
+}
+
+impl Right {
+    fn take(&self) {
+        let mut taken = self.taken.lock();
+        while *taken {
+            self.free.wait(&mut taken);
+        }
+        *taken = true;
+    }
+
+    fn give_back(&self) {
+        *self.taken.lock() = false;
+        self.free.notify_one();
+    }
+}
+
+struct MemoryWriter(MemoryStore);
+
+impl Writer for MemoryWriter {
+    fn begin<'a>(&'a mut self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Rows>> {
+        self.0.0.right.take();
+        let rows = self.0.read(|state| Rows {
+            meta: state.meta.clone(),
+            objects: pick(&wanted.objects, |key| state.objects.get(key)),
+            fences: pick(&wanted.fences, |lock| state.fences.get(lock)),
+            requests: pick(&wanted.requests, |id| state.requests.get(id)),
+            heads: pick(&wanted.chains, |chain| state.heads.get(chain)),
+        });
+        Box::pin(std::future::ready(Ok(rows)))
+    }
+
+    fn finish<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<()>> {
+        {
+            let mut state = self.0.0.state.write();
+            state.meta = plan.meta.clone();
+            for (key, object) in &plan.objects {
+                match object {
+                    Some(object) => state.objects.insert(key.clone(), object.clone()),
+                    None => state.objects.remove(key),
+                };
+            }
+            state.records.extend(plan.records.iter().map(|record| (record.revision, record.clone())));
+            state.fences.extend(plan.fences.iter().map(|(lock, token)| (lock.clone(), *token)));
+            if !plan.requests.is_empty() {
+                state.requests.retain(|_, known| known.expires_at > plan.now);
+                state.requests.extend(plan.requests.iter().map(|(id, known)| (id.clone(), known.clone())));
+            }
+            state.heads.extend(plan.heads.iter().map(|(chain, head)| (chain.clone(), head.clone())));
+            for (chain, entry) in &plan.entries {
+                state.entries.entry(chain.clone()).or_default().push(entry.clone());
+            }
+        }
+        self.0.0.right.give_back();
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn give_back(&mut self) -> BoxFuture<'_, ()> {
+        self.0.0.right.give_back();
+        Box::pin(std::future::ready(()))
+    }
+}
+
+fn pick<'a, K: Clone + Eq + std::hash::Hash + 'a, V: Clone + 'a>(
+    wanted: impl IntoIterator<Item = &'a K>,
+    find: impl Fn(&K) -> Option<&'a V>,
+) -> HashMap<K, V> {
+    wanted.into_iter().filter_map(|key| Some((key.clone(), find(key)?.clone()))).collect()
+}
+
+impl CommitEngine for MemoryStore {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn is_shared(&self) -> bool {
+        // Two queues may share one store in this process; each has its own wake-up.
+        true
+    }
+
+    fn writer(&self) -> Result<Box<dyn Writer>> {
+        Ok(Box::new(MemoryWriter(self.clone())))
+    }
+
+    fn meta(&self) -> BoxFuture<'_, Result<StoreMeta>> {
+        Box::pin(std::future::ready(Ok(self.read(|state| state.meta.clone()))))
+    }
+
+    fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Arc<Object>>>> {
+        Box::pin(std::future::ready(Ok(self.read(|state| state.objects.get(key).cloned()))))
+    }
+
+    fn list<'a>(
+        &'a self,
+        namespace: &'a str,
+        kind: &'a str,
+        prefix: &'a str,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Listed>> {
+        let listed = self.read(|state| {
+            let same = |key: &Key| key.namespace() == namespace && key.kind() == kind;
+            // A kind's objects are neighbours; the few steps to its first one are the price of a plain map.
+            let mut found = state
+                .objects
+                .iter()
+                .filter(|(key, _)| same(key) && key.name().starts_with(prefix) && after.is_none_or(|after| key.name() > after))
+                .map(|(_, object)| object.clone());
+            let items: Vec<_> = found.by_ref().take(limit).collect();
+            Listed { items, revision: state.meta.revision, more: found.next().is_some() }
+        });
+        Box::pin(std::future::ready(Ok(listed)))
+    }
+
+    fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>> {
+        Box::pin(std::future::ready(Ok(self.read(|state| state.requests.get(id).cloned()))))
+    }
+
+    fn changes(&self, after: Revision, limit: usize) -> BoxFuture<'_, Result<Changes>> {
+        let changes = self.read(|state| {
+            let newer = state.records.range((Bound::Excluded(after), Bound::Unbounded));
+            Changes { records: newer.take(limit).map(|(_, record)| record.clone()).collect(), meta: state.meta.clone() }
+        });
+        Box::pin(std::future::ready(Ok(changes)))
+    }
+}

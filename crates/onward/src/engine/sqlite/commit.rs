@@ -1,0 +1,385 @@
+//! The store in a SQLite file: reads rows, carries out plans, nothing else.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures_core::future::BoxFuture;
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
+
+use super::connection::{self, Durability};
+use super::error::{at_commit, before_commit};
+use super::reader::Readers;
+use super::rows::{self, col, damaged, signed, unsigned};
+use super::{log, migrate};
+use crate::commit::engine::{Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use crate::model::{ChainName, FencingToken, Fingerprint, Head, Key, Object, RequestId, Revision};
+use crate::time::{Clock, Timestamp};
+use crate::{Error, Result};
+
+/// "onwd": marks a file as ours.
+pub(super) const APPLICATION_ID: i32 = 0x6f6e_7764;
+
+/// After about this many written rows the log is copied back into the database, behind the answers.
+const CHECKPOINT_ROWS: usize = 1_000;
+
+/// A store in a SQLite file; clones share its reading threads.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    path: Arc<PathBuf>,
+    readers: Readers,
+}
+
+impl SqliteStore {
+    /// Opens a store file, and makes it if it is not there.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported): SQLite is too old, the schema is newer than this library, or the file system
+    /// cannot keep a write-ahead log. `Backend`, `integrity_failure`: the file belongs to another program.
+    pub async fn open(path: impl AsRef<Path>, clock: &Clock) -> Result<Self> {
+        let path = path.as_ref().to_owned();
+        let now = clock.wall();
+        let open = move || {
+            let mut connection = connection::open(&path, APPLICATION_ID, Durability::Full)?;
+            migrate::migrate(&mut connection, now)?;
+            Ok(Self { readers: Readers::open(&path)?, path: Arc::new(path) })
+        };
+        tokio::task::spawn_blocking(open).await.map_err(|e| Error::unavailable("the store could not be opened").with_source(e))?
+    }
+
+    /// Returns the path of the store file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn readers(&self) -> &Readers {
+        &self.readers
+    }
+}
+
+struct SqliteWriter {
+    connection: Connection,
+    written: usize,
+}
+
+impl SqliteWriter {
+    fn read(&self, wanted: &Wanted) -> Result<Rows> {
+        let connection = &self.connection;
+        let mut rows = Rows {
+            meta: read_meta(connection)?,
+            objects: HashMap::new(),
+            fences: HashMap::new(),
+            requests: HashMap::new(),
+            heads: HashMap::new(),
+        };
+        let mut find = select_object(connection)?;
+        for key in &wanted.objects {
+            if let Some(object) = one(&mut find, params![key.namespace(), key.kind(), key.name()], rows::object)? {
+                rows.objects.insert(key.clone(), Arc::new(object));
+            }
+        }
+        let mut find = prepare(connection, "SELECT token FROM onward_fences WHERE lock_key = ?1")?;
+        for lock in &wanted.fences {
+            if let Some(token) = one(&mut find, params![lock.as_str()], |row| unsigned(col(row, 0)?))? {
+                rows.fences.insert(lock.clone(), FencingToken::new(token).map_err(damaged)?);
+            }
+        }
+        for id in &wanted.requests {
+            if let Some(known) = read_request(connection, id)? {
+                rows.requests.insert(id.clone(), known);
+            }
+        }
+        for chain in &wanted.chains {
+            if let Some(head) = read_head(connection, chain)? {
+                rows.heads.insert(chain.clone(), head);
+            }
+        }
+        Ok(rows)
+    }
+
+    fn carry_out(&self, plan: &Plan) -> Result<()> {
+        let connection = &self.connection;
+        let now = plan.now.as_micros();
+        log::append(connection, &plan.records)?;
+        let mut put = prepare(
+            connection,
+            "INSERT INTO onward_objects (namespace, kind, name, uid, version, revision, create_revision, content_type, payload, created_at, updated_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+             ON CONFLICT DO UPDATE SET uid = ?4, version = ?5, revision = ?6, create_revision = ?7, content_type = ?8, payload = ?9,
+               created_at = ?10, updated_at = ?11",
+        )?;
+        let mut delete = prepare(connection, "DELETE FROM onward_objects WHERE namespace = ?1 AND kind = ?2 AND name = ?3")?;
+        for (key, object) in &plan.objects {
+            match object {
+                Some(object) => run(
+                    &mut put,
+                    params![
+                        key.namespace(),
+                        key.kind(),
+                        key.name(),
+                        object.meta.uid.as_bytes(),
+                        signed(object.meta.version.get())?,
+                        signed(object.meta.revision.get())?,
+                        signed(object.meta.create_revision.get())?,
+                        object.value.content_type(),
+                        &object.value.bytes()[..],
+                        object.meta.created_at.as_micros(),
+                        object.meta.updated_at.as_micros(),
+                    ],
+                )?,
+                None => run(&mut delete, params![key.namespace(), key.kind(), key.name()])?,
+            }
+        }
+        let mut fence = prepare(
+            connection,
+            "INSERT INTO onward_fences (lock_key, token, used_at) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET token = ?2, used_at = ?3",
+        )?;
+        for (lock, token) in &plan.fences {
+            run(&mut fence, params![lock.as_str(), signed(token.get())?, now])?;
+        }
+        self.remember(plan)?;
+        self.append_entries(plan)?;
+        let mut meta = prepare(connection, "UPDATE onward_meta SET revision = ?1, version_floor = ?2, newest_token = ?3")?;
+        run(&mut meta, params![signed(plan.meta.revision.get())?, signed(plan.meta.version_floor)?, signed(plan.meta.newest_token)?])
+    }
+
+    fn remember(&self, plan: &Plan) -> Result<()> {
+        if plan.requests.is_empty() {
+            return Ok(());
+        }
+        let connection = &self.connection;
+        // Each batch takes away twice what it adds, so the table is bounded by its window without a sweeper.
+        let mut forget = prepare(
+            connection,
+            "DELETE FROM onward_requests WHERE id IN (SELECT id FROM onward_requests WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
+        )?;
+        run(&mut forget, params![plan.now.as_micros(), signed(plan.requests.len() as u64 * 2)?])?;
+        let mut keep = prepare(
+            connection,
+            "INSERT INTO onward_requests (id, fingerprint, receipt, expires_at) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT DO UPDATE SET fingerprint = ?2, receipt = ?3, expires_at = ?4",
+        )?;
+        for (id, known) in &plan.requests {
+            let receipt = serde_json::to_string(&*known.receipt).map_err(damaged)?;
+            run(&mut keep, params![id.as_str(), known.fingerprint.0, receipt, known.expires_at.as_micros()])?;
+        }
+        Ok(())
+    }
+
+    fn append_entries(&self, plan: &Plan) -> Result<()> {
+        let connection = &self.connection;
+        let mut ids: HashMap<&ChainName, i64> = HashMap::new();
+        for (chain, head) in &plan.heads {
+            let mut find = prepare(connection, "SELECT id FROM onward_chains WHERE name = ?1")?;
+            let id = match one(&mut find, params![chain.as_str()], |row| col(row, 0))? {
+                Some(id) => id,
+                None => {
+                    let mut create = prepare(connection, "INSERT INTO onward_chains (name, origin, created_at) VALUES (?1, ?2, ?3)")?;
+                    run(&mut create, params![chain.as_str(), &*head.origin, plan.now.as_micros()])?;
+                    connection.last_insert_rowid()
+                }
+            };
+            ids.insert(chain, id);
+            let mut advance = prepare(
+                connection,
+                "INSERT INTO onward_heads (chain, seq, hash, frontier, at) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT DO UPDATE SET seq = ?2, hash = ?3, frontier = ?4, at = ?5",
+            )?;
+            run(&mut advance, params![id, signed(head.seq.get())?, head.hash.as_bytes(), head.frontier.to_bytes(), head.at.as_micros()])?;
+        }
+        let mut insert = prepare(
+            connection,
+            "INSERT INTO onward_entries (chain, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        )?;
+        for (chain, entry) in &plan.entries {
+            let id = ids.get(chain).ok_or_else(|| Error::integrity("an entry without the head of its chain"))?;
+            run(
+                &mut insert,
+                params![
+                    id,
+                    signed(entry.seq.get())?,
+                    entry.prev.as_bytes(),
+                    entry.hash.as_bytes(),
+                    entry.mac,
+                    entry.kid,
+                    entry.at.as_micros(),
+                    entry.event_id,
+                    entry.kind,
+                    entry.actor,
+                    entry.resource,
+                    &entry.data[..],
+                    signed(entry.flags)?,
+                ],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Gives the write lock back. A rollback that fails has nothing left to roll back.
+    fn roll_back(&self) {
+        if !self.connection.is_autocommit() {
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+    }
+
+    fn begin_now(&mut self, wanted: &Wanted) -> Result<Rows> {
+        // A deferred transaction would die with "busy" at its first write, past any waiting time.
+        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(before_commit)?;
+        self.read(wanted).inspect_err(|_| self.roll_back())
+    }
+
+    fn finish_now(&mut self, plan: &Plan) -> Result<()> {
+        self.carry_out(plan).inspect_err(|_| self.roll_back())?;
+        self.connection.execute_batch("COMMIT").map_err(|e| {
+            self.roll_back();
+            at_commit(e)
+        })?;
+        self.written += plan.records.len() * 2 + plan.entries.len();
+        Ok(())
+    }
+}
+
+impl Writer for SqliteWriter {
+    fn begin<'a>(&'a mut self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Rows>> {
+        Box::pin(std::future::ready(self.begin_now(wanted)))
+    }
+
+    fn finish<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<()>> {
+        Box::pin(std::future::ready(self.finish_now(plan)))
+    }
+
+    fn give_back(&mut self) -> BoxFuture<'_, ()> {
+        self.roll_back();
+        Box::pin(std::future::ready(()))
+    }
+
+    fn tidy(&mut self) -> BoxFuture<'_, ()> {
+        if self.written >= CHECKPOINT_ROWS {
+            self.written = 0;
+            // A checkpoint that cannot run now (a long read) runs later: nothing is lost, the log only grows.
+            let _ = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        }
+        Box::pin(std::future::ready(()))
+    }
+}
+
+impl CommitEngine for SqliteStore {
+    fn name(&self) -> &'static str {
+        "sqlite"
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn writer(&self) -> Result<Box<dyn Writer>> {
+        let connection = connection::open(&self.path, APPLICATION_ID, Durability::Full)?;
+        connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(before_commit)?;
+        Ok(Box::new(SqliteWriter { connection, written: 0 }))
+    }
+
+    fn meta(&self) -> BoxFuture<'_, Result<StoreMeta>> {
+        Box::pin(self.readers.run(|connection| read_meta(connection)))
+    }
+
+    fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Arc<Object>>>> {
+        let key = key.clone();
+        Box::pin(self.readers.run(move |connection| {
+            let found = one(&mut select_object(connection)?, params![key.namespace(), key.kind(), key.name()], rows::object)?;
+            Ok(found.map(Arc::new))
+        }))
+    }
+
+    fn list<'a>(
+        &'a self,
+        namespace: &'a str,
+        kind: &'a str,
+        prefix: &'a str,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Listed>> {
+        let (namespace, kind, prefix, after) = (namespace.to_owned(), kind.to_owned(), prefix.to_owned(), after.map(str::to_owned));
+        Box::pin(self.readers.run(move |connection| {
+            let tx = connection.transaction().map_err(before_commit)?;
+            let meta = read_meta(&tx)?;
+            let from = after.unwrap_or_default();
+            // `substr` compares bytes as blobs, so every character of a prefix is data.
+            let mut find = prepare(
+                &tx,
+                &format!(
+                    "SELECT {} FROM onward_objects WHERE namespace = ?1 AND kind = ?2 AND name > ?3 AND name >= ?4
+                     AND substr(CAST(name AS BLOB), 1, length(CAST(?4 AS BLOB))) = CAST(?4 AS BLOB) ORDER BY name LIMIT ?5",
+                    rows::OBJECT
+                ),
+            )?;
+            let mut items = Vec::new();
+            let mut found = find.query(params![namespace, kind, from, prefix, signed(limit as u64 + 1)?]).map_err(before_commit)?;
+            while let Some(row) = found.next().map_err(before_commit)? {
+                items.push(Arc::new(rows::object(row)?));
+            }
+            let more = items.len() > limit;
+            items.truncate(limit);
+            Ok(Listed { items, revision: meta.revision, more })
+        }))
+    }
+
+    fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>> {
+        let id = id.clone();
+        Box::pin(self.readers.run(move |connection| read_request(connection, &id)))
+    }
+
+    fn changes(&self, after: Revision, limit: usize) -> BoxFuture<'_, Result<Changes>> {
+        Box::pin(self.readers.run(move |connection| {
+            let tx = connection.transaction().map_err(before_commit)?;
+            let meta = read_meta(&tx)?;
+            Ok(Changes { records: log::read(&tx, after, meta.revision, limit)?, meta })
+        }))
+    }
+}
+
+pub(super) fn prepare<'a>(connection: &'a Connection, sql: &str) -> Result<CachedStatement<'a>> {
+    connection.prepare_cached(sql).map_err(before_commit)
+}
+
+pub(super) fn run(statement: &mut CachedStatement<'_>, params: impl rusqlite::Params) -> Result<()> {
+    statement.execute(params).map(|_| ()).map_err(before_commit)
+}
+
+/// Reads at most one row.
+pub(super) fn one<T>(
+    statement: &mut CachedStatement<'_>,
+    params: impl rusqlite::Params,
+    read: impl FnOnce(&rusqlite::Row<'_>) -> Result<T>,
+) -> Result<Option<T>> {
+    statement.query_row(params, |row| Ok(read(row))).optional().map_err(before_commit)?.transpose()
+}
+
+pub(super) fn select_object(connection: &Connection) -> Result<CachedStatement<'_>> {
+    prepare(connection, &format!("SELECT {} FROM onward_objects WHERE namespace = ?1 AND kind = ?2 AND name = ?3", rows::OBJECT))
+}
+
+pub(super) fn read_meta(connection: &Connection) -> Result<StoreMeta> {
+    let mut find = prepare(connection, "SELECT epoch, revision, version_floor, compacted, newest_token, origin FROM onward_meta")?;
+    one(&mut find, [], rows::meta)?.ok_or_else(|| Error::integrity("the facts of the store are gone"))
+}
+
+fn read_request(connection: &Connection, id: &RequestId) -> Result<Option<Remembered>> {
+    let mut find = prepare(connection, "SELECT fingerprint, receipt, expires_at FROM onward_requests WHERE id = ?1")?;
+    one(&mut find, params![id.as_str()], |row| {
+        let receipt: String = col(row, 1)?;
+        Ok(Remembered {
+            fingerprint: Fingerprint(col(row, 0)?),
+            receipt: Arc::new(serde_json::from_str(&receipt).map_err(damaged)?),
+            expires_at: Timestamp::from_micros(col(row, 2)?),
+        })
+    })
+}
+
+pub(super) fn read_head(connection: &Connection, chain: &ChainName) -> Result<Option<Head>> {
+    let mut find = prepare(
+        connection,
+        "SELECT c.origin, h.seq, h.hash, h.frontier, h.at FROM onward_chains c JOIN onward_heads h ON h.chain = c.id WHERE c.name = ?1",
+    )?;
+    one(&mut find, params![chain.as_str()], rows::head)
+}

@@ -1,0 +1,121 @@
+//! Delivery of cache invalidations: inline before the answer if the cache is up, else from the change feed, at least once.
+//!
+//! Doing it twice costs a miss; never doing it would serve a stale row (INV-2). So the feed's consumer retries for ever.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+use parking_lot::Mutex;
+
+use crate::commit::{CommitQueue, Delivery, FeedItem, Record};
+use crate::model::Revision;
+use crate::retry::{self, Backoff};
+use crate::time::Clock;
+use crate::{Kind, Result};
+
+/// What takes invalidations: the cache, seen from here.
+pub trait CacheSink: Send + Sync + std::fmt::Debug {
+    /// Invalidates one key.
+    fn invalidate<'a>(&'a self, namespace: &'a str, key: &'a str) -> BoxFuture<'a, Result<()>>;
+
+    /// Invalidates everything, since it is not known what was missed.
+    fn invalidate_all(&self) -> BoxFuture<'_, Result<()>>;
+}
+
+/// How long an answer waits for its invalidations; then the feed delivers them.
+const INLINE: Duration = Duration::from_millis(250);
+/// How many inline deliveries are remembered for the consumer to skip; forgetting one costs a miss.
+const REMEMBERED: usize = 4_096;
+
+/// The one owner of delivery: inline, and from the feed.
+#[derive(Debug, Clone)]
+pub(crate) struct Deliverer {
+    sink: Option<Arc<dyn CacheSink>>,
+    clock: Clock,
+    done: Arc<Mutex<BTreeSet<Revision>>>,
+}
+
+impl Deliverer {
+    pub(crate) fn new(sink: Option<Arc<dyn CacheSink>>, clock: Clock) -> Self {
+        Self { sink, clock, done: Arc::default() }
+    }
+
+    /// Delivers before the answer, within its time.
+    pub(super) async fn inline(&self, revision: Revision, invalidations: &[(String, String)]) -> Delivery {
+        let Some(sink) = &self.sink else {
+            return Delivery::Queued;
+        };
+        let all = async {
+            for (namespace, key) in invalidations {
+                sink.invalidate(namespace, key).await?;
+            }
+            Ok::<(), crate::Error>(())
+        };
+        match retry::deadline(&self.clock, self.clock.now() + INLINE, all).await {
+            Some(Ok(())) => {
+                let mut done = self.done.lock();
+                done.insert(revision);
+                if done.len() > REMEMBERED {
+                    done.pop_first();
+                }
+                Delivery::Done
+            }
+            Some(Err(_)) | None => Delivery::Queued,
+        }
+    }
+
+    /// Opens the consumer of the feed at its present end: the cache of this process is empty and cannot be stale yet.
+    ///
+    /// The returned future runs until it is dropped.
+    ///
+    /// # Errors
+    /// The engine cannot be reached.
+    pub(crate) async fn follow(&self, queue: &CommitQueue) -> Result<impl Future<Output = ()> + Send + 'static> {
+        let mut feed = queue.feed(None, None).await?;
+        let (this, queue) = (self.clone(), queue.clone());
+        Ok(async move {
+            let Some(sink) = this.sink.clone() else { return };
+            loop {
+                match feed.next().await {
+                    Ok(FeedItem::Commit(record)) => this.deliver(&*sink, &record).await,
+                    Ok(FeedItem::Bookmark(_)) => {}
+                    Err(error) if error.kind() == Kind::Expired => {
+                        this.forever(|| sink.invalidate_all()).await;
+                        feed = this.reopen(&queue).await;
+                        // What came between the two is not known either.
+                        this.forever(|| sink.invalidate_all()).await;
+                    }
+                    Err(_) => retry::sleep(&this.clock, Duration::from_millis(100)).await,
+                }
+            }
+        })
+    }
+
+    async fn deliver(&self, sink: &dyn CacheSink, record: &Record) {
+        if record.invalidations.is_empty() || self.done.lock().remove(&record.revision) {
+            return;
+        }
+        for (namespace, key) in &record.invalidations {
+            self.forever(|| sink.invalidate(namespace, key)).await;
+        }
+    }
+
+    async fn reopen(&self, queue: &CommitQueue) -> crate::commit::Feed {
+        let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
+        loop {
+            if let Ok(feed) = queue.feed(None, None).await {
+                return feed;
+            }
+            retry::sleep(&self.clock, backoff.next()).await;
+        }
+    }
+
+    async fn forever<'a>(&self, act: impl Fn() -> BoxFuture<'a, Result<()>>) {
+        let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
+        while act().await.is_err() {
+            retry::sleep(&self.clock, backoff.next()).await;
+        }
+    }
+}

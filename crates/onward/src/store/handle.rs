@@ -1,0 +1,214 @@
+//! The store's handle.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::deliver::Deliverer;
+use super::list::{List, Page, list};
+use super::options::{Delete, Put, WriteOptions};
+use super::update::{Turns, Update};
+use super::watch::{Watch, Watcher};
+use crate::commit::{Commit, CommitOutcome, CommitQueue, Conflict, Delivery, Overwrite, Reason, Receipt, WriteCondition, Written};
+use crate::model::{IntoKey, Meta, Object, Payload, RequestId, Version};
+use crate::{Error, Refusal, Result};
+
+/// Versioned objects, and the one way to change them. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    queue: CommitQueue,
+    deliverer: Deliverer,
+    turns: Turns,
+}
+
+impl Store {
+    pub(crate) fn new(queue: CommitQueue, deliverer: Deliverer) -> Self {
+        Self(Arc::new(Inner { queue, deliverer, turns: Turns::default() }))
+    }
+
+    /// Returns the write path below, for parts that share it.
+    pub fn queue(&self) -> &CommitQueue {
+        &self.0.queue
+    }
+
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.0.turns
+    }
+
+    /// Reads an object as a value.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::Kind::Invalid): the key is malformed or the object has another shape. `Backend`: the engine is away.
+    pub async fn get<T: DeserializeOwned>(&self, key: impl IntoKey) -> Result<Option<Object<T>>> {
+        self.get_payload(key).await?.map(Object::read).transpose()
+    }
+
+    /// Reads an object as it was written, byte for byte.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub async fn get_payload(&self, key: impl IntoKey) -> Result<Option<Object>> {
+        let found = self.0.queue.engine().get(&key.into_key()?).await.map_err(|e| e.during("get"))?;
+        Ok(found.map(Arc::unwrap_or_clone))
+    }
+
+    /// Creates an object; a conflict shows the one that exists.
+    ///
+    /// # Errors
+    /// As [`Store::put_if`].
+    pub async fn create<T: Serialize + DeserializeOwned>(&self, key: impl IntoKey, value: &T) -> Result<Put<T>> {
+        self.put_if(key, value, WriteCondition::MustCreate, WriteOptions::new()).await
+    }
+
+    /// Replaces an object that still is at `version`; a conflict shows where it is now.
+    ///
+    /// # Errors
+    /// As [`Store::put_if`].
+    pub async fn replace<T: Serialize + DeserializeOwned>(&self, key: impl IntoKey, value: &T, version: Version) -> Result<Put<T>> {
+        self.put_if(key, value, WriteCondition::MatchVersion(version), WriteOptions::new()).await
+    }
+
+    /// Writes a value if the condition holds: one atomic step (C1).
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::Kind::Invalid): a limit. `Lost`, `fenced`: a newer holder exists; stop using the grant. `Backend` with
+    /// `Unknown`: ask again with the same request id.
+    ///
+    /// # Cancel safety
+    /// Dropped while it waits in the queue, nothing is written; later the writer ends it one way (C6).
+    pub async fn put_if<T>(&self, key: impl IntoKey, value: &T, condition: WriteCondition, options: WriteOptions) -> Result<Put<T>>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        match self.put_payload_if(key, Payload::json(value)?, condition, options).await? {
+            Put::Committed(written) => Ok(Put::Committed(written)),
+            Put::Conflict(conflict) => conflict.read().map(Put::Conflict),
+        }
+    }
+
+    /// Writes bytes as they are if the condition holds.
+    ///
+    /// # Errors
+    /// As [`Store::put_if`].
+    pub async fn put_payload_if(
+        &self,
+        key: impl IntoKey,
+        payload: Payload,
+        condition: WriteCondition,
+        options: WriteOptions,
+    ) -> Result<Put<Payload>> {
+        match self.single(options.apply(Commit::new().put_payload(key, payload, condition))).await? {
+            Ok(written) => Ok(Put::Committed(written)),
+            Err(conflict) => Ok(Put::Conflict(conflict)),
+        }
+    }
+
+    /// Deletes an object that still is at `version`.
+    ///
+    /// # Errors
+    /// As [`Store::put_if`].
+    pub async fn delete_if(&self, key: impl IntoKey, version: Version, options: WriteOptions) -> Result<Delete<Payload>> {
+        self.delete(options.apply(Commit::new().delete(key, version))).await
+    }
+
+    /// Writes bytes blindly: whatever is there is lost. The version moves all the same.
+    ///
+    /// # Errors
+    /// As [`Store::put_if`].
+    pub async fn overwrite(&self, key: impl IntoKey, payload: Payload, options: WriteOptions) -> Result<Written> {
+        let condition = WriteCondition::Unconditional(Overwrite(()));
+        match self.put_payload_if(key, payload, condition, options).await? {
+            Put::Committed(written) => Ok(written),
+            Put::Conflict(_) => Err(Error::integrity("a blind write met a condition")),
+        }
+    }
+
+    /// Deletes an object at whatever version; `Absent` if there is none.
+    ///
+    /// # Errors
+    /// As [`Store::put_if`].
+    pub async fn overwrite_delete(&self, key: impl IntoKey, options: WriteOptions) -> Result<Delete<Payload>> {
+        self.delete(options.apply(Commit::new().overwrite_delete(key))).await
+    }
+
+    async fn delete(&self, commit: Commit) -> Result<Delete<Payload>> {
+        match self.single(commit).await? {
+            Ok(written) => Ok(Delete::Removed(written)),
+            Err(conflict) if conflict.reason == Reason::Missing => Ok(Delete::Absent),
+            Err(conflict) => Ok(Delete::Conflict(conflict)),
+        }
+    }
+
+    async fn single(&self, commit: Commit) -> Result<Result<Written, Conflict>> {
+        match self.commit(commit).await? {
+            CommitOutcome::Committed(mut receipt) => {
+                receipt.writes.pop().map(Ok).ok_or_else(|| Error::integrity("a write without a receipt"))
+            }
+            CommitOutcome::Conflict(mut conflicts) => {
+                conflicts.pop().map(Err).ok_or_else(|| Error::integrity("a conflict without a loser"))
+            }
+            CommitOutcome::Fenced { newest, .. } => Err(Error::fenced(newest)),
+        }
+    }
+
+    /// Changes an object: reads it, calls `change` on a fresh copy, writes it at the version read; again on fresh state if it lost.
+    ///
+    /// The closure may run many times: no side effects in it. See [`Update`] for tries, deadline, validation and what a missing object
+    /// does.
+    pub fn update<T, F>(&self, key: impl IntoKey, change: F) -> Update<'_, T, F>
+    where
+        T: Serialize + DeserializeOwned,
+        F: FnMut(&mut T, &Meta) -> Result<(), Refusal> + Send,
+    {
+        Update::new(self, key.into_key(), change)
+    }
+
+    /// Applies a commit: whole or not at all, in one transaction, with one revision.
+    ///
+    /// Its cache invalidations are delivered before the answer if the cache is up, else from the change feed; the receipt tells.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::Kind::Invalid): a limit, or a request id that was used with other content. `Overloaded`: the queue is full;
+    /// nothing was applied. `Backend` with `Unknown`: ask again with the same request id.
+    ///
+    /// # Cancel safety
+    /// Dropped while it waits in the queue, nothing is applied; later the writer ends it one way, and the change feed delivers its
+    /// invalidations (C6).
+    pub async fn commit(&self, commit: Commit) -> Result<CommitOutcome> {
+        let invalidations = commit.invalidations.clone();
+        let mut outcome = self.0.queue.submit(commit).await?;
+        if let CommitOutcome::Committed(receipt) = &mut outcome {
+            receipt.invalidation =
+                if invalidations.is_empty() { Delivery::NotAsked } else { self.0.deliverer.inline(receipt.revision, &invalidations).await };
+        }
+        Ok(outcome)
+    }
+
+    /// Tells what a request id was answered; `None` if it is not remembered.
+    ///
+    /// # Errors
+    /// `Backend`: the engine is away.
+    pub async fn outcome_of(&self, id: &RequestId) -> Result<Option<Receipt>> {
+        self.0.queue.outcome_of(id).await
+    }
+
+    /// Lists objects of a kind in the order of their names' bytes, a page at a time.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::Kind::Invalid): a limit, or a cursor that is damaged or of another list.
+    pub async fn list(&self, query: List) -> Result<Page> {
+        list(&self.0.queue, query).await
+    }
+
+    /// Watches changes from a point on: each commit once, in order, without a gap (INV-4).
+    ///
+    /// # Errors
+    /// `Expired`: the revision is compacted, in the future or of another epoch; list, then watch from the page's revision.
+    pub async fn watch(&self, watch: Watch) -> Result<Watcher> {
+        Watcher::open(&self.0.queue, watch).await
+    }
+}

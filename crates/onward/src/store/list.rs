@@ -1,0 +1,119 @@
+//! Lists: a page at a time, by name.
+
+use sha2::{Digest, Sha256};
+
+use crate::commit::CommitQueue;
+use crate::model::limits::{NAME_BYTES, PAGE_BYTES, PAGE_ITEMS};
+use crate::model::{Epoch, Key, Object, Revision};
+use crate::{Code, Error, Kind, Result};
+
+/// Which objects to list.
+#[derive(Debug, Clone)]
+pub struct List {
+    namespace: String,
+    kind: String,
+    prefix: String,
+    limit: usize,
+    cursor: Option<String>,
+}
+
+impl List {
+    /// All objects of a kind in the namespace `default`, 100 a page.
+    pub fn new(kind: impl Into<String>) -> Self {
+        Self { namespace: crate::model::DEFAULT_NAMESPACE.to_owned(), kind: kind.into(), prefix: String::new(), limit: 100, cursor: None }
+    }
+
+    /// Sets the namespace.
+    #[must_use]
+    pub fn in_namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// Lists only names that start with these bytes.
+    #[must_use]
+    pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Sets how many objects a page has, 1..=1,000.
+    #[must_use]
+    pub fn with_limit(mut self, limit: usize) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Goes on after a page, with its `next`.
+    #[must_use]
+    pub fn after(mut self, cursor: impl Into<String>) -> Self {
+        self.cursor = Some(cursor.into());
+        self
+    }
+}
+
+/// A page of a list; ordered by the bytes of the names.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// The objects.
+    pub items: Vec<Object>,
+    /// The revision that this page shows.
+    pub revision: Revision,
+    /// Where the next page begins; `None` only at the end.
+    pub next: Option<String>,
+}
+
+pub(super) async fn list(queue: &CommitQueue, query: List) -> Result<Page> {
+    // Any name will do: only namespace and kind are judged.
+    Key::in_namespace(&query.namespace, &query.kind, "-")?;
+    if !(1..=PAGE_ITEMS).contains(&query.limit) {
+        return Err(Error::invalid("limit is 1..=1000"));
+    }
+    if query.prefix.len() > NAME_BYTES {
+        return Err(Error::invalid("prefix is at most 384 bytes"));
+    }
+    let epoch = queue.engine().meta().await?.epoch;
+    let after = query.cursor.as_deref().map(|cursor| open(cursor, epoch, &query)).transpose()?;
+    let listed = queue
+        .engine()
+        .list(&query.namespace, &query.kind, &query.prefix, after.as_deref(), query.limit)
+        .await
+        .map_err(|e| e.during("list"))?;
+    let mut left = PAGE_BYTES;
+    let mut items: Vec<Object> = Vec::with_capacity(listed.items.len());
+    let mut more = listed.more;
+    for object in &listed.items {
+        match left.checked_sub(object.value.bytes().len()) {
+            Some(rest) => left = rest,
+            None => {
+                more = true;
+                break;
+            }
+        }
+        items.push(Object::clone(object));
+    }
+    let next = items.last().filter(|_| more).map(|object| seal(object.key.name(), epoch, &query));
+    Ok(Page { items, revision: listed.revision, next })
+}
+
+/// A cursor is where to go on and a checksum over what it belongs to; no secret, since each page is authorised anew.
+fn seal(name: &str, epoch: Epoch, query: &List) -> String {
+    format!("{}.{}", hex::encode(name), checksum(name, epoch, query))
+}
+
+fn open(cursor: &str, epoch: Epoch, query: &List) -> Result<String> {
+    let name = cursor.split_once('.').and_then(|(name, sum)| {
+        let name = String::from_utf8(hex::decode(name).ok()?).ok()?;
+        (checksum(&name, epoch, query) == sum).then_some(name)
+    });
+    name.ok_or_else(|| Error::new(Kind::Invalid, Code::InvalidCursor, "the cursor is damaged or belongs to another list"))
+}
+
+fn checksum(name: &str, epoch: Epoch, query: &List) -> String {
+    let mut hasher = Sha256::new();
+    for part in [name, &epoch.to_string(), &query.namespace, &query.kind, &query.prefix] {
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    }
+    hex::encode(&hasher.finalize()[..6])
+}

@@ -1,0 +1,102 @@
+//! Options and outcomes of single writes.
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use crate::Result;
+use crate::commit::{Commit, Conflict, Window, Written};
+use crate::model::{FencingToken, LockKey, Object, RequestId};
+
+/// What a single write may carry beside its condition.
+#[derive(Debug, Clone, Default)]
+pub struct WriteOptions {
+    fences: Vec<(LockKey, FencingToken)>,
+    request: Option<(RequestId, Window)>,
+    deadline: Option<Duration>,
+}
+
+impl WriteOptions {
+    /// Nothing beside the condition.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Refuses the write if a newer token of this lock was seen.
+    #[must_use]
+    pub fn with_fence(mut self, lock: LockKey, token: FencingToken) -> Self {
+        self.fences.push((lock, token));
+        self
+    }
+
+    /// Makes the write happen once, however often it is sent with this id.
+    #[must_use]
+    pub fn with_request(mut self, id: RequestId, window: Window) -> Self {
+        self.request = Some((id, window));
+        self
+    }
+
+    /// Gives up, with nothing applied, if the write still waits after this time.
+    #[must_use]
+    pub fn with_deadline(mut self, wait: Duration) -> Self {
+        self.deadline = Some(wait);
+        self
+    }
+
+    pub(crate) fn apply(self, mut commit: Commit) -> Commit {
+        for (lock, token) in self.fences {
+            commit = commit.fence(lock, token);
+        }
+        if let Some((id, window)) = self.request {
+            commit = commit.request(id).window(window);
+        }
+        match self.deadline {
+            Some(wait) => commit.deadline(wait),
+            None => commit,
+        }
+    }
+}
+
+/// What became of a conditional write.
+#[must_use]
+#[derive(Debug, Clone)]
+pub enum Put<T> {
+    /// Written, durably.
+    Committed(Written),
+    /// Nothing was written: the condition did not hold.
+    Conflict(Conflict<T>),
+}
+
+/// What became of a conditional delete.
+#[must_use]
+#[derive(Debug, Clone)]
+pub enum Delete<T> {
+    /// Deleted, durably.
+    Removed(Written),
+    /// There was nothing.
+    Absent,
+    /// Nothing was deleted: the object is at another version.
+    Conflict(Conflict<T>),
+}
+
+/// What an `update` produced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Updated<T> {
+    /// The value that was written.
+    pub value: T,
+    /// Version and revision of the write.
+    pub written: Written,
+    /// How many tries it took.
+    pub tries: u32,
+}
+
+impl Conflict {
+    /// Reads the current object as a value.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::Kind::Invalid): it has another shape.
+    pub fn read<T: DeserializeOwned>(self) -> Result<Conflict<T>> {
+        let Conflict { index, key, reason, version, current } = self;
+        Ok(Conflict { index, key, reason, version, current: current.map(Object::read).transpose()? })
+    }
+}

@@ -1,0 +1,185 @@
+//! Read, change, validate, write at the version read; again on fresh state if somebody was faster.
+
+use std::future::{Future, IntoFuture};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::handle::Store;
+use super::options::{Put, Updated, WriteOptions};
+use crate::commit::WriteCondition;
+use crate::model::{FencingToken, Key, LockKey, Meta, Object, Payload};
+use crate::retry::{self, Backoff};
+use crate::{Code, Error, Kind, Refusal, Result};
+
+/// Losers of one key go one after the other within a process: they would only beat each other otherwise.
+#[derive(Debug)]
+pub(crate) struct Turns([tokio::sync::Mutex<()>; 64]);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| tokio::sync::Mutex::new(())))
+    }
+}
+
+impl Turns {
+    async fn take(&self, key: &Key) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let index = usize::try_from(hasher.finish() % 64).unwrap_or(0);
+        Some(self.0.get(index)?.lock().await)
+    }
+}
+
+type Validator<'a, T> = Box<dyn FnMut(&T, Option<&T>) -> Result<(), Refusal> + Send + 'a>;
+
+/// An update in the making; await it to run it.
+///
+/// One try is: state, `change` on a fresh copy, the validator, `put_if` at the version read. At most 5 tries or 10 s, whichever ends
+/// first. A lost try goes on from the object in the conflict: no read. Spent tries are an error, since `?` would hide a value.
+#[must_use = "an update runs when it is awaited"]
+pub struct Update<'a, T, F> {
+    store: &'a Store,
+    key: Result<Key>,
+    change: F,
+    validate: Option<Validator<'a, T>>,
+    insert: Option<T>,
+    tries: u32,
+    deadline: Duration,
+    options: WriteOptions,
+    shape: PhantomData<T>,
+}
+
+impl<T, F> std::fmt::Debug for Update<'_, T, F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Update({:?})", self.key)
+    }
+}
+
+impl<'a, T, F> Update<'a, T, F>
+where
+    T: Serialize + DeserializeOwned,
+    F: FnMut(&mut T, &Meta) -> Result<(), Refusal> + Send,
+{
+    pub(super) fn new(store: &'a Store, key: Result<Key>, change: F) -> Self {
+        Self {
+            store,
+            key,
+            change,
+            validate: None,
+            insert: None,
+            tries: 5,
+            deadline: Duration::from_secs(10),
+            options: WriteOptions::new(),
+            shape: PhantomData,
+        }
+    }
+
+    /// Sets how many times it tries, 1..=100; 5 by default.
+    pub fn tries(mut self, tries: u32) -> Self {
+        self.tries = tries;
+        self
+    }
+
+    /// Sets how long it tries, 1 ms..=10 min; 10 s by default.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Judges each candidate against the state that it is based on, before it is written, in every try.
+    pub fn validate(mut self, validate: impl FnMut(&T, Option<&T>) -> Result<(), Refusal> + Send + 'a) -> Self {
+        self.validate = Some(Box::new(validate));
+        self
+    }
+
+    /// Creates the object with this value, unchanged by the closure, if it does not exist.
+    pub fn or_insert(mut self, value: T) -> Self {
+        self.insert = Some(value);
+        self
+    }
+
+    /// Refuses the write if a newer token of this lock was seen.
+    pub fn fence(mut self, lock: LockKey, token: FencingToken) -> Self {
+        self.options = self.options.with_fence(lock, token);
+        self
+    }
+
+    async fn run(mut self) -> Result<Updated<T>> {
+        let key = self.key?;
+        if !(1..=100).contains(&self.tries) {
+            return Err(Error::invalid("tries is 1..=100"));
+        }
+        if self.deadline < Duration::from_millis(1) || self.deadline > Duration::from_secs(600) {
+            return Err(Error::invalid("deadline is 1 ms..=10 min"));
+        }
+        let clock = self.store.queue().clock();
+        let until = clock.now() + self.deadline;
+        let mut backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(100));
+        let mut turn = None;
+        let mut state = self.store.get_payload(&key).await?;
+        for tries in 1..=self.tries {
+            if tries > 2 {
+                turn = match turn {
+                    Some(turn) => Some(turn),
+                    None => retry::deadline(clock, until, self.store.turns().take(&key)).await.flatten(),
+                };
+                if tries > 3 {
+                    retry::sleep_until(clock, until.min(clock.now() + backoff.next())).await;
+                }
+            }
+            let left = until.left(clock.now());
+            if left.is_zero() {
+                return Err(spent(tries - 1, state));
+            }
+            let (value, condition) = match &state {
+                Some(object) => {
+                    let mut value: T = object.value.read()?;
+                    (self.change)(&mut value, &object.meta).map_err(Refusal::into_error)?;
+                    (value, WriteCondition::MatchVersion(object.meta.version))
+                }
+                None => match self.insert.take() {
+                    Some(value) => (value, WriteCondition::MustCreate),
+                    None => return Err(Error::not_found("the object does not exist").during("update")),
+                },
+            };
+            if let Some(validate) = &mut self.validate {
+                let before: Option<T> = state.as_ref().map(|object| object.value.read()).transpose()?;
+                validate(&value, before.as_ref()).map_err(Refusal::into_error)?;
+            }
+            let options = self.options.clone().with_deadline(left);
+            match self.store.put_payload_if(&key, Payload::json(&value)?, condition, options).await? {
+                Put::Committed(written) => return Ok(Updated { value, written, tries }),
+                Put::Conflict(conflict) => state = conflict.current,
+            }
+            if condition == WriteCondition::MustCreate {
+                self.insert = Some(value);
+            }
+        }
+        Err(spent(self.tries, state))
+    }
+}
+
+fn spent(tries: u32, current: Option<Object>) -> Error {
+    Error::new(Kind::Conflict, Code::VersionConflict, "others were faster in every try")
+        .during("update")
+        .with_tries(tries)
+        .with_current(current)
+}
+
+impl<'a, T, F> IntoFuture for Update<'a, T, F>
+where
+    T: Serialize + DeserializeOwned + Send + Sync + 'a,
+    F: FnMut(&mut T, &Meta) -> Result<(), Refusal> + Send + 'a,
+{
+    type Output = Result<Updated<T>>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}

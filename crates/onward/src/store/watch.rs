@@ -1,0 +1,96 @@
+//! Watching: the change feed, narrowed to what the caller asked for.
+
+use crate::Result;
+use crate::commit::{CommitQueue, Feed, FeedItem, Record};
+use crate::model::{Epoch, Key, Revision};
+
+/// Where a watch begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum From {
+    /// At the newest commit.
+    #[default]
+    Now,
+    /// After this revision; 0 is the very beginning.
+    After(Revision),
+}
+
+/// What to watch. Without a kind, every change of the store.
+#[derive(Debug, Clone, Default)]
+pub struct Watch {
+    /// Where to begin.
+    pub from: From,
+    /// The epoch that the revision belongs to, if the caller knows it.
+    pub epoch: Option<Epoch>,
+    /// Only this namespace.
+    pub namespace: Option<String>,
+    /// Only this kind.
+    pub kind: Option<String>,
+    /// Only names that start with these bytes.
+    pub prefix: String,
+}
+
+impl Watch {
+    fn wants(&self, key: &Key) -> bool {
+        self.namespace.as_deref().is_none_or(|namespace| namespace == key.namespace())
+            && self.kind.as_deref().is_none_or(|kind| kind == key.kind())
+            && key.name().starts_with(&self.prefix)
+    }
+}
+
+/// After this many commits without a match the reader is told how far it is.
+const BOOKMARK_EVERY: u32 = 1_000;
+
+/// A running watch; its place is the revision of the last item.
+#[derive(Debug)]
+pub struct Watcher {
+    feed: Feed,
+    watch: Watch,
+    skipped: u32,
+}
+
+impl Watcher {
+    pub(super) async fn open(queue: &CommitQueue, watch: Watch) -> Result<Self> {
+        let after = match watch.from {
+            From::Now => None,
+            From::After(revision) => Some(revision),
+        };
+        Ok(Self { feed: queue.feed(after, watch.epoch).await.map_err(|e| e.during("watch"))?, watch, skipped: 0 })
+    }
+
+    /// Returns the epoch of the store.
+    pub fn epoch(&self) -> Epoch {
+        self.feed.epoch()
+    }
+
+    /// Returns the revision up to which everything was yielded or did not match.
+    pub fn revision(&self) -> Revision {
+        self.feed.revision()
+    }
+
+    /// Waits for the next commit that touches what is watched, or a bookmark.
+    ///
+    /// # Errors
+    /// `Expired`: the log was compacted beyond this reader or the store was restored; list again. `Backend`: call again.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Result<FeedItem> {
+        loop {
+            match self.feed.next().await.map_err(|e| e.during("watch"))? {
+                FeedItem::Commit(Record { revision, at, mut changes, invalidations, entries, request }) => {
+                    changes.retain(|change| self.watch.wants(&change.key));
+                    if !changes.is_empty() {
+                        self.skipped = 0;
+                        return Ok(FeedItem::Commit(Record { revision, at, changes, invalidations, entries, request }));
+                    }
+                    self.skipped += 1;
+                    if self.skipped >= BOOKMARK_EVERY {
+                        self.skipped = 0;
+                        return Ok(FeedItem::Bookmark(revision));
+                    }
+                }
+                bookmark @ FeedItem::Bookmark(_) => return Ok(bookmark),
+            }
+        }
+    }
+}
