@@ -101,7 +101,7 @@ macro_rules! cache_conformance {
                 a_dropped_lease_frees_the_key, absence_is_remembered_until_invalidated, no_fill_lands_under_a_guard,
                 overlapping_guards_hold_until_the_last, release_purges_even_if_the_guard_was_lost,
                 the_65th_guard_owner_is_turned_away, a_flush_keeps_guards, a_commit_sent_twice_stores_once,
-                a_lease_of_another_slot_is_superseded, an_unreadable_entry_is_a_miss, nothing_remains_after_the_fill_ttl,
+                a_lease_of_another_slot_is_superseded, an_unreadable_entry_is_a_miss, a_reservation_replaces_only_the_entry_it_names, nothing_remains_after_the_fill_ttl,
                 bytes_keep_their_media_type, bad_input_is_refused_before_anything_is_sent;
             flight_cases: many_callers_one_load, two_processes_one_load, a_follower_never_gets_an_older_superseded_load,
                 the_leader_always_gets_its_value, a_dropped_or_panicking_leader_hands_over, a_parked_leader_is_overtaken,

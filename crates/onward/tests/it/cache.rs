@@ -1,8 +1,9 @@
 //! The part `cache` on every engine.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use onward::cache::{Cache, CacheEngine, CacheOptions, Filled, Lookup};
+use onward::cache::{BusyReason, Cache, CacheEngine, CacheOptions, Filled, Lookup, Reserved, Slot};
 use onward::engine::memory::MemoryCache;
 use onward::observe::Silent;
 use onward::testing::cache::staleness::{TrustingCache, race};
@@ -41,4 +42,26 @@ async fn weight_stays_within_its_bound_and_eviction_costs_misses_only() {
     }
     let stats = cache.stats().await.unwrap();
     assert!(stats.bytes <= 100_000 && stats.entries > 50, "{stats:?}");
+}
+
+#[tokio::test]
+async fn leases_beyond_the_table_are_away_until_others_end() {
+    let clock = Clock::manual();
+    let engine = MemoryCache::new(clock.clone());
+    let fill_ttl = Duration::from_secs(10);
+    let reserve =
+        async |key: u32| engine.reserve(Slot { namespace: "default", key: &key.to_le_bytes(), field: None }, fill_ttl, None).await.unwrap();
+    let mut away = 0;
+    for key in 0..70_000 {
+        match reserve(key).await {
+            Reserved::Lease(_) => {}
+            Reserved::Busy { reason: BusyReason::Away, .. } => away += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    let held = engine.stats("default").await.unwrap().reservations;
+    assert!(held <= 65_536 && held + away == 70_000, "{held} held, {away} away");
+    clock.advance(fill_ttl);
+    assert!(matches!(reserve(70_001).await, Reserved::Lease(_)));
+    assert_eq!(engine.stats("default").await.unwrap().reservations, 1);
 }

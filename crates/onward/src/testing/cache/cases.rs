@@ -5,7 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{CacheHarness, fill, lease};
-use crate::cache::{BusyReason, CacheOptions, CacheStats, Filled, GuardEnd, Invalidation, Lookup, Nonce, Now, Slot, WireHit, WireLookup};
+use crate::cache::{
+    BusyReason, CacheOptions, CacheStats, Filled, GuardEnd, Invalidation, Lookup, Nonce, Now, Reserved, Slot, WireHit, WireLookup,
+};
 use crate::{Code, Kind};
 
 const ABSENT: Filled = Filled::Superseded { now: Now::Absent };
@@ -280,16 +282,16 @@ pub async fn overlapping_guards_hold_until_the_last(h: &CacheHarness) {
     fill(&h.cache, "k", 1).await;
 }
 
-/// A guard ends by itself; its late release says so and purges what came in between.
+/// A guard ends by itself; its late release says so, purges what came in between and kills what is in flight.
 pub async fn release_purges_even_if_the_guard_was_lost(h: &CacheHarness) {
-    let guard = h.cache.write_guard(["k"]).await.unwrap();
+    let guard = h.cache.write_guard(["k", "l"]).await.unwrap();
     h.clock.advance(h.cache.options().guard_ttl);
     assert_eq!(guard.check().await.unwrap_err().kind(), Kind::Lost);
     fill(&h.cache, "k", 1).await;
-    let in_flight = lease(&h.cache.in_namespace("other").unwrap(), "k").await;
+    let in_flight = lease(&h.cache, "l").await;
     assert_eq!(guard.release().await.unwrap(), GuardEnd::WasLost);
     assert_eq!(h.cache.get::<u64>("k").await.unwrap(), None);
-    in_flight.abandon().await.unwrap();
+    assert_eq!(in_flight.commit(&1).await.unwrap(), ABSENT);
 }
 
 /// At most 64 owners a key; the 65th is told to come back, and keeps no guard on its other keys.
@@ -350,7 +352,7 @@ pub async fn an_unreadable_entry_is_a_miss(h: &CacheHarness) {
     let slot = Slot { namespace: "default", key: b"k", field: None };
     for payload in [Bytes::new(), Bytes::from_static(b"\xf0future"), Bytes::from_static(b"\x02{"), Bytes::from_static(b"\x02\"text\"")] {
         let _ = h.cache.invalidate("k").await.unwrap();
-        let crate::cache::Reserved::Lease(nonce) = h.engine.reserve(slot, Duration::from_secs(10), None).await.unwrap() else {
+        let Reserved::Lease(nonce) = h.engine.reserve(slot, Duration::from_secs(10), None).await.unwrap() else {
             panic!("expected a lease")
         };
         assert_eq!(h.engine.commit(slot, nonce, payload, Duration::from_secs(60)).await.unwrap(), Filled::Stored);
@@ -358,6 +360,17 @@ pub async fn an_unreadable_entry_is_a_miss(h: &CacheHarness) {
         assert_eq!(h.cache.get_or_load("k", |_| async { Ok::<_, crate::Error>(7u64) }).await.unwrap(), 7);
         assert_eq!(h.cache.get("k").await.unwrap(), Some(Some(7u64)));
     }
+}
+
+/// A reservation takes the place of the very entry that its caller could not read, and of no newer one.
+pub async fn a_reservation_replaces_only_the_entry_it_names(h: &CacheHarness) {
+    let slot = Slot { namespace: "default", key: b"k", field: None };
+    fill(&h.cache, "k", 1).await;
+    let old = h.engine.lookup(slot).await.unwrap().unwrap().nonce;
+    let _ = h.cache.invalidate("k").await.unwrap();
+    fill(&h.cache, "k", 2).await;
+    assert!(matches!(h.engine.reserve(slot, Duration::from_secs(10), Some(old)).await.unwrap(), Reserved::Hit(_)));
+    assert_eq!(h.cache.get("k").await.unwrap(), Some(Some(2u64)));
 }
 
 /// Purges leave no bytes behind once leases have ended.
