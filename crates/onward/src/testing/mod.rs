@@ -1,1 +1,3 @@
 //! Test tools: the conformance suite of each part, faults, checkers.
+
+pub mod cache;
