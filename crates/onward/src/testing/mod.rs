@@ -1,1 +1,2 @@
 //! Test tools: the conformance suite of each part, faults, checkers.
+pub mod audit;
