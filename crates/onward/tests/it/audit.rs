@@ -1,5 +1,9 @@
 //! The part `audit` on every engine.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod tamper;
+
 use onward::engine::memory::MemoryStore;
 use onward::engine::sqlite::SqliteStore;
 use onward::testing::audit::Harness;
