@@ -1,7 +1,9 @@
 //! The tamper catalogue on a SQLite file: each attack is named at its place, by the library and by `verify.py` in the same words.
 
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use onward::audit::verify::{Check, Report, SavedHead, Verdict};
@@ -15,11 +17,56 @@ use proptest::test_runner::TestRunner;
 use rusqlite::{Connection, params};
 
 const KEY: [u8; 32] = [7; 32];
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/audit/verify/verify.py");
 
 /// A good database with 40 entries in the chain `orders`, and what an auditor has.
 struct Base {
     folder: tempfile::TempDir,
     saved: SavedHead,
+    auditor: Mutex<Auditor>,
+}
+
+/// One Python process that runs `verify.py` again and again: starting one for each attack takes longer than all the rest.
+struct Auditor {
+    child: Child,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+const AUDITOR: &str = r#"
+import contextlib, importlib.util, io, json, sys
+spec = importlib.util.spec_from_file_location("verify", sys.argv[1])
+verify = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(verify)
+for line in sys.stdin:
+    sys.argv = ["verify.py", *json.loads(line)]
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = verify.main()
+    print(json.dumps([code, out.getvalue()]), flush=True)
+"#;
+
+impl Auditor {
+    fn new() -> Self {
+        let mut command = Command::new("python3");
+        command.args(["-c", AUDITOR, SCRIPT]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("python3 is needed for this test");
+        let answers = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, answers }
+    }
+
+    fn ask(&mut self, arguments: &[String]) -> (u8, String) {
+        let line = serde_json::to_string(arguments).unwrap();
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+        serde_json::from_str(&self.answers.next().unwrap().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Auditor {
+    fn drop(&mut self) {
+        // At the end of its input it ends.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
 }
 
 impl Base {
@@ -44,7 +91,7 @@ impl Base {
         std::fs::write(folder.path().join("key"), hex(&KEY)).unwrap();
         let live = Connection::open(folder.path().join("live.db")).unwrap();
         live.execute("VACUUM INTO ?1", [folder.path().join("good.db").to_str().unwrap()]).unwrap();
-        Self { folder, saved }
+        Self { folder, saved, auditor: Mutex::new(Auditor::new()) }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -78,7 +125,7 @@ impl Base {
         let onward = open(path, if keyed { keys() } else { MacKeys::none() }).await;
         let check = Check { saved: saved.then(|| self.saved.clone()), ..Check::default() };
         let report = onward.audit().chain("orders").unwrap().verify(check).await.unwrap();
-        let mut arguments = vec!["--chain".to_owned(), "orders".to_owned()];
+        let mut arguments = vec![path.to_str().unwrap().to_owned(), "--chain".to_owned(), "orders".to_owned()];
         let mut option = |name: &str, file: &str| arguments.extend([name.to_owned(), self.path(file).to_str().unwrap().to_owned()]);
         if keyed {
             option("--key", "key");
@@ -86,9 +133,7 @@ impl Base {
         if saved {
             option("--checkpoint", "head");
         }
-        let python = python(path, &arguments);
-        assert_eq!(String::from_utf8(python.stdout).unwrap(), format!("{report}\n"), "{}", String::from_utf8_lossy(&python.stderr));
-        assert_eq!(python.status.code(), Some(i32::from(report.exit())));
+        assert_eq!(self.auditor.lock().unwrap().ask(&arguments), (report.exit(), format!("{report}\n")));
         report
     }
 }
@@ -169,8 +214,7 @@ async fn open(path: &Path, keys: MacKeys) -> Onward {
 }
 
 fn python(database: &Path, arguments: &[String]) -> Output {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/audit/verify/verify.py");
-    Command::new("python3").arg(script).arg(database).args(arguments).output().expect("python3 is needed for this test")
+    Command::new("python3").arg(SCRIPT).arg(database).args(arguments).output().expect("python3 is needed for this test")
 }
 
 /// What the auditor has: nothing, or the key and a head saved outside.
