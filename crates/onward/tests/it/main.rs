@@ -2,5 +2,6 @@
 
 mod audit;
 mod cache;
+mod house;
 mod lock;
 mod store;
