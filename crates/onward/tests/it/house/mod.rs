@@ -5,7 +5,7 @@
 mod rules;
 mod source;
 
-use rules::{escapes, gone, long, places, rooms, strays};
+use rules::{dead_links, escapes, gone, long, places, rooms, strays, unlisted};
 use source::{Source, project};
 
 /// Fails with every breach, one a line.
@@ -42,6 +42,16 @@ fn no_file_names_a_place_on_one_machine() {
 #[test]
 fn the_map_names_only_what_exists() {
     none("ARCHITECTURE.md or docs/ name something that is gone", gone(&project()));
+}
+
+#[test]
+fn every_link_of_the_documents_leads_somewhere() {
+    none("a link to nothing", dead_links(&project()));
+}
+
+#[test]
+fn every_conformance_case_is_listed_for_the_engines() {
+    none("add the case to the list of its macro, or it never runs", unlisted(&project()));
 }
 
 fn planted(path: &str, text: &str) -> Vec<Source> {
@@ -124,4 +134,23 @@ fn a_map_to_what_is_gone_is_found() {
     assert_eq!(gone(&sources).len(), 1);
     sources.extend(planted("crates/onward/src/a.rs", "fn it_holds() {}"));
     none("all there", gone(&sources));
+}
+
+#[test]
+fn a_case_that_no_macro_lists_is_found() {
+    let case = "\npub async fn it_holds(harness: &Harness) {}";
+    let file = "crates/onward/src/testing/store.rs";
+    assert_eq!(unlisted(&planted(file, case)).len(), 1);
+    assert_eq!(unlisted(&planted(file, &format!("// it_holds{case} fn it_holds_not() {{}}"))).len(), 1);
+    none("listed", unlisted(&planted(file, &format!("{case} list! {{ a it_holds b }}"))));
+    none("no case", unlisted(&planted(file, "\npub async fn open(clock: Clock) -> Harness {}")));
+}
+
+#[test]
+fn a_link_to_nothing_is_found() {
+    let mut sources = planted("docs/a.md", "[b](b.md#x), [c](design/), [d](https://example.org/d), [e](#e)");
+    assert_eq!(dead_links(&sources).len(), 2);
+    sources.extend(planted("docs/b.md", ""));
+    sources.extend(planted("docs/design/c.md", ""));
+    none("all there", dead_links(&sources));
 }

@@ -161,6 +161,55 @@ pub(super) fn gone(sources: &[Source]) -> Vec<String> {
     found
 }
 
+/// Finds conformance cases that no macro lists: they would never run.
+///
+/// A case is an async function of the test tools that takes a harness; the list is what a macro repeats.
+pub(super) fn unlisted(sources: &[Source]) -> Vec<String> {
+    let tools: Vec<(&str, String)> = sources
+        .iter()
+        .filter(|source| source.path.starts_with("crates/onward/src/testing"))
+        .map(|source| (source.path.as_str(), code(&source.text)))
+        .collect();
+    let times = |name: &str| tools.iter().map(|(_, code)| whole_words(code).filter(|word| *word == name).count()).sum::<usize>();
+    let mut found = Vec::new();
+    for (path, code) in &tools {
+        for (at, mark) in code.match_indices("\npub async fn ") {
+            let rest = &code[at + mark.len()..];
+            let (Some(open), Some(close)) = (rest.find('('), rest.find(')')) else { continue };
+            let name = &rest[..open];
+            if rest[open..close].contains("Harness") && times(name) < 2 {
+                found.push(format!("{path}:{}: {name}", line(code, at + 1)));
+            }
+        }
+    }
+    found
+}
+
+fn whole_words(code: &str) -> impl Iterator<Item = &str> {
+    code.split(|c: char| !(c.is_alphanumeric() || c == '_'))
+}
+
+/// Finds links of documents that lead nowhere.
+pub(super) fn dead_links(sources: &[Source]) -> Vec<String> {
+    let mut found = Vec::new();
+    for Source { path, text } in sources.iter().filter(|source| source.path.ends_with(".md")) {
+        let folder = path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+        for (at, mark) in text.match_indices("](") {
+            let rest = &text[at + mark.len()..];
+            let to = rest[..rest.find(')').unwrap_or(rest.len())].split('#').next().unwrap_or_default();
+            if to.is_empty() || to.contains("://") {
+                continue;
+            }
+            let goal = format!("{folder}{}", to.trim_end_matches('/'));
+            let there = |source: &Source| source.path == goal || source.path.starts_with(&format!("{goal}/"));
+            if !sources.iter().any(there) {
+                found.push(format!("{path}:{}: {to}", line(text, at)));
+            }
+        }
+    }
+    found
+}
+
 fn is_map(path: &str) -> bool {
     path == "ARCHITECTURE.md" || path == "CONTRIBUTING.md" || path.starts_with("docs/") && path.ends_with(".md")
 }
