@@ -135,7 +135,8 @@ tests() {
 
 verifier() { python3 crates/onward/src/audit/verify/verify.py --self-test; }
 
-documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked; }
+# Without the binary: it has the name of the library, and its pages would overwrite the library's.
+documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --exclude onward-cli --no-deps --locked; }
 
 # The README's commands with the binary that the tests built: a server, its HTTP interface, the command line, the proofs.
 smoke() {
@@ -169,7 +170,7 @@ smoke() {
   echo "README, with curl: $statuses"
   block 'On the command line' >"$scratch/cli.sh"
   # Its object is there already from the requests before.
-  sed -i 's#project/42#project/43#; s#web project:42#web project:43#' "$scratch/cli.sh"
+  sed -i 's#project/42#project/43#; s#web project:42#web project:43#; s#run nightly#run hourly#' "$scratch/cli.sh"
   (cd "$scratch" && PATH="$(dirname "$onward"):$PATH" bash -euo pipefail cli.sh) || return 1
   echo "README, on the command line: ok"
   kill "$server" && { wait "$server" || true; } && server=""
