@@ -2,5 +2,6 @@
 
 mod audit;
 mod cache;
+mod guarded;
 mod lock;
 mod store;
