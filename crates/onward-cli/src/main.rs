@@ -7,6 +7,9 @@ async fn main() -> std::process::ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let text: Vec<&str> = args.iter().map(String::as_str).collect();
     let code = match text.as_slice() {
+        ["prove-holder", url, name, rest @ ..] => {
+            prove::hold(prove::Holder { url: (*url).to_owned(), name: (*name).to_owned(), fenced: rest == ["--fenced"] }).await
+        }
         ["prove", scenario, rest @ ..] => {
             let Ok(choice) = scenario.parse() else { return 2.into() };
             let after = |flag: &str| {

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use onward::Onward;
 use onward::model::Payload;
 use onward::store::{Put, Store, WriteOptions};
 use tokio::sync::Barrier;
 
-use super::setting::Failure;
+use super::setting::{Failure, open};
 use super::{Claim, Count, Outcome, Setting, Side};
 
 pub(super) const CLAIM: Claim = Claim {
@@ -21,7 +20,7 @@ const KIND: &str = "account";
 pub(super) async fn run(setting: &Setting, side: Side) -> Outcome {
     let room = setting.room("lost-create")?;
     let url = room.url("store.db");
-    let replicas = [Onward::open(&url).await?, Onward::open(&url).await?].map(|onward| (onward.store(), onward));
+    let replicas = [open(&url).await?, open(&url).await?].map(|onward| (onward.store(), onward));
     let mut random = setting.random("lost-create");
     let rounds = setting.rounds(ROUNDS);
     let mut count = Count::default();

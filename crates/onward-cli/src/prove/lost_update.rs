@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, Barrier};
 
+use onward::Kind;
 use onward::model::Payload;
 use onward::store::{Put, Store, WriteOptions};
-use onward::{Kind, Onward};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
+use super::setting::{Failure, open};
 use super::{Claim, Count, Outcome, Setting, Side};
-use crate::prove::setting::Failure;
 
 pub(super) const CLAIM: Claim =
     Claim { tried: "8 writers add to one object: read and overwrite, or update", counted: "additions that were acknowledged and lost" };
@@ -26,7 +26,7 @@ struct Added {
 
 pub(super) async fn run(setting: &Setting, side: Side) -> Outcome {
     let room = setting.room("lost-update")?;
-    let onward = Onward::open(&room.url("store.db")).await?;
+    let onward = open(&room.url("store.db")).await?;
     let store = onward.store();
     let Put::Committed(_) = store.create(KEY, &0_u64).await? else { return Err("the object exists already".into()) };
     let rounds = setting.rounds(ROUNDS);

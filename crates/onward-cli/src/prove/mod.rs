@@ -10,7 +10,7 @@
 mod herd;
 mod lost_create;
 mod lost_update;
-//mod paused_holder;
+mod paused_holder;
 mod report;
 mod scenario;
 mod setting;
@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use onward::time::Clock;
 
-//pub(crate) use paused_holder::{Holder, hold};
+pub(crate) use paused_holder::{Holder, hold};
 use report::{Proof, Shown, Verdict};
 use scenario::Claim;
 pub(crate) use scenario::{Choice, Scenario};

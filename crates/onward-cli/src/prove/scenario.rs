@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::setting::{Outcome, Setting, Side};
-use super::{herd, lost_create, lost_update, stale_cache, tampering};
+use super::{herd, lost_create, lost_update, paused_holder, stale_cache, tampering};
 
 /// One bug and what prevents it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(crate) enum Scenario {
 impl Scenario {
     /// Every scenario, in the order in which they run.
     pub(crate) const ALL: &'static [Scenario] =
-        &[Scenario::LostUpdate, Scenario::LostCreate, Scenario::StaleCache, Scenario::Herd, Scenario::Tampering];
+        &[Scenario::LostUpdate, Scenario::LostCreate, Scenario::StaleCache, Scenario::Herd, Scenario::PausedHolder, Scenario::Tampering];
 
     /// Returns the name that users type.
     pub(crate) const fn name(self) -> &'static str {
@@ -46,7 +46,7 @@ impl Scenario {
             Scenario::LostCreate => lost_create::CLAIM,
             Scenario::StaleCache => stale_cache::CLAIM,
             Scenario::Herd => herd::CLAIM,
-            Scenario::PausedHolder => Claim { tried: "", counted: "" },
+            Scenario::PausedHolder => paused_holder::CLAIM,
             Scenario::Tampering => tampering::CLAIM,
         }
     }
@@ -58,8 +58,8 @@ impl Scenario {
             Scenario::LostCreate => lost_create::run(setting, side).await,
             Scenario::StaleCache => stale_cache::run(setting, side).await,
             Scenario::Herd => herd::run(setting, side).await,
+            Scenario::PausedHolder => paused_holder::run(setting, side).await,
             Scenario::Tampering => tampering::run(setting, side).await,
-            Scenario::PausedHolder => Err("x".into()),
         }
     }
 }
