@@ -3,5 +3,6 @@
 mod audit;
 mod cache;
 mod guarded;
+mod house;
 mod lock;
 mod store;
