@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::audit::Trail;
+use crate::audit::engine::AuditEngine;
 use crate::commit::engine::CommitEngine;
 use crate::commit::{CommitQueue, QueueOptions};
 use crate::engine::memory::MemoryStore;
@@ -76,6 +78,7 @@ pub struct Onward(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     store: Store,
+    trail: Trail,
     follower: tokio::task::JoinHandle<()>,
 }
 
@@ -100,22 +103,34 @@ impl Onward {
     /// [`Kind::Invalid`](crate::Kind::Invalid): the URL. `Unsupported`: the engine is too old or its schema too new. `Backend`: it is away,
     /// or not ours.
     pub async fn connect(config: Config) -> Result<Self> {
-        let engine: Arc<dyn CommitEngine> = match place(&config.store)? {
-            Place::Memory => Arc::new(MemoryStore::new()),
+        let (engine, audit): (Arc<dyn CommitEngine>, Arc<dyn AuditEngine>) = match place(&config.store)? {
+            Place::Memory => {
+                let engine = Arc::new(MemoryStore::new());
+                (engine.clone(), engine)
+            }
             #[cfg(feature = "sqlite")]
-            Place::Sqlite(path) => Arc::new(SqliteStore::open(path, &config.clock).await?),
+            Place::Sqlite(path) => {
+                let engine = Arc::new(SqliteStore::open(path, &config.clock).await?);
+                (engine.clone(), engine)
+            }
             #[cfg(not(feature = "sqlite"))]
             Place::Sqlite(_) => return Err(Error::unsupported("this build has no SQLite engine")),
         };
         let options = QueueOptions { clock: config.clock.clone(), observer: config.observer.clone(), keys: config.keys };
         let queue = CommitQueue::start(engine, options).await?;
+        let trail = Trail::new(queue.clone(), audit);
         let deliverer = Deliverer::new(None, config.clock);
         let follower = tokio::spawn(deliverer.follow(&queue).await?);
-        Ok(Self(Arc::new(Inner { store: Store::new(queue, deliverer), follower })))
+        Ok(Self(Arc::new(Inner { store: Store::new(queue, deliverer), trail, follower })))
     }
 
     /// Returns the versioned objects.
     pub fn store(&self) -> Store {
         self.0.store.clone()
+    }
+
+    /// Returns the audit trail.
+    pub fn audit(&self) -> Trail {
+        self.0.trail.clone()
     }
 }

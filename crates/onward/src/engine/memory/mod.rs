@@ -1,5 +1,8 @@
 //! Memory: the reference model, for tests and single processes. Exempt from C3 and C4: a restart loses everything.
 
+mod audit;
+mod cache;
 mod commit;
 
+pub use cache::MemoryCache;
 pub use commit::MemoryStore;

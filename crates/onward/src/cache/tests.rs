@@ -1,0 +1,1 @@
+//! What only this part can see.
