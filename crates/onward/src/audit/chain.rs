@@ -108,7 +108,8 @@ impl Chain {
 
     /// Appends one entry, durably (C3).
     ///
-    /// With an event id, in the entry or the options, it happens once: the same id and content get the first answer for 7 days.
+    /// With an event id, in the entry or the options, it happens once: the same id and content get the first answer for 7 days. Without
+    /// one, each call is an event of its own, and an unknown effect stays unknown.
     ///
     /// # Errors
     /// [`Kind::Invalid`](crate::Kind::Invalid): a limit, a reserved kind, or `request_id_reused`: the id was used with other content.

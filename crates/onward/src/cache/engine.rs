@@ -233,6 +233,9 @@ pub trait CacheEngine: fmt::Debug + Send + Sync {
     /// Makes everything in the namespace unreachable, fills in flight too; guards stay.
     fn flush<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<()>>;
 
+    /// Does what `flush` does with every namespace.
+    fn flush_all(&self) -> BoxFuture<'_, Result<()>>;
+
     /// Counts what the namespace holds.
     fn stats<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<CacheStats>>;
 }

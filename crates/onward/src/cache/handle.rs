@@ -17,6 +17,7 @@ use super::guard::WriteGuard;
 use super::lease::{self, Lookup};
 use super::load::{self, Fetched, Fill};
 use super::options::CacheOptions;
+use crate::model::check_cache_namespace;
 use crate::model::limits::KEY_BYTES;
 use crate::observe::{Event, SharedObserver};
 use crate::time::{Clock, Moment};
@@ -64,7 +65,7 @@ impl Cache {
     /// Makes a handle. Make one an engine and process, and the others from it: they then share one load a key.
     ///
     /// # Errors
-    /// [`Kind::Invalid`]: the namespace is not `[a-z0-9][a-z0-9._-]{0,63}`, or an option is over its limit.
+    /// [`Kind::Invalid`]: the namespace is not `[a-z0-9._-]{1,64}`, or an option is over its limit.
     pub fn new(
         engine: Arc<dyn CacheEngine>,
         namespace: &str,
@@ -72,7 +73,7 @@ impl Cache {
         clock: Clock,
         observer: SharedObserver,
     ) -> Result<Self> {
-        check_namespace(namespace)?;
+        check_cache_namespace(namespace)?;
         options.check()?;
         let room = Room { engine, clock, observer, flights: Flights::default(), bulkhead: Bulkhead::default() };
         Ok(Self { room: Arc::new(room), namespace: namespace.into(), options: Arc::new(options) })
@@ -90,9 +91,9 @@ impl Cache {
     /// Returns a handle of another namespace.
     ///
     /// # Errors
-    /// [`Kind::Invalid`]: the namespace is not `[a-z0-9][a-z0-9._-]{0,63}`.
+    /// [`Kind::Invalid`]: the namespace is not `[a-z0-9._-]{1,64}`.
     pub fn in_namespace(&self, namespace: &str) -> Result<Self> {
-        check_namespace(namespace)?;
+        check_cache_namespace(namespace)?;
         Ok(Self { namespace: namespace.into(), ..self.clone() })
     }
 
@@ -212,6 +213,18 @@ impl Cache {
     pub async fn flush_namespace(&self) -> Result<()> {
         let (engine, namespace) = (Arc::clone(&self.room.engine), Arc::clone(&self.namespace));
         detached(async move { engine.flush(&namespace).await }).await.map_err(|error| error.during("flush"))
+    }
+
+    /// Makes every namespace unreachable at once, as [`Cache::flush_namespace`] does with one; for when nobody knows what was missed.
+    ///
+    /// # Errors
+    /// As [`Cache::flush_namespace`].
+    ///
+    /// # Cancel safety
+    /// As [`Cache::flush_namespace`].
+    pub async fn flush_all(&self) -> Result<()> {
+        let engine = Arc::clone(&self.room.engine);
+        detached(async move { engine.flush_all().await }).await.map_err(|error| error.during("flush"))
     }
 
     /// Takes a write guard on 1..=1024 keys and purges them: no fill lands until it is released or `guard_ttl` is over.
@@ -339,10 +352,6 @@ impl FieldRef {
     fn slot(&self) -> Result<Slot<'_>> {
         self.cache.slot(&self.key, Some(&self.field))
     }
-}
-
-fn check_namespace(namespace: &str) -> Result<()> {
-    crate::model::check_word("namespace", namespace)
 }
 
 pub(super) fn check_name(what: &str, name: &[u8]) -> Result<()> {

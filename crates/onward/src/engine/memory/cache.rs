@@ -10,8 +10,7 @@
 //! per shard gives each entry that was read since its last turn a second chance. Dead things are dropped when the hand
 //! passes them.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,23 +19,18 @@ use bytes::Bytes;
 use futures_core::future::BoxFuture;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
+use super::cache_shard::{Evict, Place, Reservation, SHARD_LEASES, SHARDS, Shard, Space, Stored};
 use crate::cache::{BusyReason, CacheEngine, CacheStats, Entry, Filled, GuardEnd, GuardOwner, Invalidation, Nonce, Now, Reserved, Slot};
-use crate::model::limits::KEY_BYTES;
 use crate::time::{Clock, Moment};
 use crate::{Error, Result};
 
 const GENERATIONS: usize = 1 << 16;
-const SHARDS: usize = 1 << 6;
-/// Leases of a shard; all shards together hold 65,536.
-const SHARD_LEASES: usize = (1 << 16) / SHARDS;
 /// Guarded keys of a shard.
 const SHARD_GUARDS: usize = 1 << 10;
 /// Owners of one key's guard.
 const GUARD_OWNERS: usize = 64;
 /// Namespaces: each costs its name and 16 bytes, and is never forgotten.
 const NAMESPACES: usize = 1 << 16;
-/// Fields of one key.
-const FIELDS: usize = 4_096;
 /// What an entry weighs beside its bytes: an estimate of maps, queue and allocation.
 const ENTRY_WEIGHT: usize = 200;
 /// Entries that the hand passes at each write.
@@ -56,127 +50,9 @@ pub struct MemoryCache {
     weight: AtomicUsize,
     next_evicted: AtomicUsize,
     namespaces: RwLock<HashMap<Box<str>, Arc<Space>>>,
+    flushes: Arc<AtomicU64>,
     generations: Box<[AtomicU64]>,
     shards: Box<[Mutex<Shard>]>,
-}
-
-#[derive(Debug)]
-struct Space {
-    id: u64,
-    epoch: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Shard {
-    records: HashMap<Arc<[u8]>, Record>,
-    hand: VecDeque<HandItem>,
-    entries: usize,
-    leases: HashMap<LeaseSlot, Reservation>,
-    guards: HashMap<Box<[u8]>, Vec<(GuardOwner, Moment)>>,
-    /// Length of `leases` and `guards` together at which dead ones are looked for.
-    sweep_at: usize,
-    serial: u64,
-}
-
-/// What the clock hand points at; a serial that is not the entry's any more is a leftover.
-#[derive(Debug)]
-struct HandItem {
-    key: Arc<[u8]>,
-    field: Option<Arc<[u8]>>,
-    serial: u64,
-}
-
-#[derive(Debug, Default)]
-struct Record {
-    space: Option<Arc<Space>>,
-    plain: Option<Stored>,
-    fields: HashMap<Arc<[u8]>, Stored>,
-}
-
-#[derive(Debug)]
-struct Stored {
-    payload: Bytes,
-    nonce: Nonce,
-    epoch: u64,
-    ends: Moment,
-    serial: u64,
-    weight: usize,
-    touched: bool,
-}
-
-type LeaseSlot = (Box<[u8]>, Option<Box<[u8]>>);
-
-#[derive(Debug, Clone, Copy)]
-struct Reservation {
-    nonce: Nonce,
-    generation: u64,
-    epoch: u64,
-    ends: Moment,
-}
-
-impl Stored {
-    fn lives(&self, epoch: u64, now: Moment) -> bool {
-        self.epoch == epoch && now < self.ends
-    }
-}
-
-impl Reservation {
-    fn lives(&self, generation: u64, epoch: u64, now: Moment) -> bool {
-        self.generation == generation && self.epoch == epoch && now < self.ends
-    }
-}
-
-impl Record {
-    fn get_mut(&mut self, field: Option<&[u8]>) -> Option<&mut Stored> {
-        match field {
-            None => self.plain.as_mut(),
-            Some(field) => self.fields.get_mut(field),
-        }
-    }
-
-    fn take(&mut self, field: Option<&[u8]>) -> Option<Stored> {
-        match field {
-            None => self.plain.take(),
-            Some(field) => self.fields.remove(field),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.plain.is_none() && self.fields.is_empty()
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Stored> {
-        self.plain.iter().chain(self.fields.values())
-    }
-}
-
-/// A key inside its namespace, without an allocation: 8 bytes of namespace, then the key.
-struct Place {
-    bytes: [u8; 8 + KEY_BYTES],
-    len: usize,
-    hash: u64,
-}
-
-impl Place {
-    fn new(space: u64, key: &[u8]) -> Result<Self> {
-        let mut bytes = [0; 8 + KEY_BYTES];
-        let (name, rest) = bytes.split_at_mut(8);
-        name.copy_from_slice(&space.to_le_bytes());
-        let room = rest.get_mut(..key.len()).ok_or_else(|| Error::invalid_key("a cache key is 1..=512 bytes"))?;
-        room.copy_from_slice(key);
-        let mut place = Self { bytes, len: 8 + key.len(), hash: 0 };
-        // Without a seed, so that a run can be repeated; the maps in the shards have one against chosen keys.
-        place.hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(place.key());
-        Ok(place)
-    }
-
-    fn key(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
-    }
-
-    fn lease_slot(&self, field: Option<&[u8]>) -> LeaseSlot {
-        (self.key().into(), field.map(Into::into))
-    }
 }
 
 impl MemoryCache {
@@ -188,6 +64,7 @@ impl MemoryCache {
             weight: AtomicUsize::new(0),
             next_evicted: AtomicUsize::new(0),
             namespaces: RwLock::default(),
+            flushes: Arc::default(),
             generations: std::iter::repeat_with(AtomicU64::default).take(GENERATIONS).collect(),
             shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
         }
@@ -214,7 +91,7 @@ impl MemoryCache {
             return None;
         }
         let id = namespaces.len() as u64;
-        let space = namespaces.entry(namespace.into()).or_insert_with(|| Arc::new(Space { id, epoch: AtomicU64::new(0) }));
+        let space = namespaces.entry(namespace.into()).or_insert_with(|| Arc::new(Space::new(id, Arc::clone(&self.flushes))));
         Some(Arc::clone(space))
     }
 
@@ -233,7 +110,7 @@ impl MemoryCache {
 
     fn look(&self, slot: Slot<'_>) -> Result<Option<Entry>> {
         let (id, epoch) = match self.namespaces.read().get(slot.namespace) {
-            Some(space) => (space.id, space.epoch.load(Ordering::SeqCst)),
+            Some(space) => (space.id, space.epoch()),
             None => return Ok(None),
         };
         let place = Place::new(id, slot.key)?;
@@ -248,7 +125,7 @@ impl MemoryCache {
         let place = Place::new(space.id, slot.key)?;
         let now = self.clock.now();
         let mut shard = self.shard(&place);
-        let (epoch, generation) = (space.epoch.load(Ordering::SeqCst), self.generation(&place).load(Ordering::SeqCst));
+        let (epoch, generation) = (space.epoch(), self.generation(&place).load(Ordering::SeqCst));
         if let Some(entry) = shard.live(place.key(), slot.field, epoch, now) {
             if instead_of != Some(entry.nonce) {
                 return Ok(Reserved::Hit(entry));
@@ -280,7 +157,7 @@ impl MemoryCache {
             let mut shard = self.shard(&place);
             // Compared and inserted under one lock: an invalidation that moved the generation before is seen here, and one that
             // moves it later removes what is inserted here.
-            let (epoch, generation) = (space.epoch.load(Ordering::SeqCst), self.generation(&place).load(Ordering::SeqCst));
+            let (epoch, generation) = (space.epoch(), self.generation(&place).load(Ordering::SeqCst));
             let lease_slot = place.lease_slot(slot.field);
             let lease = shard.leases.get(&lease_slot).filter(|lease| lease.nonce == nonce).copied();
             if !lease.is_some_and(|lease| lease.lives(generation, epoch, now)) {
@@ -350,7 +227,7 @@ impl MemoryCache {
         self.forget(&gone);
         shard.sweep(now);
         shard.tidy_hand();
-        let epoch = space.epoch.load(Ordering::SeqCst);
+        let epoch = space.epoch();
         if gone.iter().any(|stored| stored.lives(epoch, now)) { Invalidation::Removed } else { Invalidation::Absent }
     }
 
@@ -407,7 +284,7 @@ impl MemoryCache {
     fn list(&self, namespace: &str, key: &[u8]) -> Result<Vec<Bytes>> {
         let Some(space) = self.known(namespace) else { return Ok(Vec::new()) };
         let place = Place::new(space.id, key)?;
-        let (now, epoch) = (self.clock.now(), space.epoch.load(Ordering::SeqCst));
+        let (now, epoch) = (self.clock.now(), space.epoch());
         let shard = self.shard(&place);
         let fields = shard.records.get(place.key()).map(|record| &record.fields);
         let live = fields.into_iter().flatten().filter(|(_, stored)| stored.lives(epoch, now));
@@ -427,7 +304,7 @@ impl MemoryCache {
             let gone = shard.turn_hand(steps, now, Evict::Dead);
             self.forget(&gone);
             shard.sweep_now(now);
-            let epoch = space.epoch.load(Ordering::SeqCst);
+            let epoch = space.epoch();
             for (_, record) in shard.records.iter().filter(|(key, _)| key.starts_with(&prefix)) {
                 for stored in record.all().filter(|stored| stored.lives(epoch, now)) {
                     stats.entries += 1;
@@ -442,129 +319,6 @@ impl MemoryCache {
             stats.guarded += shard.guards.keys().filter(|key| key.starts_with(&prefix)).count() as u64;
         }
         stats
-    }
-}
-
-/// Which entries the hand takes with it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Evict {
-    Dead,
-    Untouched,
-}
-
-impl Shard {
-    fn live(&mut self, key: &[u8], field: Option<&[u8]>, epoch: u64, now: Moment) -> Option<Entry> {
-        let stored = self.records.get_mut(key)?.get_mut(field)?;
-        if !stored.lives(epoch, now) {
-            return None;
-        }
-        stored.touched = true;
-        Some(Entry { payload: stored.payload.clone(), nonce: stored.nonce })
-    }
-
-    fn guarded_until(&self, key: &[u8], now: Moment) -> Option<Moment> {
-        self.guards.get(key)?.iter().map(|(_, ends)| *ends).filter(|ends| now < *ends).max()
-    }
-
-    fn insert(&mut self, place: &Place, field: Option<&[u8]>, mut stored: Stored, space: &Arc<Space>, now: Moment) -> Result<Vec<Stored>> {
-        self.serial += 1;
-        stored.serial = self.serial;
-        let key = self.records.get_key_value(place.key()).map_or_else(|| Arc::from(place.key()), |(key, _)| Arc::clone(key));
-        let record = self.records.entry(Arc::clone(&key)).or_default();
-        record.space.get_or_insert_with(|| Arc::clone(space));
-        let mut gone = Vec::new();
-        let name = match field {
-            None => {
-                gone.extend(record.plain.replace(stored));
-                None
-            }
-            Some(field) => {
-                if record.fields.len() >= FIELDS && !record.fields.contains_key(field) {
-                    let epoch = stored.epoch;
-                    gone.extend(record.fields.extract_if(|_, other| !other.lives(epoch, now)).map(|(_, other)| other));
-                    if record.fields.len() >= FIELDS {
-                        return Err(Error::invalid("a cache key has at most 4096 fields"));
-                    }
-                }
-                let name: Arc<[u8]> = field.into();
-                gone.extend(record.fields.insert(Arc::clone(&name), stored));
-                Some(name)
-            }
-        };
-        self.entries = (self.entries + 1).saturating_sub(gone.len());
-        self.hand.push_back(HandItem { key, field: name, serial: self.serial });
-        self.tidy_hand();
-        Ok(gone)
-    }
-
-    fn remove(&mut self, key: &[u8], field: Option<&[u8]>) -> Vec<Stored> {
-        let Some(record) = self.records.get_mut(key) else { return Vec::new() };
-        let gone = record.take(field);
-        if record.is_empty() {
-            self.records.remove(key);
-        }
-        self.entries = self.entries.saturating_sub(usize::from(gone.is_some()));
-        gone.into_iter().collect()
-    }
-
-    fn remove_all(&mut self, key: &[u8]) -> Vec<Stored> {
-        let Some(record) = self.records.remove(key) else { return Vec::new() };
-        let gone: Vec<Stored> = record.plain.into_iter().chain(record.fields.into_values()).collect();
-        self.entries = self.entries.saturating_sub(gone.len());
-        gone
-    }
-
-    /// Moves the clock hand over `steps` entries and takes out what is dead, or also what was not read since its last turn.
-    fn turn_hand(&mut self, steps: usize, now: Moment, evict: Evict) -> Vec<Stored> {
-        let mut gone = Vec::new();
-        for _ in 0..steps {
-            let Some(item) = self.hand.pop_front() else { break };
-            let Some(record) = self.records.get_mut(&item.key) else { continue };
-            let epoch = record.space.as_ref().map_or(0, |space| space.epoch.load(Ordering::SeqCst));
-            let field = item.field.as_deref();
-            let Some(stored) = record.get_mut(field).filter(|stored| stored.serial == item.serial) else { continue };
-            let alive = stored.lives(epoch, now);
-            if alive && (evict == Evict::Dead || std::mem::take(&mut stored.touched)) {
-                self.hand.push_back(item);
-                continue;
-            }
-            gone.extend(record.take(field));
-            if record.is_empty() {
-                self.records.remove(&item.key);
-            }
-        }
-        self.entries = self.entries.saturating_sub(gone.len());
-        gone
-    }
-
-    /// Keeps leftovers from outnumbering what they point at.
-    fn tidy_hand(&mut self) {
-        if self.hand.len() > 64 + 2 * self.entries {
-            let records = &self.records;
-            self.hand.retain(|item| {
-                let stored = records.get(&item.key).and_then(|record| match &item.field {
-                    None => record.plain.as_ref(),
-                    Some(field) => record.fields.get(field),
-                });
-                stored.is_some_and(|stored| stored.serial == item.serial)
-            });
-        }
-    }
-
-    /// Drops ended leases and guards once their tables have doubled since the last time.
-    fn sweep(&mut self, now: Moment) {
-        if self.leases.len() + self.guards.len() >= self.sweep_at.clamp(64, SHARD_LEASES) {
-            self.sweep_now(now);
-        }
-    }
-
-    fn sweep_now(&mut self, now: Moment) {
-        self.leases.retain(|_, lease| now < lease.ends);
-        self.guards.retain(|_, owners| {
-            owners.retain(|(_, ends)| now < *ends);
-            !owners.is_empty()
-        });
-        self.sweep_at = 2 * (self.leases.len() + self.guards.len());
     }
 }
 
@@ -612,8 +366,13 @@ impl CacheEngine for MemoryCache {
 
     fn flush<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<()>> {
         if let Some(space) = self.known(namespace) {
-            space.epoch.fetch_add(1, Ordering::SeqCst);
+            space.flush();
         }
+        ready(Ok(()))
+    }
+
+    fn flush_all(&self) -> BoxFuture<'_, Result<()>> {
+        self.flushes.fetch_add(1, Ordering::SeqCst);
         ready(Ok(()))
     }
 

@@ -2,6 +2,7 @@
 
 mod audit;
 mod cache;
+mod cache_shard;
 mod commit;
 
 pub use cache::MemoryCache;
