@@ -92,6 +92,11 @@ impl Client {
         self
     }
 
+    /// Returns how long a request may take that says nothing else.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Returns a client of the same server with connections of its own, such as for renewals.
     #[must_use]
     pub fn apart(&self) -> Self {
