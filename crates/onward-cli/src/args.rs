@@ -19,9 +19,9 @@ Exit codes:
 
 const EXAMPLES: &str = "\
 Examples:
-  onward dev                                               a server on this machine, nothing to set up
-  onward object put project/42 p.json --if-version 7       refused if anybody changed it since
-  onward lock run nightly -- ./backup.sh                   on many hosts, runs on one
+  onward dev                                            a server on this machine, nothing to set up
+  onward object put project/42 p.json --if-version 7    refused if anybody changed it since
+  onward lock run nightly -- ./backup.sh                started on many hosts, runs on one
 ";
 
 /// Refuses writes that are based on stale knowledge: locks with fencing, cache fill leases, compare-and-swap objects, an audit trail
@@ -36,6 +36,7 @@ pub(crate) struct Cli {
 
 /// What every command takes.
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Everywhere")]
 pub(crate) struct Global {
     /// A server (http://127.0.0.1:7337) or an engine (sqlite:./app.db, memory:); else ONWARD_URL, else a running `onward dev`
     #[arg(long, global = true, value_name = "URL", env = "ONWARD_URL", hide_env = true)]

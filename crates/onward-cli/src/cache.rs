@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use onward_api::Code;
-use onward_api::client::{Client, Request, key_path, segment};
+use onward_api::client::{Request, key_path, segment};
 use serde_json::{Value, json};
 
 use crate::args::EXIT_CODES;
 use crate::failure::{Failure, Result};
 use crate::object::input;
 use crate::output::{Format, Out};
+use crate::target::{Otherwise, Target};
 use crate::units::{duration, millis};
 
 /// Verbs on cached values.
@@ -101,24 +102,24 @@ impl Place {
 
 impl Cache {
     /// Does it.
-    pub(crate) async fn run(self, client: &Client, out: &Out) -> Result<()> {
+    pub(crate) async fn run(self, target: &Target, out: &Out) -> Result<()> {
         match self {
-            Self::Get(get) => get.run(client, out).await,
-            Self::Put(put) => put.run(client, out).await,
+            Self::Get(get) => get.run(target, out).await,
+            Self::Put(put) => put.run(target, out).await,
             Self::Invalidate(Invalidate { place }) => {
                 let request = Request::delete(place.path()).maybe_query("field", place.field.as_deref());
-                out.record(&client.call(request).await?.json()?)
+                out.record(&target.client(Otherwise::Refuse).await?.call(request).await?.json()?)
             }
-            Self::Flush(flush) => flush.run(client, out).await,
+            Self::Flush(flush) => flush.run(target, out).await,
         }
     }
 }
 
 impl Get {
-    async fn run(self, client: &Client, out: &Out) -> Result<()> {
+    async fn run(self, target: &Target, out: &Out) -> Result<()> {
         let mut request = Request::get(self.place.path()).maybe_query("field", self.place.field.as_deref());
         request = if self.lease { request.query("wait_ms", millis(self.wait)) } else { request.query("lease", false) };
-        match client.call(request).await {
+        match target.client(Otherwise::Refuse).await?.call(request).await {
             Ok(answer) if answer.status == http::StatusCode::ACCEPTED => {
                 out.say(format_args!("somebody else fills it"));
                 Err(Failure::Exit(Code::ResourceLocked.exit()))
@@ -141,13 +142,13 @@ impl Get {
 }
 
 impl Put {
-    async fn run(self, client: &Client, out: &Out) -> Result<()> {
+    async fn run(self, target: &Target, out: &Out) -> Result<()> {
         let request = Request::put(self.place.path())
             .maybe_query("field", self.place.field.as_deref())
             .header("onward-fill", &self.fill)
             .header("onward-ttl-ms", &millis(self.ttl).to_string())
             .body("application/octet-stream", input(&self.file)?);
-        let answer: Value = client.call(request).await?.json()?;
+        let answer: Value = target.client(Otherwise::Refuse).await?.call(request).await?.json()?;
         out.record(&answer)?;
         if answer.get("outcome").and_then(Value::as_str) == Some("superseded") {
             out.say(format_args!("the key was invalidated since the miss: the value was not kept"));
@@ -158,12 +159,12 @@ impl Put {
 }
 
 impl Flush {
-    async fn run(self, client: &Client, out: &Out) -> Result<()> {
+    async fn run(self, target: &Target, out: &Out) -> Result<()> {
         if !self.yes {
             return Err(Failure::usage("this drops every value of the namespace: say --yes"));
         }
         let reason = self.reason.as_deref().unwrap_or("asked for on the command line");
         let request = Request::delete(format!("cache/{}", segment(&self.namespace))).text_header("onward-reason", reason);
-        out.record(&client.call(request).await?.json()?)
+        out.record(&target.client(Otherwise::Refuse).await?.call(request).await?.json()?)
     }
 }

@@ -26,7 +26,6 @@ use clap::Parser as _;
 use args::{Cli, Command};
 use failure::{Failure, Result};
 use output::Out;
-use target::Otherwise;
 
 /// The exit code of a command that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
@@ -60,10 +59,8 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
             Command::Dev(dev) => dev.run(out).await,
             Command::Lock(lock::Lock::Run(run)) => run.run(&target, out).await,
             Command::Lock(lock) => interruptible(lock.run(&target, out)).await,
-            Command::Object(object) => {
-                interruptible(async { object.run(&target.client(Otherwise::Refuse).await?, out).await }).await
-            }
-            Command::Cache(cache) => interruptible(async { cache.run(&target.client(Otherwise::Refuse).await?, out).await }).await,
+            Command::Object(object) => interruptible(object.run(&target, out)).await,
+            Command::Cache(cache) => interruptible(cache.run(&target, out)).await,
             Command::Audit(audit) => interruptible(audit.run(&target, out)).await,
         }
     })

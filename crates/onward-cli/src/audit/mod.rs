@@ -11,7 +11,7 @@ use crate::args::EXIT_CODES;
 use crate::failure::Result;
 use crate::object::input;
 use crate::output::Out;
-use crate::target::Target;
+use crate::target::{Otherwise, Target};
 
 /// Verbs on chains.
 #[derive(Debug, Subcommand)]
@@ -55,14 +55,11 @@ pub(crate) struct Append {
 impl Audit {
     /// Does it, with a client for all but a verification of our own.
     pub(crate) async fn run(self, target: &Target, out: &Out) -> Result<()> {
-        let client = |target: &Target| {
-            let target = target.clone();
-            async move { target.client(crate::target::Otherwise::Refuse).await }
-        };
+        let client = || target.client(Otherwise::Refuse);
         match self {
-            Self::Append(append) => append.run(&client(target).await?, out).await,
-            Self::Tail(tail) => tail.run(&client(target).await?, out).await,
-            Self::Query(query) => query.run(&client(target).await?, out).await,
+            Self::Append(append) => append.run(&client().await?, out).await,
+            Self::Tail(tail) => tail.run(&client().await?, out).await,
+            Self::Query(query) => query.run(&client().await?, out).await,
             Self::Verify(verify) => verify.run(target, out).await,
         }
     }

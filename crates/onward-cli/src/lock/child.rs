@@ -30,7 +30,9 @@ pub(super) struct Running {
 pub(super) enum State {
     /// It runs, or is stopped.
     Alive,
-    /// It ended with this exit code; it is not reaped yet, so its group still is its own.
+    /// Somebody pressed Ctrl-Z.
+    StoppedByTerminal,
+    /// It ended; it is not reaped yet, so its group still is its own.
     Ended,
 }
 
@@ -62,8 +64,11 @@ impl Running {
     /// Looks whether it has ended, without reaping it.
     pub(super) fn look(&self) -> State {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        match rustix::process::waitid(WaitId::Pid(self.pid), options) {
-            Ok(Some(_)) => State::Ended,
+        if matches!(rustix::process::waitid(WaitId::Pid(self.pid), options), Ok(Some(_))) {
+            return State::Ended;
+        }
+        match rustix::process::waitid(WaitId::Pid(self.pid), WaitIdOptions::STOPPED | WaitIdOptions::NOHANG) {
+            Ok(Some(status)) if status.stopping_signal() == Some(Signal::TSTP.as_raw()) => State::StoppedByTerminal,
             _ => State::Alive,
         }
     }

@@ -4,6 +4,7 @@ mod child;
 mod lease;
 mod run;
 mod signals;
+mod terminal;
 
 use clap::{Args, Subcommand};
 use onward_api::client::{Client, Request, key_path};

@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use super::child::{Running, State};
 use super::lease::{Lease, Refused, Release, Renewal, give_up};
 use super::signals::Signals;
+use super::terminal::Terminal;
 use crate::failure::{Failure, Result};
 use crate::output::Out;
 use crate::target::{Otherwise, Target};
@@ -22,17 +23,17 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   onward lock run nightly -- ./backup.sh
   onward lock run deploy --wait 5m --ttl 1m -- make deploy
-  onward lock run report --on-contention skip -- sh -c 'report | onward object put report/today - --overwrite --fence report=$ONWARD_FENCE'
+  onward lock run report --on-contention skip -- ./report.sh      in it: --fence report=$ONWARD_FENCE
 ";
 
 pub(super) const EXIT_CODES: &str = "\
-The command gets ONWARD_LOCK_KEY, ONWARD_FENCE (the fencing token) and ONWARD_LOCK_OWNER; without a lock ONWARD_UNLOCKED=1 instead of
-the last two. Signals go to the command's process group.
+The command gets ONWARD_LOCK_KEY, ONWARD_FENCE (the fencing token) and ONWARD_LOCK_OWNER; without a
+lock ONWARD_UNLOCKED=1 instead of the last two. Signals go to the command's process group.
 
 Exit codes: those of the command (128 + N for signal N), and
-  75  somebody else holds the lock (--contention-exit)      125  no lock could be had
-  120 the lease was lost; the command was ended            126  the command cannot be executed
-  2   usage                                                 127  there is no such command";
+  75   somebody else holds the lock (--contention-exit)     126  the command cannot be executed
+  120  the lease was lost; the command was ended            127  there is no such command
+  125  no lock could be had                                 2    usage";
 
 /// The lease was lost.
 const LOST: u8 = 120;
@@ -122,7 +123,14 @@ impl Run {
             }
         };
         let code = match Running::start(&self.command, &env, without) {
-            Ok(child) => supervise(child, lease, grace, &mut signals, out).await,
+            Ok(child) => {
+                let terminal = Terminal::lend(child.pid());
+                if terminal.is_some() {
+                    // It may have reached for the terminal before it was its own, and been stopped for that.
+                    child.signal(Signal::CONT);
+                }
+                supervise(child, lease, grace, &mut signals, out).await
+            }
             Err(e) => {
                 out.failure(&Failure::io("cannot start the command", &e));
                 if let Some(lease) = lease {
@@ -193,8 +201,12 @@ async fn supervise(child: Running, mut lease: Option<Lease>, grace: Duration, si
             }
             signal = signals.next() => match signal {
                 Some(signal) => child.signal(signal),
-                None if child.look() == State::Ended => break,
-                None => {}
+                None => match child.look() {
+                    State::Ended => break,
+                    // Nobody could continue it from this terminal, and its lease goes on: it does not stop.
+                    State::StoppedByTerminal => child.signal(Signal::CONT),
+                    State::Alive => {}
+                }
             },
             Some(renewed) = poll(&mut renewal) => {
                 renewal = None;

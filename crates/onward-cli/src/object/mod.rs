@@ -5,11 +5,12 @@ mod watch;
 mod write;
 
 use clap::{Args, Subcommand};
-use onward_api::client::{Client, Request, key_path, segment};
+use onward_api::client::{Request, key_path, segment};
 
 use crate::args::EXIT_CODES;
 use crate::failure::{Failure, Result};
-use crate::output::Out;
+use crate::output::{Format, Out};
+use crate::target::{Otherwise, Target};
 
 pub(crate) use write::input;
 
@@ -77,23 +78,25 @@ pub(crate) struct Get {
 
 impl Object {
     /// Does it.
-    pub(crate) async fn run(self, client: &Client, out: &Out) -> Result<()> {
+    pub(crate) async fn run(self, target: &Target, out: &Out) -> Result<()> {
         match self {
-            Self::Get(get) => get.run(client, out).await,
-            Self::Put(put) => put.run(client, out).await,
-            Self::Delete(delete) => delete.run(client, out).await,
-            Self::List(list) => list.run(client, out).await,
-            Self::Watch(watch) => watch.run(client, out).await,
+            Self::Get(get) => get.run(target, out).await,
+            Self::Put(put) => put.run(target, out).await,
+            Self::Delete(delete) => delete.run(target, out).await,
+            Self::List(list) => list.run(&target.client(Otherwise::Refuse).await?, out).await,
+            Self::Watch(watch) => watch.run(&target.client(Otherwise::Refuse).await?, out).await,
         }
     }
 }
 
 impl Get {
-    async fn run(self, client: &Client, out: &Out) -> Result<()> {
-        let request = Request::get(self.place.path()?).maybe_query("namespace", self.place.namespace.namespace.as_deref());
+    async fn run(self, target: &Target, out: &Out) -> Result<()> {
+        let path = self.place.path()?;
+        let client = target.client(Otherwise::Refuse).await?;
+        let request = Request::get(path).maybe_query("namespace", self.place.namespace.namespace.as_deref());
         if self.meta {
             let answer = client.call(request.header("accept", ENVELOPE)).await?;
-            return if out.format() == crate::output::Format::Table { out.record(&answer.json()?) } else { out.json_text(&answer.body) };
+            return if out.format() == Format::Table { out.record(&answer.json()?) } else { out.json_text(&answer.body) };
         }
         let answer = client.call(request).await?;
         out.detail(format_args!("version {}", answer.header("etag").unwrap_or("-")));

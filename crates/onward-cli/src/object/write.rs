@@ -4,12 +4,13 @@ use std::io::Read as _;
 
 use bytes::Bytes;
 use clap::Args;
-use onward_api::client::{Client, Request, header_text};
+use onward_api::client::{Request, header_text};
 use serde_json::Value;
 
 use super::Place;
 use crate::failure::{Failure, Result};
 use crate::output::Out;
+use crate::target::{Otherwise, Target};
 
 /// The most that is read from a file or from stdin: far above the server's limit, so that the server names it.
 const INPUT_BYTES_MAX: u64 = 64 << 20;
@@ -81,7 +82,7 @@ struct Common {
 }
 
 impl Put {
-    pub(super) async fn run(self, client: &Client, out: &Out) -> Result<()> {
+    pub(super) async fn run(self, target: &Target, out: &Out) -> Result<()> {
         let request = Request::put(self.place.path()?);
         let request = match (self.belief.if_version, self.belief.create, self.belief.overwrite) {
             (Some(version), ..) => request.header("if-match", &format!("\"{version}\"")),
@@ -91,23 +92,23 @@ impl Put {
         };
         let payload = input(&self.file)?;
         let kind = self.content_type.unwrap_or_else(|| guess(&payload).to_owned());
-        send(request.body(&kind, payload), &self.place, &self.common, client, out).await
+        send(request.body(&kind, payload), &self.place, &self.common, target, out).await
     }
 }
 
 impl Delete {
-    pub(super) async fn run(self, client: &Client, out: &Out) -> Result<()> {
+    pub(super) async fn run(self, target: &Target, out: &Out) -> Result<()> {
         let request = Request::delete(self.place.path()?);
         let request = match (self.belief.if_version, self.belief.overwrite) {
             (Some(version), _) => request.header("if-match", &format!("\"{version}\"")),
             (_, true) => request.query("overwrite", true),
             _ => return Err(Failure::usage("a delete says what it believes: --if-version VERSION, or --overwrite")),
         };
-        send(request, &self.place, &self.common, client, out).await
+        send(request, &self.place, &self.common, target, out).await
     }
 }
 
-async fn send(request: Request, place: &Place, common: &Common, client: &Client, out: &Out) -> Result<()> {
+async fn send(request: Request, place: &Place, common: &Common, target: &Target, out: &Out) -> Result<()> {
     let mut request = request.maybe_query("namespace", place.namespace.namespace.as_deref());
     for fence in &common.fence {
         let parts = fence.rsplit_once('=').filter(|(key, token)| !key.is_empty() && onward_api::number::parse(token).is_some());
@@ -119,7 +120,7 @@ async fn send(request: Request, place: &Place, common: &Common, client: &Client,
     if let Some(id) = &common.request_id {
         request = request.header("idempotency-key", id);
     }
-    let answer = client.call(request).await?;
+    let answer = target.client(Otherwise::Refuse).await?.call(request).await?;
     let written: Value = answer.json()?;
     out.record(&written)
 }
