@@ -17,7 +17,7 @@ pub use chain::{ChainName, Head};
 pub use data::Data;
 pub(crate) use entry::{CLOCK_BEHIND, FLAGS_KNOWN, HAS_ACTOR, HAS_RESOURCE, PINNED, Prehashed, digest_hex, finish, is_control, prehash};
 pub use entry::{Entry, Hash, Sealed, genesis};
-pub(crate) use key::{DEFAULT_NAMESPACE, check_cache_namespace, check_word};
+pub(crate) use key::{DEFAULT_NAMESPACE, check_cache_namespace};
 pub use key::{IntoKey, Key};
 pub use lock_key::LockKey;
 pub use mac::{Kid, MacKeys};

@@ -1,9 +1,8 @@
 //! The cache in this process: values, fill leases by striped generations, write guards.
 //!
 //! Every key belongs to one of 65,536 generations (512 KiB, fixed). A fill lease remembers the generation of its key and the epoch of its
-//! namespace, both read before the source is. Killing leases means moving a number on: an invalidation advances the generation, *then*
-//! removes under the shard's lock; a commit compares and inserts under that lock; a flush moves the epoch, which entries carry
-//! too. So a lease never has to be found to be killed. Two keys that share a generation cost a false refusal now and then, never
+//! namespace, both read before the source is. Killing leases means moving a number on: an invalidation advances the generation and removes
+//! under the shard's lock; a commit compares and inserts under the same lock; a flush moves the epoch, which entries carry too. So a lease never has to be found to be killed. Two keys that share a generation cost a false refusal now and then, never
 //! staleness.
 //!
 //! Leases have a random nonce and live in a bounded table, since they may leave the process. Values are bounded by weight: a clock hand
@@ -155,8 +154,8 @@ impl MemoryCache {
         let now = self.clock.now();
         {
             let mut shard = self.shard(&place);
-            // Compared and inserted under one lock: an invalidation that moved the generation before is seen here, and one that
-            // moves it later removes what is inserted here.
+            // Compared and inserted under one lock: an invalidation that came before is seen here, one that comes later removes what is
+            // inserted here. A flush that comes in between leaves an entry of the old epoch, which nobody sees.
             let (epoch, generation) = (space.epoch(), self.generation(&place).load(Ordering::SeqCst));
             let lease_slot = place.lease_slot(slot.field);
             let lease = shard.leases.get(&lease_slot).filter(|lease| lease.nonce == nonce).copied();
@@ -204,22 +203,18 @@ impl MemoryCache {
         }
     }
 
-    fn purge(&self, slot: Slot<'_>) -> Result<Invalidation> {
+    fn drop_slot(&self, slot: Slot<'_>) -> Result<Invalidation> {
         // A namespace that nobody knows has neither values nor leases.
         let Some(space) = self.known(slot.namespace) else { return Ok(Invalidation::Absent) };
         let place = Place::new(space.id, slot.key)?;
-        self.kill(&place);
         let now = self.clock.now();
         let mut shard = self.shard(&place);
-        Ok(self.remove(&mut shard, &place, slot.field, &space, now))
+        Ok(self.purge(&mut shard, &place, slot.field, &space, now))
     }
 
-    /// Kills the fills in flight of a key; must come before its removal.
-    fn kill(&self, place: &Place) {
+    /// Kills the fills in flight of a key, then removes: every way to invalidate ends here, under the shard's lock.
+    fn purge(&self, shard: &mut Shard, place: &Place, field: Option<&[u8]>, space: &Space, now: Moment) -> Invalidation {
         self.generation(place).fetch_add(1, Ordering::SeqCst);
-    }
-
-    fn remove(&self, shard: &mut Shard, place: &Place, field: Option<&[u8]>, space: &Space, now: Moment) -> Invalidation {
         let gone = match field {
             Some(_) => shard.remove(place.key(), field),
             None => shard.remove_all(place.key()),
@@ -247,9 +242,7 @@ impl MemoryCache {
             return Err(full());
         }
         owners.push((owner, now + ttl));
-        // Under the lock: no lease is given between the guard and the purge.
-        self.kill(&place);
-        let _ = self.remove(&mut shard, &place, None, &space, now);
+        let _ = self.purge(&mut shard, &place, None, &space, now);
         Ok(())
     }
 
@@ -264,10 +257,9 @@ impl MemoryCache {
     fn end_guard(&self, namespace: &str, key: &[u8], owner: GuardOwner) -> Result<GuardEnd> {
         let Some(space) = self.known(namespace) else { return Ok(GuardEnd::WasLost) };
         let place = Place::new(space.id, key)?;
-        self.kill(&place);
         let now = self.clock.now();
         let mut shard = self.shard(&place);
-        let _ = self.remove(&mut shard, &place, None, &space, now);
+        let _ = self.purge(&mut shard, &place, None, &space, now);
         let mut end = GuardEnd::WasLost;
         if let Some(owners) = shard.guards.get_mut(place.key()) {
             if owners.iter().any(|(other, ends)| *other == owner && now < *ends) {
@@ -345,7 +337,7 @@ impl CacheEngine for MemoryCache {
     }
 
     fn invalidate<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Invalidation>> {
-        ready(self.purge(slot))
+        ready(self.drop_slot(slot))
     }
 
     fn fields<'a>(&'a self, namespace: &'a str, key: &'a [u8]) -> BoxFuture<'a, Result<Vec<Bytes>>> {

@@ -4,6 +4,8 @@ mod audit;
 mod cache;
 mod cache_shard;
 mod commit;
+mod lock;
 
 pub use cache::MemoryCache;
 pub use commit::MemoryStore;
+pub use lock::MemoryLocks;
