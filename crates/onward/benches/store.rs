@@ -3,13 +3,19 @@
 //! `cargo bench -p onward --bench store`. Ratios decide; the fsync rate stands beside them. Each round checks that every acknowledged
 //! row is there.
 
-#![allow(missing_docs, clippy::disallowed_methods, clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark measures time and prints it")]
+#![allow(
+    missing_docs,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark measures time and prints it"
+)]
 
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use onward::Onward;
@@ -108,7 +114,9 @@ fn by_hand(path: &Path, rows: u64) -> f64 {
         for _ in 0..rows {
             n += 1;
             let (id, name) = (i64::try_from(n).unwrap(), format!("{}-{}", n % WRITERS as u64, n / WRITERS as u64));
-            let mut find = connection.prepare_cached("SELECT version FROM onward_objects WHERE namespace = 'default' AND kind = 'bench' AND name = ?1").unwrap();
+            let mut find = connection
+                .prepare_cached("SELECT version FROM onward_objects WHERE namespace = 'default' AND kind = 'bench' AND name = ?1")
+                .unwrap();
             assert!(!find.exists([&name]).unwrap());
             let mut object = connection
                 .prepare_cached("INSERT INTO onward_objects VALUES ('default', 'bench', ?1, ?2, 1, ?3, ?3, 'text/plain', ?4, 0, 0)")

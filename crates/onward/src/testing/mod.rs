@@ -1,1 +1,4 @@
 //! Test tools: the conformance suite of each part, faults, checkers.
+
+pub mod audit;
+pub mod cache;

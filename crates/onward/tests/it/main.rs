@@ -2,5 +2,7 @@
 
 mod audit;
 mod cache;
+mod guarded;
+mod house;
 mod lock;
 mod store;
