@@ -6,7 +6,7 @@ const URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 /// Writes bytes with the standard alphabet, padded.
 pub fn encode(bytes: &[u8]) -> String {
     let mut out = spell(bytes, STANDARD);
-    while out.len() % 4 != 0 {
+    while !out.len().is_multiple_of(4) {
         out.push('=');
     }
     out
@@ -14,7 +14,7 @@ pub fn encode(bytes: &[u8]) -> String {
 
 /// Reads the standard alphabet, padded; `None` for anything else.
 pub fn decode(text: &str) -> Option<Vec<u8>> {
-    if text.len() % 4 != 0 {
+    if !text.len().is_multiple_of(4) {
         return None;
     }
     let bare = text.strip_suffix("==").or_else(|| text.strip_suffix('=')).unwrap_or(text);
