@@ -5,7 +5,7 @@
 mod rules;
 mod source;
 
-use rules::{dead_links, escapes, gone, long, places, rooms, strays, unlisted};
+use rules::{dead_links, engines, escapes, gone, long, places, rooms, strays, unlisted};
 use source::{Source, project};
 
 /// Fails with every breach, one a line.
@@ -17,6 +17,11 @@ fn none(rule: &str, breaches: Vec<String>) {
 #[test]
 fn each_room_uses_only_rooms_below_it() {
     none("a room uses one above it, or a neighbour (ARCHITECTURE.md, the rooms)", rooms(&project()));
+}
+
+#[test]
+fn the_server_and_the_command_line_name_no_engine() {
+    none("ask the library through its parts", engines(&project()));
 }
 
 #[test]
@@ -86,6 +91,14 @@ fn a_room_that_looks_up_is_found_however_it_is_written() {
     ] {
         none(text, rooms(&planted(&format!("{library}/{file}"), text)));
     }
+}
+
+#[test]
+fn an_engine_in_the_server_is_found() {
+    let text = "use onward::engine::memory::MemoryStore;";
+    assert_eq!(engines(&planted("crates/onward-server/src/routes.rs", text)).len(), 1);
+    none("the library may", engines(&planted("crates/onward/src/open.rs", text)));
+    none("a handle may", engines(&planted("crates/onward-server/src/routes.rs", "store.queue().engine().meta()")));
 }
 
 #[test]

@@ -102,12 +102,13 @@ const HOMES: &[(&[&str], &[&str])] = &[
         &[
             "crates/onward/src/retry.rs",
             "crates/onward-api/src/client/mod.rs",
+            "crates/onward-server/src/wait.rs",
             "crates/onward-cli/src/wait.rs",
             "crates/onward-cli/src/prove/mod.rs",
         ],
-        &["tokio::time", "thread::sleep"],
+        &["tokio::time::sleep", "tokio::time::timeout", "tokio::time::interval", "tokio::time::Instant", "tokio::time::{", "thread::sleep"],
     ),
-    (&["crates/onward/src/random.rs"], &["getrandom::", "Uuid::new_v4", "Uuid::now_v7", "rand::"]),
+    (&["crates/onward/src/random.rs", "crates/onward-server/src/random.rs"], &["getrandom::", "Uuid::new_v4", "Uuid::now_v7", "rand::"]),
 ];
 
 /// Finds clocks, sleeps and generators outside their module.
@@ -116,6 +117,14 @@ pub(super) fn strays(sources: &[Source]) -> Vec<String> {
         let foreign = HOMES.iter().filter(|(homes, _)| !homes.contains(&path));
         foreign.flat_map(|(_, words)| words.iter()).flat_map(|word| hits(code, word)).collect()
     })
+}
+
+/// Finds code of the server and the command line that names an engine: they translate, for any engine.
+///
+/// The proofs may: they play both sides, an attacker at the file too.
+pub(super) fn engines(sources: &[Source]) -> Vec<String> {
+    let may = |path: &str| path.starts_with(LIBRARY) || path.starts_with("crates/onward-cli/src/prove/");
+    search(sources, |path, code| if may(path) { Vec::new() } else { hits(code, "engine::") })
 }
 
 /// Finds absolute paths of somebody's machine, in any text file.
