@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::output::{Color, Format};
 use crate::target::Target;
 use crate::units::duration;
-use crate::{audit, cache, dev, lock, object};
+use crate::{audit, cache, dev, lock, object, prove};
 
 /// The end of each help.
 pub(crate) const EXIT_CODES: &str = "\
@@ -20,6 +20,7 @@ Exit codes:
 const EXAMPLES: &str = "\
 Examples:
   onward dev                                            a server on this machine, nothing to set up
+  onward prove all                                      each bug without its protection, and none with it
   onward object put project/42 p.json --if-version 7    refused if anybody changed it since
   onward lock run nightly -- ./backup.sh                started on many hosts, runs on one
 ";
@@ -74,6 +75,11 @@ impl Global {
 pub(crate) enum Command {
     /// Start a server for development: loopback, SQLite or memory, nothing to set up
     Dev(dev::Dev),
+    /// Show each bug without its protection, and none with it
+    Prove(prove::Prove),
+    /// The child of a proof.
+    #[command(hide = true)]
+    ProveHolder(prove::ProveHolder),
     /// Run a command under a lock, or look at one
     #[command(subcommand)]
     Lock(lock::Lock),

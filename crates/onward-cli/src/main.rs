@@ -15,6 +15,7 @@ mod lock;
 mod object;
 mod output;
 mod pages;
+mod prove;
 mod target;
 mod units;
 mod wait;
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli, out: &Out) -> Result<()> {
     let target = cli.global.target();
     let mut builder = match cli.command {
-        Command::Dev(_) => tokio::runtime::Builder::new_multi_thread(),
+        Command::Dev(_) | Command::Prove(_) | Command::ProveHolder(_) => tokio::runtime::Builder::new_multi_thread(),
         // One thread starts fast; and the command under a lock must be a child of the main thread.
         _ => tokio::runtime::Builder::new_current_thread(),
     };
@@ -57,6 +58,8 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
     runtime.block_on(async {
         match cli.command {
             Command::Dev(dev) => dev.run(out).await,
+            Command::Prove(prove) => interruptible(prove.run(cli.global.output)).await,
+            Command::ProveHolder(holder) => holder.run().await,
             Command::Lock(lock::Lock::Run(run)) => run.run(&target, out).await,
             Command::Lock(lock) => interruptible(lock.run(&target, out)).await,
             Command::Object(object) => interruptible(object.run(&target, out)).await,
