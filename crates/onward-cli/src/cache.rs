@@ -27,7 +27,7 @@ pub(crate) enum Cache {
     #[command(before_help = "Examples:\n  onward cache invalidate web project:42\n  onward cache invalidate web project:42 --field html\n  onward cache invalidate web project:42 -o json\n", after_help = EXIT_CODES)]
     Invalidate(Invalidate),
     /// Drop a whole namespace
-    #[command(before_help = "Examples:\n  onward cache flush web --yes\n  onward cache flush web --yes --reason 'schema changed'\n  onward cache flush web --yes -o json\n", after_help = EXIT_CODES)]
+    #[command(before_help = "Examples:\n  onward cache flush web --yes\n  onward --url http://127.0.0.1:7337 cache flush web --yes\n  onward cache flush web --yes -o json\n", after_help = EXIT_CODES)]
     Flush(Flush),
 }
 
@@ -89,9 +89,6 @@ pub(crate) struct Flush {
     /// Yes, all of it
     #[arg(long)]
     yes: bool,
-    /// Why, for the log
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
 }
 
 impl Place {
@@ -163,8 +160,7 @@ impl Flush {
         if !self.yes {
             return Err(Failure::usage("this drops every value of the namespace: say --yes"));
         }
-        let reason = self.reason.as_deref().unwrap_or("asked for on the command line");
-        let request = Request::delete(format!("cache/{}", segment(&self.namespace))).text_header("onward-reason", reason);
+        let request = Request::delete(format!("cache/{}", segment(&self.namespace)));
         out.record(&target.client(Otherwise::Refuse).await?.call(request).await?.json()?)
     }
 }

@@ -5,17 +5,18 @@ use onward::{Config, Onward};
 use onward_api::client::{Client, Local};
 use onward_server::{State, router};
 
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 
-/// Opens an engine and makes a client of it. Without keys, those of the environment are used.
+/// Opens an engine and makes a client of it. Without a key, that of the environment is used.
 ///
 /// # Errors
 /// Exit 2: the URL or a key is malformed. Otherwise what the engine says.
 pub(crate) async fn open(url: &str, keys: Option<MacKeys>) -> Result<Client> {
-    let keys = match keys {
-        Some(keys) => keys,
-        None => MacKeys::none(),
+    let config = Config::new(url).with_environment()?;
+    let config = match keys {
+        Some(keys) => config.with_keys(keys),
+        None => config,
     };
-    let onward = Onward::connect(Config::new(url).with_keys(keys)).await?;
+    let onward = Onward::connect(config).await?;
     Ok(Client::local(Local::new(router(State::embedded(onward))), None)?)
 }

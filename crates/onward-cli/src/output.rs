@@ -82,6 +82,11 @@ impl Out {
         self.bytes(b"\n")
     }
 
+    /// Writes JSON that came with line ends of its own as one line: between tokens they are white space, and strings have none.
+    pub(crate) fn json_line(&self, json: &str) -> Result<()> {
+        self.line(&json.replace(['\n', '\r'], " "))
+    }
+
     /// Writes one record: its members as lines `name  value`, or as JSON.
     pub(crate) fn record(&self, record: &Value) -> Result<()> {
         if self.format() != Format::Table {

@@ -118,11 +118,11 @@ fn who_is_not_known_or_not_there_has_an_exit_code() {
 }
 
 #[test]
-fn a_file_that_others_can_read_is_not_trusted() {
+fn a_folder_that_others_can_enter_is_not_trusted() {
     use std::os::unix::fs::PermissionsExt as _;
     let home = Home::with_server();
     home.expect(4, &["object", "get", "project/1"]);
-    let file = home.path("run/onward/dev.json");
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let folder = home.path("run/onward");
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
     home.expect(2, &["object", "get", "project/1"]);
 }

@@ -84,7 +84,7 @@ fn a_closed_pipe_ends_quietly() {
         let mut child = home.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
         let ended = child.wait_with_output().unwrap();
-        let err = String::from_utf8_lossy(&ended.stderr).replace("following from 0\n", "");
+        let err = String::from_utf8_lossy(&ended.stderr).replace("following from revision 0\n", "");
         assert_eq!((ended.status.code(), err.as_str()), (Some(0), ""), "{args:?}");
     }
 }
