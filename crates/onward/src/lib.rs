@@ -10,8 +10,8 @@ pub mod lock;
 pub mod model;
 pub mod observe;
 mod open;
-mod random;
-mod retry;
+pub mod random;
+pub mod retry;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
