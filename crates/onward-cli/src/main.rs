@@ -1,6 +1,7 @@
 //! Temporary: until the command line lands.
 
 mod prove;
+mod wait;
 
 #[tokio::main]
 async fn main() -> std::process::ExitCode {
