@@ -1,31 +1,78 @@
-//! Temporary: until the command line lands.
+//! The binary `onward`: a development server and the command line.
+//!
+//! No rules live here: every command asks the HTTP API, of a server or of an engine that is served inside this process, and translates
+//! the answer into output and an exit code.
 
+mod args;
+mod audit;
+mod cache;
+mod dev;
+mod devfile;
+mod failure;
+mod follow;
+mod local;
+mod lock;
+mod object;
+mod output;
+mod pages;
 mod prove;
+mod target;
+mod units;
 mod wait;
 
-#[tokio::main]
-async fn main() -> std::process::ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let text: Vec<&str> = args.iter().map(String::as_str).collect();
-    let code = match text.as_slice() {
-        ["prove-holder", url, name, rest @ ..] => {
-            prove::hold(prove::Holder { url: (*url).to_owned(), name: (*name).to_owned(), fenced: rest == ["--fenced"] }).await
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
+use failure::{Failure, Result};
+use output::Out;
+
+/// The exit code of a command that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    if args.next().is_some_and(|name| name == lock::SHIM) {
+        return lock::become_command(args);
+    }
+    let cli = Cli::parse();
+    let out = Out::new(cli.global.output, cli.global.quiet, cli.global.verbose, cli.global.color);
+    match run(cli, &out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            out.failure(&failure);
+            ExitCode::from(failure.exit())
         }
-        ["prove", scenario, rest @ ..] => {
-            let Ok(choice) = scenario.parse() else { return 2.into() };
-            let after = |flag: &str| {
-                rest.iter().position(|arg| *arg == flag).and_then(|at| rest.get(at + 1)).and_then(|text| text.parse::<u64>().ok())
-            };
-            prove::run(prove::Options {
-                choice,
-                rounds: after("--rounds"),
-                seed: after("--seed").and_then(|seed| u32::try_from(seed).ok()),
-                format: if rest.contains(&"json") { prove::Format::Json } else { prove::Format::Table },
-                protection: if rest.contains(&"--remove-protection") { prove::Protection::Removed } else { prove::Protection::On },
-            })
-            .await
-        }
-        _ => 2,
+    }
+}
+
+fn run(cli: Cli, out: &Out) -> Result<()> {
+    let target = cli.global.target();
+    let mut builder = match cli.command {
+        Command::Dev(_) | Command::Prove(_) | Command::ProveHolder(_) => tokio::runtime::Builder::new_multi_thread(),
+        // One thread starts fast; and the command under a lock must be a child of the main thread.
+        _ => tokio::runtime::Builder::new_current_thread(),
     };
-    code.into()
+    let runtime = builder.enable_all().build().map_err(|e| Failure::io("cannot start", &e))?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Dev(dev) => dev.run(out).await,
+            Command::Prove(prove) => interruptible(prove.run(cli.global.output)).await,
+            Command::ProveHolder(holder) => holder.run().await,
+            Command::Lock(lock::Lock::Run(run)) => run.run(&target, out).await,
+            Command::Lock(lock) => interruptible(lock.run(&target, out)).await,
+            Command::Object(object) => interruptible(object.run(&target, out)).await,
+            Command::Cache(cache) => interruptible(cache.run(&target, out)).await,
+            Command::Audit(audit) => interruptible(audit.run(&target, out)).await,
+        }
+    })
+}
+
+/// Runs a command that Ctrl-C may end at any point: the API keeps every write whole.
+async fn interruptible(command: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::select! {
+        done = command => done,
+        Ok(()) = tokio::signal::ctrl_c() => Err(Failure::Exit(INTERRUPTED)),
+    }
 }

@@ -7,6 +7,7 @@
 //!
 //! Refuses to call a proof good that cannot fail: an unprotected count of zero is a failure too.
 
+mod command;
 mod herd;
 mod lost_create;
 mod lost_update;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use onward::time::Clock;
 
+pub(crate) use command::{Prove, ProveHolder};
 pub(crate) use paused_holder::{Holder, hold};
 use report::{Proof, Shown, Verdict};
 use scenario::Claim;

@@ -252,8 +252,9 @@ impl Batcher {
         }
         let outcomes = match self.attempt(&live).await {
             Ok(outcomes) => outcomes,
-            // The engine refuses the plan as a whole. One by one, only the culprit is refused.
-            Err(error) if error.code() == Code::IntegrityFailure && live.len() > 1 => {
+            // The engine refuses the plan as a whole. One by one, only the culprit is refused. Not so if the plan may have landed: a second
+            // try could apply it twice.
+            Err(error) if error.code() == Code::IntegrityFailure && error.effect() == Effect::NotApplied && live.len() > 1 => {
                 for pending in live {
                     let outcome = self.attempt(std::slice::from_ref(&pending)).await;
                     let outcome = outcome
