@@ -47,8 +47,8 @@ pub(crate) fn find() -> Result<Option<DevServer>> {
         return Err(Failure::usage(format_args!("{path} is not private to this user, so it is not trusted: remove it, or give --url")));
     }
     let text = fs::read(&path).map_err(|e| Failure::usage(format_args!("cannot read {}: {e}", path.display())))?;
-    let server: DevServer =
-        serde_json::from_slice(&text).map_err(|_| Failure::usage(format_args!("{} is damaged: remove it, or give --url", path.display())))?;
+    let server: DevServer = serde_json::from_slice(&text)
+        .map_err(|_| Failure::usage(format_args!("{} is damaged: remove it, or give --url", path.display())))?;
     let alive = rustix::process::Pid::from_raw(server.pid).is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok());
     Ok(alive.then_some(server))
 }

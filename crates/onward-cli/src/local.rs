@@ -1,8 +1,8 @@
 //! An engine served inside this process: the same requests and answers as from a server.
 
 use onward::model::MacKeys;
-use onward_api::client::{Client, Effect, Problem};
 use onward_api::Code;
+use onward_api::client::{Client, Effect, Problem};
 
 use crate::failure::Result;
 
