@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use onward_api::{Code, header, path};
 use onward_api::client::{Request, segment};
+use onward_api::{Code, header, path};
 use serde_json::{Value, json};
 
 use crate::args::EXIT_CODES;
