@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use onward::time::Clock;
-use onward_api::{Code, Effect};
 use onward_api::client::{Client, Event, Events, Problem, Request};
+use onward_api::{Code, Effect};
 use serde_json::Value;
 
 use crate::failure::Result;

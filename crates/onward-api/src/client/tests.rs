@@ -61,7 +61,15 @@ fn plain_http_goes_to_loopback_only() {
     for good in ["http://127.0.0.1:1", "http://localhost", "http://[::1]:7337/", "http://127.9.9.9"] {
         assert!(Client::connect(good, None).is_ok(), "{good}");
     }
-    for bad in ["http://example.com", "http://10.0.0.1", "ftp://localhost", "http://u:p@localhost", "http://localhost/x", "nonsense", "http://127.0.0.1.example.com"] {
+    for bad in [
+        "http://example.com",
+        "http://10.0.0.1",
+        "ftp://localhost",
+        "http://u:p@localhost",
+        "http://localhost/x",
+        "nonsense",
+        "http://127.0.0.1.example.com",
+    ] {
         assert_eq!(Client::connect(bad, None).unwrap_err().code(), Code::InvalidRequest, "{bad}");
     }
     assert_eq!(Client::connect("https://localhost", None).unwrap_err().code(), Code::Unsupported);

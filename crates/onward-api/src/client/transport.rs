@@ -8,14 +8,14 @@ use bytes::Bytes;
 use http::Uri;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::Client as Pool;
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
 
-use super::problem::after_send;
 use super::Problem;
+use super::problem::after_send;
 use crate::{Code, Effect};
 
 /// How long a connection may take to come up.

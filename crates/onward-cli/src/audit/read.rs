@@ -13,8 +13,7 @@ use crate::follow::Follow;
 use crate::output::{Format, Out, cell, plain};
 use crate::pages::{Columns, Pages, Writer};
 
-const COLUMNS: Columns =
-    &[("SEQ", "seq"), ("AT", "at"), ("KIND", "kind"), ("ACTOR", "actor"), ("RESOURCE", "resource"), ("DATA", "data")];
+const COLUMNS: Columns = &[("SEQ", "seq"), ("AT", "at"), ("KIND", "kind"), ("ACTOR", "actor"), ("RESOURCE", "resource"), ("DATA", "data")];
 
 /// Which way to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

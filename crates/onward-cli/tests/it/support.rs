@@ -21,7 +21,6 @@ pub(crate) struct Running {
 }
 
 /// What a command said.
-#[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) code: Option<i32>,
     pub(crate) out: Vec<u8>,
@@ -75,7 +74,15 @@ impl Home {
     fn isolate(&self, command: &mut Command) {
         let runtime = self.path("run");
         make_private(&runtime);
-        for name in ["ONWARD_URL", "ONWARD_TOKEN", "ONWARD_AUDIT_KEY", "ONWARD__LOCKS__ENABLED", "XDG_DATA_HOME", "NO_COLOR"] {
+        for name in [
+            "ONWARD_URL",
+            "ONWARD_TOKEN",
+            "ONWARD__AUDIT__KEY",
+            "ONWARD__AUDIT__KEY_FILE",
+            "ONWARD__LOCKS__ENABLED",
+            "XDG_DATA_HOME",
+            "NO_COLOR",
+        ] {
             command.env_remove(name);
         }
         command.env("XDG_RUNTIME_DIR", runtime).env("HOME", self.folder.path()).current_dir(self.folder.path());
@@ -105,6 +112,12 @@ impl Home {
         let mut child = command.spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         Running { child, out }
+    }
+}
+
+impl std::fmt::Debug for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "code {:?}\nout {}\nerr {}", self.code, self.text(), self.err)
     }
 }
 
