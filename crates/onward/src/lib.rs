@@ -19,3 +19,8 @@ pub mod time;
 
 pub use error::{Code, Effect, Error, Kind, Refusal, Result};
 pub use open::{Config, Onward};
+
+/// The examples of README.md, which must compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
