@@ -128,7 +128,7 @@ impl Get {
                     let ttl = problem.header(header::FILL_TTL_MS).and_then(onward_api::number::parse);
                     match out.format() {
                         Format::Table => out.line(nonce)?,
-                        _ => out.record(&json!({"outcome": "lease", "fill": nonce, "fill_ttl_ms": ttl}).to_string().as_bytes())?,
+                        _ => out.record(json!({"outcome": "lease", "fill": nonce, "fill_ttl_ms": ttl}).to_string().as_bytes())?,
                     }
                     out.say(format_args!("a miss, and ours to fill: the nonce is on stdout"));
                     return Err(Failure::Exit(Code::CacheMiss.exit()));

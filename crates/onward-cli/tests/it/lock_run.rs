@@ -131,6 +131,15 @@ fn without_an_engine_the_policy_decides() {
 }
 
 #[test]
+fn locking_that_is_switched_off_lets_the_command_run_and_says_so() {
+    let home = Home::bare();
+    let off = home.command(&["lock", "run", "nightly", "--", "sh", "-c", "echo ${ONWARD_FENCE-none} $ONWARD_UNLOCKED"]);
+    let off = { off }.env("ONWARD__LOCKS__ENABLED", "false").output().unwrap();
+    assert_eq!((off.status.code(), String::from_utf8_lossy(&off.stdout).trim()), (Some(0), "none 1"), "{off:?}");
+    assert!(String::from_utf8_lossy(&off.stderr).contains("switched off"), "{off:?}");
+}
+
+#[test]
 fn a_waiter_that_is_told_to_end_leaves_no_lock_behind() {
     let home = Home::with_server();
     let (holding, _) = holder(&home, &[], UNTIL_USR1);
