@@ -5,6 +5,7 @@
 //! answer skips them, so that an old client understands a new server.
 
 pub mod base64;
+pub mod cache;
 pub mod chains;
 #[cfg(feature = "client")]
 pub mod client;

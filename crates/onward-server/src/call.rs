@@ -172,10 +172,15 @@ impl Call {
     }
 
     /// Ends a waiting call at its wait and the deadline, or when the server drains.
-    pub(crate) async fn waiting<T>(&self, wait: Duration, call: impl Future<Output = onward::Result<T>>) -> Result<T, Refusal> {
+    pub(crate) async fn waiting<T>(
+        &self,
+        wait: Duration,
+        late: impl FnOnce() -> Refusal,
+        call: impl Future<Output = onward::Result<T>>,
+    ) -> Result<T, Refusal> {
         tokio::select! {
             biased;
-            done = within(wait + self.timeout, call) => Ok(done.ok_or_else(Refusal::unknown)??),
+            done = within(wait + self.timeout, call) => Ok(done.ok_or_else(late)??),
             () = self.state.draining().cancelled() => Err(Refusal::new(Code::Draining, "the server shuts down")),
         }
     }

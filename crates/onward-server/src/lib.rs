@@ -9,6 +9,8 @@
 
 mod body;
 mod call;
+mod cursor;
+mod dev;
 mod json;
 mod listen;
 mod log;
@@ -16,7 +18,6 @@ mod metrics;
 mod nearest;
 mod ops;
 mod query;
-mod random;
 mod refusal;
 mod routes;
 mod run;
@@ -25,6 +26,7 @@ mod state;
 mod token;
 mod wait;
 
+pub use dev::{Dev, DevError, DevOptions, Ready, Running, running};
 pub use listen::{Drained, Server};
 pub use metrics::Metrics;
 pub use routes::{ROUTES, router};

@@ -16,7 +16,6 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::Sleep;
 
 use crate::log;
 use crate::routes::router;
@@ -151,7 +150,7 @@ async fn serve_one(stream: TcpStream, router: Router, state: State) {
 /// A connection whose reader must not stand still.
 struct Io {
     stream: TcpStream,
-    stalled: Option<Pin<Box<Sleep>>>,
+    stalled: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl Io {

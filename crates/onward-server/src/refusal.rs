@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use onward::commit::{Conflict, Reason};
 use onward::{Code, Effect, Error};
 use onward_api::{Loser, Member, Problem};
@@ -21,14 +21,16 @@ pub(crate) struct Refusal {
     pub(crate) problem: Box<Problem>,
     /// The connection ends with this answer: what follows on it was not read.
     pub(crate) close: bool,
-    /// What only the log may know.
+    /// What the library said; the log shows its causes.
     pub(crate) cause: Option<Error>,
+    /// Headers beside the usual ones.
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Refusal {
     /// Refuses with a code.
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { problem: Box::new(Problem::new(code, detail)), close: false, cause: None }
+        Self { problem: Box::new(Problem::new(code, detail)), close: false, cause: None, headers: Vec::new() }
     }
 
     /// Refuses a member of the request.
@@ -128,6 +130,7 @@ impl Refusal {
         if let Ok(id) = HeaderValue::from_str(request_id) {
             headers.insert(onward_api::header::REQUEST_ID, id);
         }
+        headers.extend(self.headers);
         if self.close {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -8,10 +8,9 @@ use http::{Method, StatusCode, header};
 use onward::Code;
 
 use crate::call::bad_path;
-use crate::ops::{commit, info, objects, watch};
-use crate::random;
+use crate::ops::{cache, chains, commit, info, locks, objects, watch};
 use crate::refusal::Refusal;
-use crate::run::run;
+use crate::run::{new_id, run};
 use crate::state::State;
 
 /// Who may pass.
@@ -48,6 +47,15 @@ routes! {
     "/v1/objects/{kind}" { GET Token objects::list }
     "/v1/commit" { POST Token commit::commit }
     "/v1/watch" { GET Token watch::watch }
+    "/v1/locks/{*key}" { POST Token locks::acquire, PUT Token locks::renew, DELETE Token locks::release, GET Token locks::status }
+    "/v1/locks" { POST Token locks::renew_many }
+    "/v1/cache/{namespace}/{*key}" { GET Token cache::begin, PUT Token cache::fill, DELETE Token cache::invalidate }
+    "/v1/cache/{namespace}" { GET Token cache::stats, DELETE Token cache::flush }
+    "/v1/chains" { GET Token chains::list }
+    "/v1/chains/{chain}" { GET Token chains::head }
+    "/v1/chains/{chain}/entries" { GET Token chains::query, POST Token chains::append }
+    "/v1/chains/{chain}/entries/{seq}" { GET Token chains::get }
+    "/v1/chains/{chain}/verify" { POST Token chains::verify }
     "/v1/info" { GET Token info::info }
     "/livez" { GET Open info::livez }
     "/readyz" { GET Open info::readyz }
@@ -77,6 +85,7 @@ fn is_designed(method: &Method, path: &str) -> bool {
     match (version, part, third) {
         (Some("v1"), Some("objects"), Some(_)) => *method == Method::PATCH && fourth.is_some(),
         (Some("v1"), Some("locks"), None) => *method == Method::GET,
+        (Some("v1"), Some("cache"), Some(_)) => *method == Method::POST && fourth.is_none(),
         (Some("v1"), Some("admin"), Some(_)) => true,
         (Some("v1"), Some("chains"), Some(_)) => {
             let later = ["segments", "checkpoint", "proofs", "export", "holds", "redactions", "keys", "operations", "heal"];
@@ -113,7 +122,7 @@ fn not_built() -> Refusal {
 }
 
 fn finish(state: &State, request: &Request, refusal: Refusal) -> Response {
-    let mut response = refusal.into_response(&random::request_id());
+    let mut response = refusal.into_response(&new_id());
     if response.status() == StatusCode::NOT_IMPLEMENTED {
         response.headers_mut().remove(header::ALLOW);
     }

@@ -13,13 +13,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use onward::commit::Window;
 use onward::model::RequestId;
 use onward::time::Clock;
-use onward::{Code, Effect, Error};
+use onward::{Code, Effect, Error, random};
 
 use crate::call::Call;
+use crate::log;
 use crate::refusal::{Answer, Refusal};
 use crate::routes::Gate;
 use crate::state::State;
-use crate::{log, random};
 
 /// Longest path with its query.
 const URI_BYTES: usize = 8 << 10;
@@ -39,7 +39,7 @@ where
         if writes {
             let given = given_id(request.headers())?;
             window = if given.is_some() { Window::Caller } else { Window::Own };
-            id = Some(given.unwrap_or_else(random::request_id).into());
+            id = Some(given.unwrap_or_else(new_id).into());
         }
         check_head(&state, &request)?;
         let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -58,7 +58,7 @@ where
     let mut response = match answer {
         Ok(response) => response,
         Err(refusal) => {
-            let id = id.clone().unwrap_or_else(|| random::request_id().into());
+            let id = id.clone().unwrap_or_else(|| new_id().into());
             if refusal.problem.status >= 500 && refusal.problem.code != Code::Unsupported {
                 log::failed(route, &id, &refusal);
             }
@@ -72,6 +72,11 @@ where
     }
     state.metrics().request(&method, route, response.status(), clock.now().since(began));
     response
+}
+
+/// Draws a request id.
+pub(crate) fn new_id() -> String {
+    random::uuid_v7(&Clock::system()).to_string()
 }
 
 fn given_id(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
@@ -146,7 +151,9 @@ mod tests {
         for host in ["localhost", "LOCALHOST:7337", "127.0.0.1", "127.0.0.1:80", "[::1]", "[::1]:7337"] {
             assert!(is_loopback(host), "{host}");
         }
-        for host in ["", "evil.example", "evil.example:7337", "127.0.0.1.evil.example", "localhost.evil.example", "127.0.0.1:", "localhost:a"] {
+        for host in
+            ["", "evil.example", "evil.example:7337", "127.0.0.1.evil.example", "localhost.evil.example", "127.0.0.1:", "localhost:a"]
+        {
             assert!(!is_loopback(host), "{host}");
         }
     }

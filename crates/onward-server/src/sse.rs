@@ -13,14 +13,15 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderValue, header};
 use hyper::body::Frame;
+use onward::random;
+use onward::time::Clock;
 use onward_api::objects::Bye;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use crate::random;
 use crate::refusal::Refusal;
 use crate::state::State;
-use crate::wait::{sleep, within};
+use crate::wait::within;
 
 /// How often a quiet stream shows that it lives.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
@@ -103,21 +104,17 @@ async fn run(state: &State, to: &mpsc::Sender<Bytes>, first: Event, source: &mut
     send(to, Bytes::from(format!("retry: {RETRY_MS}\n"))).await?;
     send(to, first.spell()).await?;
     let spread = u32::from_le_bytes(random::bytes()) % 1_000;
-    let mut old = std::pin::pin!(sleep(AGE - AGE / 10_000 * spread));
-    let mut quiet = std::pin::pin!(sleep(SIGN_OF_LIFE));
+    let clock = Clock::system();
+    let end = clock.now() + (AGE - AGE / 10_000 * spread);
+    let mut told = clock.now();
     let reason = loop {
         let step = tokio::select! {
             biased;
             () = state.draining().cancelled() => Step::End("draining"),
             () = to.closed() => return Ok(()),
-            () = &mut old => Step::End("max_age"),
-            step = source.next() => step,
-            () = &mut quiet => {
-                send(to, Bytes::from_static(b":\n\n")).await?;
-                quiet.set(sleep(SIGN_OF_LIFE));
-                Step::Quiet
-            }
+            step = within(SIGN_OF_LIFE, source.next()) => step.unwrap_or(Step::Quiet),
         };
+        let now = clock.now();
         match step {
             Step::Event(event) => {
                 tokio::select! {
@@ -126,10 +123,17 @@ async fn run(state: &State, to: &mpsc::Sender<Bytes>, first: Event, source: &mut
                     // A half-sent event is none: the client comes back with the id before it.
                     () = state.draining().cancelled() => return Ok(()),
                 }
-                quiet.set(sleep(SIGN_OF_LIFE));
+                told = now;
+            }
+            Step::Quiet if now.since(told) >= SIGN_OF_LIFE => {
+                send(to, Bytes::from_static(b":\n\n")).await?;
+                told = now;
             }
             Step::Quiet => {}
             Step::End(reason) => break reason,
+        }
+        if now >= end {
+            break "max_age";
         }
     };
     // A client that does not read any more needs no farewell.

@@ -8,9 +8,8 @@ use std::hint::black_box;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use onward::random;
 use sha2::{Digest, Sha256};
-
-use crate::random;
 
 const ID: usize = 12;
 const SECRET: usize = 43;
@@ -36,7 +35,7 @@ impl std::error::Error for NotAToken {}
 impl Token {
     /// Draws a new token that nobody can guess.
     pub fn draw() -> Self {
-        let body = format!("onw_{}_{}", random::base62(ID), random::base62(SECRET));
+        let body = format!("onw_{}_{}", base62(ID), base62(SECRET));
         let crc = crc32(body.as_bytes());
         Self(format!("{body}_{crc:08x}"))
     }
@@ -85,6 +84,18 @@ impl Tokens {
         let differs = hash.iter().zip(&self.hash).fold(bytes.len() > LONGEST, |differs, (a, b)| black_box(differs | (a != b)));
         (!differs).then(|| self.name.clone())
     }
+}
+
+/// Returns `len` characters of base62, each as likely as any other.
+fn base62(len: usize) -> String {
+    const ALPHABET: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut out = String::with_capacity(len);
+    while out.len() < len {
+        // 248 is the greatest multiple of 62 in a byte: what is above would favour the first characters.
+        let fair = random::bytes::<64>().into_iter().filter(|byte| *byte < 248);
+        out.extend(fair.filter_map(|byte| ALPHABET.get(usize::from(byte % 62)).map(|b| char::from(*b))).take(len - out.len()));
+    }
+    out
 }
 
 /// The CRC-32 of zip and Ethernet, bit by bit: a token is short and made once.

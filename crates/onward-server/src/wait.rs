@@ -1,16 +1,18 @@
-//! The only place of this crate that sleeps.
+//! Deadlines by the machine's clock.
 
 use std::future::Future;
 use std::time::Duration;
 
+use onward::retry;
+use onward::time::Clock;
+
 /// Waits for a future for at most `time`; `None` if the time was over first. The future is dropped then.
-#[allow(clippy::disallowed_methods, reason = "the one place of this crate that sleeps")]
 pub(crate) async fn within<F: Future>(time: Duration, future: F) -> Option<F::Output> {
-    tokio::time::timeout(time, future).await.ok()
+    let clock = Clock::system();
+    retry::deadline(&clock, clock.now() + time, future).await
 }
 
 /// Sleeps.
-#[allow(clippy::disallowed_methods, reason = "the one place of this crate that sleeps")]
-pub(crate) fn sleep(time: Duration) -> tokio::time::Sleep {
-    tokio::time::sleep(time)
+pub(crate) async fn sleep(time: Duration) {
+    retry::sleep(&Clock::system(), time).await;
 }

@@ -115,7 +115,7 @@ async fn follow(request: Request, client: &Client, out: &Out) -> Result<()> {
             continue;
         }
         if out.stream_format() != Format::Table {
-            out.line(&event.data)?;
+            out.json_line(&event.data)?;
             continue;
         }
         let entry: Value = serde_json::from_str(&event.data).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! `verify`: a verdict on a chain, and heads kept outside that show a cut tail or a database put back.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use onward::audit::verify::Report;
@@ -14,6 +15,9 @@ use crate::failure::{Failure, Result};
 use crate::local;
 use crate::output::{Format, Out};
 use crate::target::{Otherwise, Target, is_server};
+
+/// How long a verification may take: a long chain is many hashes.
+const VERIFY_MAX: Duration = Duration::from_secs(60);
 
 /// The end of the help of `verify`.
 pub(super) const EXIT_CODES: &str = "\
@@ -86,7 +90,9 @@ impl Verify {
                 read_saved_head(path)?.ok_or_else(|| Failure::usage(format_args!("there is no saved head at {}", path.display())))?;
             members.insert("checkpoint".to_owned(), Value::from(head.to_text()));
         }
-        let request = Request::post(format!("chains/{}/verify", segment(&self.chain))).json(&Value::Object(members));
+        let request = Request::post(format!("chains/{}/verify", segment(&self.chain)))
+            .json(&Value::Object(members))
+            .timeout(VERIFY_MAX.max(client.timeout()));
         Ok(client.call(request).await?.json()?)
     }
 }
