@@ -2,5 +2,6 @@
 
 mod audit;
 mod cache;
+mod crash;
 mod lock;
 mod store;

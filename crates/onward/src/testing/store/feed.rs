@@ -122,12 +122,10 @@ pub async fn a_bookmark_follows_its_events(h: &Harness) {
     }
     let mut next = Box::pin(feed.next());
     let bookmark = loop {
-        poll_once(next.as_mut()).await;
-        clock.advance(Duration::from_millis(50));
         tokio::select! {
             biased;
             item = &mut next => break item.unwrap(),
-            () = tokio::task::yield_now() => {}
+            () = tokio::task::yield_now() => clock.advance(Duration::from_millis(50)),
         }
     };
     assert!(matches!(bookmark, FeedItem::Bookmark(at) if at.get() == 3));

@@ -236,12 +236,12 @@ fn revision(number: u64) -> Revision {
     Revision::new(number).expect("a revision")
 }
 
-/// Polls a future once: what it starts is started, and it can be dropped half-way.
+/// Polls a future once: what it starts is started, and it can be dropped half-way. Its answer cannot be there yet.
 async fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) {
     let mut future = Some(future);
     std::future::poll_fn(|cx| {
         if let Some(future) = future.take() {
-            let _ = future.poll(cx);
+            assert!(future.poll(cx).is_pending(), "nothing can have answered yet");
         }
         std::task::Poll::Ready(())
     })
