@@ -4,4 +4,6 @@ mod audit;
 mod cache;
 mod crash;
 mod lock;
+mod planted;
 mod store;
+mod store_model;
