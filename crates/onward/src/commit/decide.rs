@@ -76,8 +76,8 @@ impl View {
 /// # Errors
 /// The request id was used with other content, a token is ahead of any clock, or the store is at the end of its numbers.
 pub(crate) fn decide(commit: &Commit, print: &Fingerprint, view: &View) -> Result<Decision> {
-    if let Some(request) = &commit.request {
-        if let Some(known) = view.requests.get(&request.id).filter(|known| known.expires_at > view.now) {
+    if let Some(id) = &commit.request {
+        if let Some(known) = view.requests.get(id).filter(|known| known.expires_at > view.now) {
             if known.fingerprint == *print {
                 return Ok(Decision::Replay(known.receipt.clone()));
             }

@@ -240,6 +240,7 @@ async fn compare(steps: &[Step]) -> Result<(), TestCaseError> {
                 real = open().await;
             }
             Step::Group(plans) => {
+                clock.advance(Duration::from_millis(1));
                 let outcomes = together(&real, plans).await;
                 for (plan, outcome) in plans.iter().zip(&outcomes) {
                     let expected = model.submit(build(plan)).await;
