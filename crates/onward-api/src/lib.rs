@@ -3,6 +3,8 @@
 //! No rules live here, only spelling. `spec`: each code has one HTTP status, one exit code and one answer to "may this very request
 //! be sent again?", so that no two surfaces can disagree.
 
+#[cfg(feature = "client")]
+pub mod client;
 mod code;
 pub mod number;
 

@@ -3,14 +3,21 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures_core::future::BoxFuture;
+
+use crate::audit::Trail;
+use crate::audit::engine::AuditEngine;
+use crate::cache::{Cache, CacheOptions};
 use crate::commit::engine::CommitEngine;
 use crate::commit::{CommitQueue, QueueOptions};
-use crate::engine::memory::MemoryStore;
+use crate::engine::memory::{MemoryCache, MemoryLocks, MemoryStore};
 #[cfg(feature = "sqlite")]
 use crate::engine::sqlite::SqliteStore;
-use crate::model::MacKeys;
+use crate::guarded::GuardedWrite;
+use crate::lock::{LockEngine, Locks, LocksConfig};
+use crate::model::{FencingToken, MacKeys};
 use crate::observe::{SharedObserver, Silent};
-use crate::store::{Deliverer, Store};
+use crate::store::{CacheSink, Deliverer, Store};
 use crate::time::Clock;
 use crate::{Error, Result};
 
@@ -19,20 +26,88 @@ use crate::{Error, Result};
 pub struct Config {
     store: String,
     keys: MacKeys,
+    locks_enabled: bool,
+    lock_targets: Vec<String>,
+    cache: CacheOptions,
+    cache_bytes: usize,
     clock: Clock,
     observer: SharedObserver,
 }
 
+/// Most bytes of the cache in memory unless the configuration says otherwise.
+const CACHE_BYTES: usize = 64 << 20;
+
 impl Config {
-    /// Everything on one URL: `memory:` or `sqlite:PATH`.
+    /// Everything on one URL, `memory:` or `sqlite:PATH`, with nothing read from the environment.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { store: url.into(), keys: MacKeys::none(), clock: Clock::system(), observer: Arc::new(Silent) }
+        Self {
+            store: url.into(),
+            keys: MacKeys::none(),
+            locks_enabled: true,
+            lock_targets: Vec::new(),
+            cache: CacheOptions::default(),
+            cache_bytes: CACHE_BYTES,
+            clock: Clock::system(),
+            observer: Arc::new(Silent),
+        }
+    }
+
+    /// Reads `ONWARD__LOCKS__ENABLED` (`true` or `false`) and the key of the audit trail, `ONWARD__AUDIT__KEY` or
+    /// `ONWARD__AUDIT__KEY_FILE`.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::Kind::Invalid): another value, both forms of the key, or a file that cannot be read. Nothing weaker is done.
+    pub fn with_environment(mut self) -> Result<Self> {
+        match var("ONWARD__LOCKS__ENABLED")?.as_deref() {
+            None | Some("true") => {}
+            Some("false") => self.locks_enabled = false,
+            Some(_) => return Err(Error::invalid("ONWARD__LOCKS__ENABLED is true or false")),
+        }
+        match (var("ONWARD__AUDIT__KEY")?, var("ONWARD__AUDIT__KEY_FILE")?) {
+            (None, None) => {}
+            (Some(text), None) => self.keys = MacKeys::parse(&text)?,
+            (None, Some(path)) => {
+                let text =
+                    std::fs::read_to_string(path).map_err(|e| Error::invalid("ONWARD__AUDIT__KEY_FILE cannot be read").with_source(e))?;
+                self.keys = MacKeys::parse(&text)?;
+            }
+            (Some(_), Some(_)) => return Err(Error::invalid("set ONWARD__AUDIT__KEY or ONWARD__AUDIT__KEY_FILE, not both")),
+        }
+        Ok(self)
     }
 
     /// Seals audit entries with these keys.
     #[must_use]
     pub fn with_keys(mut self, keys: MacKeys) -> Self {
         self.keys = keys;
+        self
+    }
+
+    /// Switches locking off: bodies run unlocked and say so, and no lock is granted.
+    #[must_use]
+    pub fn with_locks_off(mut self) -> Self {
+        self.locks_enabled = false;
+        self
+    }
+
+    /// Sets the closed set of lock labels for metrics.
+    #[must_use]
+    pub fn with_lock_targets(mut self, targets: Vec<String>) -> Self {
+        self.lock_targets = targets;
+        self
+    }
+
+    /// Sets the cache's options.
+    #[must_use]
+    pub fn with_cache(mut self, options: CacheOptions) -> Self {
+        self.cache = options;
+        self
+    }
+
+    /// Bounds the cache in memory; 64 MiB by default.
+    #[must_use]
+    pub fn with_cache_bytes(mut self, bytes: usize) -> Self {
+        self.cache_bytes = bytes;
         self
     }
 
@@ -48,6 +123,14 @@ impl Config {
     pub fn with_observer(mut self, observer: SharedObserver) -> Self {
         self.observer = observer;
         self
+    }
+}
+
+fn var(name: &str) -> Result<Option<String>> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(Error::invalid(format!("{name} is not UTF-8"))),
     }
 }
 
@@ -69,13 +152,40 @@ fn place(url: &str) -> Result<Place> {
     }
 }
 
-/// The four parts over one store. Cheap to clone.
+/// The engines of one store.
+struct Engines {
+    commits: Arc<dyn CommitEngine>,
+    audit: Arc<dyn AuditEngine>,
+    locks: Arc<dyn LockEngine>,
+}
+
+async fn engines(url: &str, clock: &Clock) -> Result<Engines> {
+    match place(url)? {
+        Place::Memory => {
+            let store = Arc::new(MemoryStore::new());
+            Ok(Engines { commits: store.clone(), audit: store, locks: Arc::new(MemoryLocks::new(clock.clone())) })
+        }
+        #[cfg(feature = "sqlite")]
+        Place::Sqlite(path) => {
+            let store = Arc::new(SqliteStore::open(&path, clock).await?);
+            let locks = MemoryLocks::new(clock.clone());
+            Ok(Engines { commits: store.clone(), audit: store, locks: Arc::new(locks) })
+        }
+        #[cfg(not(feature = "sqlite"))]
+        Place::Sqlite(_) => Err(Error::unsupported("this build has no SQLite engine")),
+    }
+}
+
+/// Objects, locks, cache and audit trail over one store, and the write that moves them together. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Onward(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     store: Store,
+    locks: Locks,
+    cache: Cache,
+    audit: Trail,
     follower: tokio::task::JoinHandle<()>,
 }
 
@@ -86,36 +196,90 @@ impl Drop for Inner {
 }
 
 impl Onward {
-    /// Opens everything on one URL: `memory:` or `sqlite:PATH`.
+    /// Opens everything on one URL, `memory:` or `sqlite:PATH`, and heeds the environment as [`Config::with_environment`] does.
     ///
     /// # Errors
     /// As [`Onward::connect`].
     pub async fn open(url: &str) -> Result<Self> {
-        Self::connect(Config::new(url)).await
+        Self::connect(Config::new(url).with_environment()?).await
     }
 
     /// Opens what the configuration names, inside a Tokio runtime.
     ///
     /// # Errors
-    /// [`Kind::Invalid`](crate::Kind::Invalid): the URL. `Unsupported`: the engine is too old or its schema too new. `Backend`: it is away,
-    /// or not ours.
+    /// [`Kind::Invalid`](crate::Kind::Invalid): the URL or an option. `Unsupported`: the engine is too old or its schema too new. `Backend`:
+    /// it is away, or not ours.
     pub async fn connect(config: Config) -> Result<Self> {
-        let engine: Arc<dyn CommitEngine> = match place(&config.store)? {
-            Place::Memory => Arc::new(MemoryStore::new()),
-            #[cfg(feature = "sqlite")]
-            Place::Sqlite(path) => Arc::new(SqliteStore::open(path, &config.clock).await?),
-            #[cfg(not(feature = "sqlite"))]
-            Place::Sqlite(_) => return Err(Error::unsupported("this build has no SQLite engine")),
+        let Config { store: url, keys, locks_enabled, lock_targets, cache, cache_bytes, clock, observer } = config;
+        let engines = engines(&url, &clock).await?;
+        let options = QueueOptions { clock: clock.clone(), observer: observer.clone(), keys };
+        let queue = CommitQueue::start(engines.commits.clone(), options).await?;
+
+        let settings = LocksConfig {
+            enabled: locks_enabled,
+            targets: lock_targets,
+            commits: Some(queue.clone()),
+            clock: clock.clone(),
+            observer: observer.clone(),
+            ..LocksConfig::default()
         };
-        let options = QueueOptions { clock: config.clock.clone(), observer: config.observer.clone(), keys: config.keys };
-        let queue = CommitQueue::start(engine, options).await?;
-        let deliverer = Deliverer::new(None, config.clock);
+        let locks = Locks::new(engines.locks, settings)?;
+        // A lock engine that lost its counter goes on above everything that the store has seen (C4).
+        if let Ok(newest) = FencingToken::new(queue.engine().meta().await?.newest_token) {
+            locks.raise_tokens(newest).await?;
+        }
+
+        let memory = Arc::new(MemoryCache::new(clock.clone()).with_max_bytes(cache_bytes));
+        let cache = Cache::new(memory, "default", cache, clock.clone(), observer)?;
+        let deliverer = Deliverer::new(Some(Arc::new(cache.clone())), clock);
         let follower = tokio::spawn(deliverer.follow(&queue).await?);
-        Ok(Self(Arc::new(Inner { store: Store::new(queue, deliverer), follower })))
+        let audit = Trail::new(queue.clone(), engines.audit);
+        Ok(Self(Arc::new(Inner { store: Store::new(queue, deliverer), locks, cache, audit, follower })))
     }
 
     /// Returns the versioned objects.
     pub fn store(&self) -> Store {
         self.0.store.clone()
+    }
+
+    /// Returns the locks.
+    pub fn locks(&self) -> Locks {
+        self.0.locks.clone()
+    }
+
+    /// Returns the cache's namespace `default`.
+    pub fn cache(&self) -> Cache {
+        self.0.cache.clone()
+    }
+
+    /// Returns another namespace of the cache.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::Kind::Invalid): it is not `[a-z0-9._-]{1,64}`.
+    pub fn cache_in(&self, namespace: &str) -> Result<Cache> {
+        self.0.cache.in_namespace(namespace)
+    }
+
+    /// Returns the audit trail.
+    pub fn audit(&self) -> Trail {
+        self.0.audit.clone()
+    }
+
+    /// Begins a guarded write of an object: lock, compare-and-swap, fence and audit entry in one transaction, then the cache.
+    pub fn guard(&self, kind: &str, name: &str) -> GuardedWrite {
+        GuardedWrite::new(self.store(), self.locks(), kind, name)
+    }
+}
+
+impl CacheSink for Cache {
+    fn invalidate<'a>(&'a self, namespace: &'a str, key: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            // Whether a reader could see something before makes no difference here.
+            self.in_namespace(namespace)?.invalidate(key).await.map(|_| ())
+        })
+    }
+
+    fn invalidate_all(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.flush_all())
     }
 }

@@ -31,3 +31,45 @@ pub(crate) fn uuid_v7(clock: &Clock) -> Uuid {
 pub(crate) fn uuid_v4() -> Uuid {
     uuid::Builder::from_random_bytes(bytes()).into_uuid()
 }
+
+/// How many random bytes one call to the operating system fetches ahead for [`secret`].
+const AHEAD: usize = 1_024;
+
+struct Pool {
+    bytes: [u8; AHEAD],
+    used: usize,
+}
+
+thread_local! {
+    static POOL: std::cell::RefCell<Pool> = const { std::cell::RefCell::new(Pool { bytes: [0; AHEAD], used: AHEAD }) };
+}
+
+/// Returns 16 secret bytes, as unguessable as [`bytes`] and cheaper: fetched ahead in blocks, each byte handed out once and wiped.
+pub(crate) fn secret() -> [u8; 16] {
+    let drawn = POOL.try_with(|pool| {
+        let mut pool = pool.try_borrow_mut().ok()?;
+        if pool.used + 16 > AHEAD {
+            pool.bytes = bytes();
+            pool.used = 0;
+        }
+        let at = pool.used;
+        pool.used += 16;
+        let chunk = pool.bytes.get_mut(at..at + 16)?;
+        let mut out = [0; 16];
+        out.copy_from_slice(chunk);
+        chunk.fill(0);
+        Some(out)
+    });
+    // A thread that is ending has no pool any more.
+    drawn.ok().flatten().unwrap_or_else(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_secret_is_handed_out_twice() {
+        let mut seen = std::collections::HashSet::new();
+        assert!((0..10_000).all(|_| seen.insert(super::secret())));
+        assert!(!seen.contains(&[0; 16]));
+    }
+}

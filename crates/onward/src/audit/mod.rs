@@ -1,1 +1,35 @@
-//! The part `audit`.
+//! The part `audit`: named chains of entries, each linked to the one before it by its hash.
+//!
+//! An edit, a deletion, an insertion or a reordering shows, to anyone, without our code, our server or our secrets; what a chain alone
+//! cannot show, a cut tail or a database put back to yesterday, shows against a [head saved outside](verify::SavedHead). Writing belongs
+//! to the one write path: an append is a [`Commit`](crate::commit::Commit) that only appends, or a line of any other commit. A chain
+//! never forks, loses an acknowledged entry or reorders (INV-5); the verifier names every tampering in its catalogue and raises no false
+//! alarm (INV-7).
+//!
+//! Refuses to lose silently: an append is written, or it is an error whose effect says whether it may have been.
+//!
+//! # Examples: a retried event is appended once
+//! ```
+//! # use onward::{Onward, model::{Data, Entry}, audit::{AppendOptions, verify::{Check, Verdict}}};
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! let onward = Onward::open("memory:").await?;
+//! let orders = onward.audit().chain("orders")?;
+//! let refund = || Entry::new("order.refund").by("user:7").on("order:42").with_event_id("refund-42");
+//! let first = orders.append(refund(), AppendOptions::new()).await?;
+//! let again = orders.append(refund(), AppendOptions::new()).await?;
+//! assert_eq!((first.seq, first.hash), (again.seq, again.hash));
+//! assert_eq!(orders.verify(Check::default()).await?.verdict, Verdict::Ok);
+//! # Ok::<(), onward::Error>(()) }).unwrap();
+//! ```
+
+mod chain;
+pub mod engine;
+mod options;
+mod saved;
+mod tail;
+pub mod verify;
+
+pub use chain::{Chain, ChainInfo, Receipt, Trail};
+pub use options::{AppendOptions, Filter, Found, Order, Page};
+pub use saved::{read_saved_head, save_head};
+pub use tail::{From, Tail};

@@ -81,7 +81,7 @@ pub(crate) fn decide(commit: &Commit, print: &Fingerprint, view: &View) -> Resul
             if known.fingerprint == *print {
                 return Ok(Decision::Replay(known.receipt.clone()));
             }
-            return Err(Error::new(Kind::Invalid, Code::RequestIdReused, "the request id was used before with other content"));
+            return Err(reused());
         }
     }
     let mut raised = Vec::new();
@@ -177,6 +177,10 @@ fn apply(commit: &Commit, view: &View, fences: Vec<(LockKey, FencingToken)>) -> 
         return Err(exhausted());
     }
     Ok(Verdict { revision: anything.then_some(next), version_floor: floor, changes, fences, written })
+}
+
+pub(super) fn reused() -> Error {
+    Error::new(Kind::Invalid, Code::RequestIdReused, "the request id was used before with other content")
 }
 
 fn exhausted() -> Error {

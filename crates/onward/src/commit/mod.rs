@@ -1,6 +1,6 @@
 //! The one write path: a [`Commit`] is judged under the writer's right and applied whole or not at all.
 //!
-//! One queue takes everything that waits into one transaction (group commit). [`decide`](decide::decide) is a pure function that every
+//! One queue takes everything that waits into one transaction (group commit). `decide` is a pure function that every
 //! engine shares; an engine reads rows and carries out plans, nothing else. No answer leaves before the batch's COMMIT is decided,
 //! not even a refusal, since a refusal may rest on a neighbour's write.
 //!

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::builder::Commit;
-use super::decide::{Decision, View, decide};
+use super::decide::{self, Decision, View, decide};
 use super::engine::{CommitEngine, Plan, Remembered, Wanted, Writer};
 use super::feed::{Feed, Record};
 use super::judge::{self, Prepared};
@@ -164,6 +164,20 @@ impl CommitQueue {
             (Some(id), Effect::Unknown) => error.with_request_id(id.clone()),
             _ => error,
         })
+    }
+
+    /// Gives the answer again if the commit's request was answered before; nothing is applied.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`], `request_id_reused`: the id was used with other content. [`Kind::Backend`]: the engine is away.
+    pub async fn replay(&self, commit: &Commit) -> Result<Option<Receipt>> {
+        let Some(id) = &commit.request else { return Ok(None) };
+        let known = self.0.engine.remembered(id).await?.filter(|known| known.expires_at > self.clock().wall());
+        match known {
+            Some(known) if known.fingerprint == commit.fingerprint() => Ok(Some(replayed(&known.receipt))),
+            Some(_) => Err(decide::reused()),
+            None => Ok(None),
+        }
     }
 
     /// Tells what a request id was answered; `None` if it is not remembered.

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-use super::Seq;
 use super::limits::PAYLOAD_BYTES;
 use super::request::check_visible;
+use super::{Data, Seq};
 use crate::time::Timestamp;
 use crate::{Code, Error, Kind, Result};
 
@@ -81,27 +81,6 @@ pub fn genesis(origin: &str) -> Hash {
 fn put(hasher: &mut Sha256, field: &[u8]) {
     hasher.update(u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());
     hasher.update(field);
-}
-
-/// The data of an entry: opaque bytes, stored and hashed verbatim.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Data(Bytes);
-
-impl Data {
-    /// Takes the bytes as they are.
-    pub fn bytes(bytes: impl Into<Bytes>) -> Self {
-        Self(bytes.into())
-    }
-
-    /// Takes the text as it is.
-    pub fn text(text: impl Into<String>) -> Self {
-        Self(Bytes::from(text.into()))
-    }
-
-    /// Returns the bytes.
-    pub fn as_bytes(&self) -> &Bytes {
-        &self.0
-    }
 }
 
 /// An entry as its author makes it: what happened, who did it, to what.
@@ -179,7 +158,7 @@ impl Entry {
         if let Some(id) = &self.event_id {
             check_visible("an event id", id)?;
         }
-        if self.data.0.len() > PAYLOAD_BYTES {
+        if self.data.as_bytes().len() > PAYLOAD_BYTES {
             return Err(Error::new(Kind::Invalid, Code::PayloadTooLarge, "the data of an entry is at most 1 MiB").with_pointer("/data"));
         }
         Ok(())
@@ -199,6 +178,8 @@ pub(crate) const HAS_ACTOR: u64 = 2;
 pub(crate) const HAS_RESOURCE: u64 = 4;
 /// Flag: the engine's clock was behind the chain and the time was lifted.
 pub(crate) const CLOCK_BEHIND: u64 = 8;
+/// All flags of this layout.
+pub(crate) const FLAGS_KNOWN: u64 = PINNED | HAS_ACTOR | HAS_RESOURCE | CLOCK_BEHIND;
 
 /// An entry as it is stored: chained, hashed, and sealed with a MAC if the chain has a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -259,26 +240,29 @@ pub(crate) fn digest_hex(bytes: &[u8]) -> String {
 
 /// Hashes fields 1 to 8, so that 1 MiB of data costs no more under the head than 1 KiB.
 pub(crate) fn prehash(origin: &str, event_id: &str, kind: &str, actor: Option<&str>, resource: Option<&str>, data: &[u8]) -> Prehashed {
-    let mut hasher = Sha256::new();
-    put(&mut hasher, TAG);
-    put(&mut hasher, origin.as_bytes());
-    put(&mut hasher, event_id.as_bytes());
-    put(&mut hasher, kind.as_bytes());
-    put(&mut hasher, actor.unwrap_or_default().as_bytes());
-    put(&mut hasher, resource.unwrap_or_default().as_bytes());
-    put(&mut hasher, data);
     // Field 8, personal data, is empty in this version.
-    put(&mut hasher, b"");
-    Prehashed(hasher)
+    let fields = [event_id, kind, actor.unwrap_or_default(), resource.unwrap_or_default()].map(str::as_bytes);
+    Prehashed(hash_front(origin.as_bytes(), fields, data, b""))
+}
+
+pub(super) fn hash_front(origin: &[u8], [event_id, kind, actor, resource]: [&[u8]; 4], data: &[u8], pii: &[u8]) -> Sha256 {
+    let mut hasher = Sha256::new();
+    for field in [TAG, origin, event_id, kind, actor, resource, data, pii] {
+        put(&mut hasher, field);
+    }
+    hasher
 }
 
 /// Hashes fields 9 to 13 on top.
 pub(crate) fn finish(prehashed: Prehashed, kid: &str, flags: u64, at: Timestamp, seq: Seq, prev: &Hash) -> Hash {
-    let mut hasher = prehashed.0;
-    put(&mut hasher, kid.as_bytes());
-    put(&mut hasher, &flags.to_be_bytes());
-    put(&mut hasher, &at.as_micros().to_be_bytes());
-    put(&mut hasher, &seq.get().to_be_bytes());
-    put(&mut hasher, &prev.0);
+    hash_back(prehashed.0, kid.as_bytes(), [flags.to_be_bytes(), at.as_micros().to_be_bytes(), seq.get().to_be_bytes()], &prev.0)
+}
+
+pub(super) fn hash_back(mut hasher: Sha256, kid: &[u8], integers: [[u8; 8]; 3], prev: &[u8]) -> Hash {
+    put(&mut hasher, kid);
+    for integer in &integers {
+        put(&mut hasher, integer);
+    }
+    put(&mut hasher, prev);
     Hash(hasher.finalize().into())
 }

@@ -1,6 +1,7 @@
 //! The nouns: keys, numbers that only grow, objects, audit entries with their bytes and hash. No I/O, no clock.
 
 mod chain;
+mod data;
 mod entry;
 mod key;
 pub mod limits;
@@ -10,18 +11,20 @@ pub mod merkle;
 mod number;
 mod object;
 mod request;
+mod row;
 
 pub use chain::{ChainName, Head};
-pub(crate) use entry::{CLOCK_BEHIND, HAS_ACTOR, HAS_RESOURCE, PINNED, Prehashed, digest_hex, finish, prehash};
-pub use entry::{Data, Entry, Hash, Sealed, genesis};
-pub(crate) use key::DEFAULT_NAMESPACE;
-pub(crate) use key::check_cache_namespace;
+pub use data::Data;
+pub(crate) use entry::{CLOCK_BEHIND, FLAGS_KNOWN, HAS_ACTOR, HAS_RESOURCE, PINNED, Prehashed, digest_hex, finish, is_control, prehash};
+pub use entry::{Entry, Hash, Sealed, genesis};
+pub(crate) use key::{DEFAULT_NAMESPACE, check_cache_namespace};
 pub use key::{IntoKey, Key};
 pub use lock_key::LockKey;
 pub use mac::{Kid, MacKeys};
 pub use number::{Epoch, FencingToken, Revision, Seq, Version, above};
 pub use object::{Meta, Object, Payload};
 pub use request::{Fingerprint, RequestId};
+pub use row::Row;
 
 #[cfg(test)]
 mod tests;

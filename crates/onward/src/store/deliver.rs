@@ -72,7 +72,7 @@ impl Deliverer {
     ///
     /// # Errors
     /// The engine cannot be reached.
-    pub(crate) async fn follow(&self, queue: &CommitQueue) -> Result<impl Future<Output = ()> + Send + 'static> {
+    pub(crate) async fn follow(&self, queue: &CommitQueue) -> Result<impl Future<Output = ()> + Send + use<>> {
         let mut feed = queue.feed(None, None).await?;
         let (this, queue) = (self.clone(), queue.clone());
         Ok(async move {

@@ -11,7 +11,7 @@ use super::options::{Delete, Put, WriteOptions};
 use super::update::{Turns, Update};
 use super::watch::{Watch, Watcher};
 use crate::commit::{Commit, CommitOutcome, CommitQueue, Conflict, Delivery, Overwrite, Reason, Receipt, WriteCondition, Written};
-use crate::model::{IntoKey, Meta, Object, Payload, RequestId, Version};
+use crate::model::{IntoKey, Meta, Object, Payload, RequestId, Revision, Version};
 use crate::{Error, Refusal, Result};
 
 /// Versioned objects, and the one way to change them. Cheap to clone.
@@ -182,10 +182,23 @@ impl Store {
         let invalidations = commit.invalidations.clone();
         let mut outcome = self.0.queue.submit(commit).await?;
         if let CommitOutcome::Committed(receipt) = &mut outcome {
-            receipt.invalidation =
-                if invalidations.is_empty() { Delivery::NotAsked } else { self.0.deliverer.inline(receipt.revision, &invalidations).await };
+            receipt.invalidation = self.deliver(receipt.revision, &invalidations).await;
         }
         Ok(outcome)
+    }
+
+    /// Gives the answer again if the commit's request was answered before, and delivers its invalidations again: the process that wrote
+    /// may have died in between.
+    pub(crate) async fn replay(&self, commit: Commit) -> Result<Option<Receipt>> {
+        let mut known = self.0.queue.replay(&commit).await?;
+        if let Some(receipt) = &mut known {
+            receipt.invalidation = self.deliver(receipt.revision, &commit.invalidations).await;
+        }
+        Ok(known)
+    }
+
+    async fn deliver(&self, revision: Revision, invalidations: &[(String, String)]) -> Delivery {
+        if invalidations.is_empty() { Delivery::NotAsked } else { self.0.deliverer.inline(revision, invalidations).await }
     }
 
     /// Tells what a request id was answered; `None` if it is not remembered.

@@ -1,1 +1,26 @@
 //! The part `audit` on every engine.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod tamper;
+
+use onward::engine::memory::MemoryStore;
+use onward::engine::sqlite::SqliteStore;
+use onward::testing::audit::Harness;
+use onward::time::Clock;
+
+async fn memory() -> Harness {
+    let store = MemoryStore::new();
+    Harness::over(store.clone(), store, Clock::manual(), ()).await
+}
+
+async fn sqlite() -> Harness {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, clock) = (folder.path().join("onward.db"), Clock::manual());
+    let first = SqliteStore::open(&path, &clock).await.unwrap();
+    let second = SqliteStore::open(&path, &clock).await.unwrap();
+    Harness::over(first, second, clock, folder).await
+}
+
+onward::audit_conformance!(on_memory, memory);
+onward::audit_conformance!(on_sqlite, sqlite);

@@ -3,6 +3,8 @@
 mod audit;
 mod cache;
 mod crash;
+mod guarded;
+mod house;
 mod lock;
 mod planted;
 mod store;

@@ -1,5 +1,11 @@
 //! Memory: the reference model, for tests and single processes. Exempt from C3 and C4: a restart loses everything.
 
+mod audit;
+mod cache;
+mod cache_shard;
 mod commit;
+mod lock;
 
+pub use cache::MemoryCache;
 pub use commit::MemoryStore;
+pub use lock::MemoryLocks;

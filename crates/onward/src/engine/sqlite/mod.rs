@@ -3,6 +3,7 @@
 //! Keeps C3 by WAL with `synchronous=FULL`. Each batch is one `BEGIN IMMEDIATE` transaction, so correctness never depends on this
 //! process being alone.
 
+mod audit;
 mod commit;
 mod connection;
 mod error;

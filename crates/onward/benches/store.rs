@@ -1,0 +1,145 @@
+//! Durable commits on SQLite: 64 writers through the queue, against hand-written loops with the same rows, in one run on one disk.
+//!
+//! `cargo bench -p onward --bench store`. Ratios decide; the fsync rate stands beside them. Each round checks that every acknowledged
+//! row is there.
+
+#![allow(
+    missing_docs,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark measures time and prints it"
+)]
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use onward::Onward;
+use onward::commit::WriteCondition;
+use onward::model::Payload;
+use onward::store::{Put, Store, WriteOptions};
+use rusqlite::Connection;
+
+const WRITERS: usize = 64;
+const ROUNDS: usize = 5;
+const BLOCK: Duration = Duration::from_secs(2);
+const BYTES: usize = 256;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let fsync = fsyncs_a_second(folder.path());
+    println!("fsync alone: {fsync:.0} a second ({:.2} ms each)", 1_000.0 / fsync);
+    let mut figures: Vec<[f64; 4]> = Vec::new();
+    for round in 0..=ROUNDS {
+        // A B C D, then D C B A: a drift of the machine meets all of them.
+        let mut blocks: Vec<usize> = (0..4).collect();
+        if round % 2 == 1 {
+            blocks.reverse();
+        }
+        let mut row = [0.0; 4];
+        for block in blocks {
+            let path = folder.path().join(format!("{round}-{block}.db"));
+            row[block] = match block {
+                0 => runtime.block_on(onward(&path, WRITERS)),
+                1 => by_hand(&path, 100),
+                2 => by_hand(&path, 1),
+                _ => runtime.block_on(onward(&path, 1)),
+            };
+        }
+        // The first round warms the disk's and the allocator's caches.
+        if round > 0 {
+            figures.push(row);
+        }
+    }
+    let median = |pick: &dyn Fn(&[f64; 4]) -> f64| {
+        let mut all: Vec<f64> = figures.iter().map(pick).collect();
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    };
+    println!("onward, {WRITERS} writers:             {:>8.0} commits/s", median(&|r| r[0]));
+    println!("by hand, 100 rows a commit:     {:>8.0} rows/s", median(&|r| r[1]));
+    println!("by hand, 1 row a commit:        {:>8.0} rows/s", median(&|r| r[2]));
+    println!("onward, 1 writer:               {:>8.0} commits/s", median(&|r| r[3]));
+    println!("64 writers / 100 rows a commit: {:>8.2}   (bar 0.6)", median(&|r| r[0] / r[1]));
+    println!("64 writers / 1 row a commit:    {:>8.2}   (bar 10, or 4 where an fsync takes under 0.2 ms)", median(&|r| r[0] / r[2]));
+    println!("1 writer / 1 row a commit:      {:>8.2}   (bar 0.75)", median(&|r| r[3] / r[2]));
+}
+
+/// Creates objects from many tasks for one block and returns commits a second.
+async fn onward(path: &Path, writers: usize) -> f64 {
+    let store = Onward::open(&format!("sqlite:{}", path.display())).await.unwrap().store();
+    let done = Arc::new(AtomicU64::new(0));
+    let started = Instant::now();
+    let tasks: Vec<_> = (0..writers).map(|writer| tokio::spawn(write(store.clone(), writer, started, done.clone()))).collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let elapsed = started.elapsed();
+    let acknowledged = done.load(Ordering::Relaxed);
+    let stored: i64 = Connection::open(path).unwrap().query_row("SELECT count(*) FROM onward_objects", [], |row| row.get(0)).unwrap();
+    assert_eq!(u64::try_from(stored).unwrap(), acknowledged, "an acknowledged object is missing");
+    acknowledged as f64 / elapsed.as_secs_f64()
+}
+
+async fn write(store: Store, writer: usize, started: Instant, done: Arc<AtomicU64>) {
+    let payload = Payload::new(vec![b'x'; BYTES], "text/plain").unwrap();
+    let mut n = 0_u64;
+    while started.elapsed() < BLOCK {
+        let name = format!("{writer}-{n}");
+        let Put::Committed(_) =
+            store.put_payload_if(("bench", &name), payload.clone(), WriteCondition::MustCreate, WriteOptions::new()).await.unwrap()
+        else {
+            panic!("a create lost against nobody");
+        };
+        n += 1;
+    }
+    done.fetch_add(n, Ordering::Relaxed);
+}
+
+/// The same rows by hand: object, change log and counter, `rows` of them a transaction, WAL and FULL.
+fn by_hand(path: &Path, rows: u64) -> f64 {
+    let connection = Connection::open(path).unwrap();
+    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;").unwrap();
+    connection.execute_batch(include_str!("../src/engine/sqlite/schema.sql")).unwrap();
+    connection.execute("INSERT INTO onward_meta VALUES (1, 1, '', 0, 0, 0, 0, '', 0)", []).unwrap();
+    let payload = vec![b'x'; BYTES];
+    let (mut n, started) = (0_u64, Instant::now());
+    while started.elapsed() < BLOCK {
+        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+        for _ in 0..rows {
+            n += 1;
+            let (id, name) = (i64::try_from(n).unwrap(), format!("{}-{}", n % WRITERS as u64, n / WRITERS as u64));
+            let mut find = connection
+                .prepare_cached("SELECT version FROM onward_objects WHERE namespace = 'default' AND kind = 'bench' AND name = ?1")
+                .unwrap();
+            assert!(!find.exists([&name]).unwrap());
+            let mut object = connection
+                .prepare_cached("INSERT INTO onward_objects VALUES ('default', 'bench', ?1, ?2, 1, ?3, ?3, 'text/plain', ?4, 0, 0)")
+                .unwrap();
+            object.execute((&name, [7_u8; 16], id, &payload)).unwrap();
+            let mut change = connection
+                .prepare_cached("INSERT INTO onward_changes VALUES (?1 * 256, 0, 'put', 'default', 'bench', ?2, 1, NULL, NULL, NULL)")
+                .unwrap();
+            change.execute((id, &name)).unwrap();
+        }
+        connection.execute("UPDATE onward_meta SET revision = ?1", [i64::try_from(n).unwrap()]).unwrap();
+        connection.execute_batch("COMMIT").unwrap();
+    }
+    n as f64 / started.elapsed().as_secs_f64()
+}
+
+fn fsyncs_a_second(folder: &Path) -> f64 {
+    let mut file = File::create(folder.join("probe")).unwrap();
+    let (mut n, started) = (0_u32, Instant::now());
+    while started.elapsed() < Duration::from_secs(1) {
+        file.write_all(&[0; 4096]).unwrap();
+        file.sync_data().unwrap();
+        n += 1;
+    }
+    f64::from(n) / started.elapsed().as_secs_f64()
+}

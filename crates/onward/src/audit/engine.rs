@@ -1,0 +1,68 @@
+//! What an engine owes the audit trail: reads. Writing goes through the one write path.
+
+use std::fmt::Debug;
+
+use futures_core::future::BoxFuture;
+
+use super::options::Order;
+use super::verify::Source;
+use crate::Result;
+use crate::model::{ChainName, Head, Sealed, Seq};
+use crate::time::Timestamp;
+
+/// Which entries to read. Every bound is inclusive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Select {
+    /// The first position.
+    pub from: u64,
+    /// The last position.
+    pub to: u64,
+    /// Not before this time.
+    pub since: Option<Timestamp>,
+    /// Not after this time.
+    pub until: Option<Timestamp>,
+    /// Only this kind.
+    pub kind: Option<String>,
+    /// Only this actor.
+    pub actor: Option<String>,
+    /// Only this resource.
+    pub resource: Option<String>,
+    /// In which order.
+    pub order: Order,
+    /// At most this many.
+    pub limit: usize,
+    /// No more after their bytes reach this sum; always one if there is one.
+    pub bytes: usize,
+}
+
+/// A page of entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selected {
+    /// The entries in the asked order.
+    pub items: Vec<Sealed>,
+    /// Whether more follow.
+    pub more: bool,
+}
+
+/// The reading half of an engine for the audit trail.
+///
+/// Each answer is one consistent view. An entry that was acknowledged is in every later answer (INV-5).
+pub trait AuditEngine: Debug + Send + Sync {
+    /// Reads chains whose name comes after `after`, in order of their names, at most `limit`.
+    fn chains<'a>(&'a self, after: Option<&'a ChainName>, limit: usize) -> BoxFuture<'a, Result<Vec<(ChainName, Head)>>>;
+
+    /// Reads the head of a chain; `None` if there is no such chain.
+    fn head<'a>(&'a self, chain: &'a ChainName) -> BoxFuture<'a, Result<Option<Head>>>;
+
+    /// Reads one entry.
+    fn entry<'a>(&'a self, chain: &'a ChainName, seq: Seq) -> BoxFuture<'a, Result<Option<Sealed>>>;
+
+    /// Reads a page of entries; `None` if there is no such chain.
+    fn select<'a>(&'a self, chain: &'a ChainName, select: &'a Select) -> BoxFuture<'a, Result<Option<Selected>>>;
+
+    /// Opens what a verifier reads. Blocks, and so does the source: not for a thread of the runtime.
+    ///
+    /// # Errors
+    /// The engine is away.
+    fn source(&self, chain: &ChainName) -> Result<Box<dyn Source>>;
+}

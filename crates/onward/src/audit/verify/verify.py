@@ -1,0 +1,436 @@
+#!/usr/bin/env python3
+"""Checks the audit chains of an Onward database without any code of Onward.
+
+    verify.py onward.db [--chain NAME] [--key FILE] [--checkpoint FILE]
+    verify.py --self-test
+
+Needs Python 3.9 or newer and nothing else. The database is opened read-only; a server may have it open, and a copy works too.
+Each entry is hashed exactly as it is stored, linked to the one before it, and the head must be the last entry. With --key (a file
+of 64 hex digits, or a name, a colon and 64 hex digits) every MAC is checked too. With --checkpoint (a head that was saved outside
+by `onward audit verify --save`) a cut end, or a database that was put back or swapped, shows as well.
+
+Exit codes: 0 good, 1 broken, 2 could not run or cannot tell.
+"""
+
+import argparse
+import hashlib
+import hmac
+import json
+import os
+import re
+import sqlite3
+import struct
+import sys
+from urllib.parse import quote
+
+NEXT = {
+    "BROKEN(edited)": "compare these rows with a backup; the rows before them still stand",
+    "BROKEN(link)": "a row at or right before this place was replaced; compare both with a backup",
+    "BROKEN(gap)": "look for the missing rows in a backup",
+    "BROKEN(foreign)": "keep the row as evidence; it was not written by an append",
+    "BROKEN(mac)": "these rows were written without the key; compare them with a backup",
+    "BROKEN(unknown_key)": "give the key if it is yours; otherwise these rows were sealed by somebody else",
+    "BROKEN(control)": "compare these rows with a backup; only this library writes control entries",
+    "BROKEN(head)": "compare the head and the last rows with a backup",
+    "BROKEN(time)": "compare these rows with a backup",
+    "BROKEN(origin)": "find out which chain these rows were copied from, or who renamed this one",
+    "BROKEN(root)": "verify against a head that was saved outside: the rows or the head were rewritten",
+    "TRUNCATED": "the end was cut or the database was put back; restore the missing rows",
+    "DIVERGED": "the database was rewritten, swapped or put back and then continued; compare it with a backup",
+    "UNDETERMINED": "give the key and verify again",
+}
+FINDINGS_MAX = 1000
+DATA_MAX = 1 << 20
+PINNED, HAS_ACTOR, HAS_RESOURCE, CLOCK_BEHIND = 1, 2, 4, 8
+FLAGS_KNOWN = PINNED | HAS_ACTOR | HAS_RESOURCE | CLOCK_BEHIND
+CONTROL = (b"chain.", b"segment.", b"hold.", b"redact.", b"key.", b"audit.")
+
+
+class CannotRun(Exception):
+    """No verdict: the files could not be read, or the call is wrong."""
+
+
+# The bytes: LP(field 1, .. field n), each field a 4-byte big-endian length and its bytes; integers 8 bytes big-endian.
+
+def lp(*fields):
+    return b"".join(struct.pack(">I", len(field)) + field for field in fields)
+
+
+def integer(value):
+    return struct.pack(">q", value)
+
+
+def genesis(origin):
+    return hashlib.sha256(lp(b"onward.audit.genesis.v1", origin)).digest()
+
+
+class Row:
+    """A row as the database holds it; every text is bytes."""
+
+    COLUMNS = ("seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, "
+               f"substr(data, 1, {DATA_MAX + 1}), pii, flags")
+
+    def __init__(self, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, pii, flags):
+        # A NULL where none belongs is read as empty: the hash will not fit it.
+        self.seq, self.prev, self.hash, self.mac, self.kid, self.at = seq, prev or b"", hash or b"", mac, kid or b"", at or 0
+        self.event_id, self.kind, self.actor, self.resource = event_id or b"", kind or b"", actor, resource
+        self.data, self.pii, self.flags = data or b"", pii, flags or 0
+
+    def compute_hash(self, origin):
+        return hashlib.sha256(lp(
+            b"onward.audit.entry.v1", origin, self.event_id, self.kind, self.actor or b"", self.resource or b"", self.data,
+            self.pii or b"", self.kid, integer(self.flags), integer(self.at), integer(self.seq), self.prev)).digest()
+
+
+def seal(key, entry_hash):
+    return hmac.new(key, lp(b"onward.audit.mac.v1", entry_hash), hashlib.sha256).digest()
+
+
+class Frontier:
+    """The growing edge of the Merkle tree of RFC 6962 over the hashes of all entries."""
+
+    def __init__(self, size=0, roots=()):
+        self.size, self.roots = size, list(roots)
+
+    @classmethod
+    def parse(cls, size, data):
+        if len(data) != 32 * bin(size).count("1"):
+            return None
+        return cls(size, [data[i:i + 32] for i in range(0, len(data), 32)])
+
+    def push(self, entry_hash):
+        top, size = hashlib.sha256(b"\0" + entry_hash).digest(), self.size
+        while size & 1:
+            top, size = hashlib.sha256(b"\1" + self.roots.pop() + top).digest(), size >> 1
+        self.roots.append(top)
+        self.size += 1
+
+    def root(self):
+        if not self.roots:
+            return hashlib.sha256(b"").digest()
+        right = self.roots[-1]
+        for left in reversed(self.roots[:-1]):
+            right = hashlib.sha256(b"\1" + left + right).digest()
+        return right
+
+
+class Before:
+    """What is known of the row before."""
+
+    def __init__(self, row, computed):
+        self.seq, self.at, self.stored, self.computed, self.sealed = row.seq, row.at, row.hash, computed, bool(row.kid)
+
+    def has(self, some_hash):
+        return some_hash in (self.stored, self.computed)
+
+
+class Walk:
+    """One walk over one chain, each row once, in order."""
+
+    def __init__(self, name, origin, keys, saved):
+        self.name, self.origin, self.keys, self.saved = name, origin, keys, saved
+        self.findings, self.left_out = [], 0
+        self.before, self.frontier = None, Frontier()
+        self.rows_hashed, self.seen_sealed, self.attested_to = 0, False, None
+        if not origin.endswith(b"/" + name):
+            self.add("BROKEN(origin)", 1, 1, "the origin of the chain is not that of its name")
+
+    def add(self, code, first, last, reason):
+        for finding in reversed(self.findings[-len(NEXT):]):
+            if finding[0] == code and finding[2] + 1 == first and finding[3] == reason:
+                finding[2] = last
+                return
+        if len(self.findings) < FINDINGS_MAX:
+            self.findings.append([code, first, last, reason])
+        else:
+            self.left_out += 1
+
+    def row(self, row):
+        expected = self.before.seq + 1 if self.before else 1
+        if row.seq < expected:
+            outside = row.seq < 1
+            reason = "a row stands before the first entry" if outside else "two rows have one position"
+            return self.add("BROKEN(foreign)", max(row.seq, 0), max(row.seq, 0), reason)
+        if row.seq > expected:
+            self.add("BROKEN(gap)", expected, row.seq - 1, "entries are missing")
+            self.before = self.frontier = None
+        if row.seq == 1:
+            self.find_origin(row)
+        computed = row.compute_hash(self.origin)
+        self.rows_hashed += 1
+        self.check_links(row)
+        self.check_content(row, computed)
+        self.check_mac(row, computed)
+        self.compare_saved(row, computed)
+        if self.frontier is not None and len(row.hash) == 32:
+            self.frontier.push(row.hash)
+        else:
+            self.frontier = None
+        self.before = Before(row, computed)
+
+    def find_origin(self, first):
+        """Notices that the rows belong to another chain, and goes on with their own origin so that other findings stay exact."""
+        if first.prev == genesis(self.origin):
+            return
+        try:
+            origin = json.loads(first.data)["origin"].encode()
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return
+        if first.prev == genesis(origin) and first.hash == first.compute_hash(origin):
+            self.add("BROKEN(origin)", 1, 1, "the first entry was written for a chain of another origin")
+            self.origin = origin
+
+    def check_links(self, row):
+        if row.seq == 1 and row.prev != genesis(self.origin):
+            self.add("BROKEN(link)", 1, 1, "the first entry does not begin a chain of this origin")
+        if self.before and not self.before.has(row.prev):
+            self.add("BROKEN(link)", row.seq, row.seq, "the entry does not link to the one before it")
+        if self.before and row.at < self.before.at:
+            self.add("BROKEN(time)", row.seq, row.seq, "the entry is older than the one before it")
+
+    def check_content(self, row, computed):
+        if row.hash != computed:
+            self.add("BROKEN(edited)", row.seq, row.seq, "the stored hash is not that of the stored bytes")
+        elif bool(row.flags & HAS_ACTOR) != (row.actor is not None) or bool(row.flags & HAS_RESOURCE) != (row.resource is not None):
+            self.add("BROKEN(edited)", row.seq, row.seq, "an absent field was made empty, or an empty one absent")
+        elif row.flags & ~FLAGS_KNOWN or row.pii is not None or len(row.data) > DATA_MAX:
+            self.add("UNDETERMINED", row.seq, row.seq, "the entry has a form that this version does not know")
+        control = is_text(row.kind) and row.kind.startswith(CONTROL)
+        if control != bool(row.flags & PINNED):
+            self.add("BROKEN(control)", row.seq, row.seq, "the flag of a control entry does not fit the kind")
+        elif (row.kind == b"chain.created") != (row.seq == 1):
+            self.add("BROKEN(control)", row.seq, row.seq, "a chain begins with its creation, once")
+
+    def check_mac(self, row, computed):
+        sealed = bool(row.kid)
+        if sealed != (row.mac is not None):
+            self.add("BROKEN(mac)", row.seq, row.seq, "the entry has a key without a mac, or a mac without a key")
+        elif self.keys and row.hash == computed:
+            if not sealed:
+                # Entries from before the first key are vouched for by the sealed ones that link to them.
+                if self.seen_sealed:
+                    self.add("BROKEN(mac)", row.seq, row.seq, "the entry carries no mac, although earlier ones do")
+            elif row.kid not in self.keys:
+                self.add("BROKEN(unknown_key)", row.seq, row.seq, "the entry is sealed under a key that was not given")
+            elif not hmac.compare_digest(seal(self.keys[row.kid], computed), row.mac):
+                self.add("BROKEN(mac)", row.seq, row.seq, "the mac is not that of the key")
+        self.seen_sealed = self.seen_sealed or sealed
+
+    def compare_saved(self, row, computed):
+        saved = self.saved
+        if not saved or saved["size"] != row.seq or saved["origin"] != self.origin:
+            return
+        root, clean = None, not self.findings
+        if self.frontier is not None:
+            frontier = Frontier(self.frontier.size, self.frontier.roots)
+            frontier.push(computed)
+            root = frontier.root()
+        if saved["hash"] not in (row.hash, computed):
+            self.add("DIVERGED", 1, row.seq, "the entry at the size of the saved head has another hash")
+        elif clean and root is not None and root != saved["root"]:
+            self.add("DIVERGED", 1, row.seq, "the root at the size of the saved head is another")
+        elif clean:
+            self.attested_to = row.seq
+
+    def end(self, head):
+        last = self.before.seq if self.before else 0
+        self.check_head(head, last)
+        if self.keys and not self.seen_sealed and last:
+            self.add("BROKEN(mac)", 1, last, "a key was given, and no entry is sealed")
+        if self.saved and self.saved["origin"] != self.origin:
+            self.add("DIVERGED", 1, self.saved["size"], "the chain has another origin than the saved head")
+        elif self.saved and last < self.saved["size"]:
+            self.add("TRUNCATED", last + 1, self.saved["size"], "the chain is shorter than the saved head")
+
+    def check_head(self, head, last):
+        if head is None:
+            if last:
+                return self.add("BROKEN(head)", last, last, "the chain has no head")
+            return self.add("BROKEN(gap)", 1, 1, "entries are missing")
+        seq, head_hash, frontier, at = head
+        seq, head_hash, frontier = max(seq, 0), head_hash or b"", frontier or b""
+        if seq > last:
+            return self.add("BROKEN(gap)", last + 1, seq, "entries are missing")
+        if not last:
+            return self.add("BROKEN(gap)", 1, 1, "entries are missing")
+        if seq < last:
+            return self.add("BROKEN(head)", seq + 1, last, "entries stand beyond the head")
+        if not self.before.has(head_hash) or self.before.at != at:
+            self.add("BROKEN(head)", last, last, "the head is not the last entry")
+        stored = Frontier.parse(seq, frontier)
+        if stored is None:
+            self.add("BROKEN(root)", last, last, "the tree of the head does not fit its length")
+        elif not self.findings and self.frontier is not None and stored.root() != self.frontier.root():
+            self.add("BROKEN(root)", last, last, "the root of the head is not that of the entries")
+
+    def report(self):
+        """Prints the findings and the verdict; returns the exit code."""
+        bad = any(finding[0] != "UNDETERMINED" for finding in self.findings)
+        verdict = "broken" if bad else "undetermined" if self.findings else "ok"
+        name = self.name.decode("utf-8", "replace")
+        for code, first, last, reason in self.findings:
+            print(f"{name} {code} {first}..{last}: {reason}; {NEXT[code]}")
+        if self.left_out:
+            print(f"{name}: {self.left_out} findings more")
+        good = verdict == "ok"
+        authenticated = good and bool(self.keys) and self.before is not None and self.before.sealed
+        attested = f"attested to {self.attested_to}" if good and self.attested_to else "not attested"
+        print(f"{name}: {verdict}, entries 1..{self.before.seq if self.before else 0}, {self.rows_hashed} hashed, "
+              f"{'authenticated' if authenticated else 'not authenticated'}, {attested}")
+        return 1 if bad else 2 if self.findings else 0
+
+
+def is_text(data):
+    try:
+        data.decode("utf-8")
+        return True
+    except UnicodeDecodeError:
+        return False
+
+
+# The files.
+
+def open_database(path):
+    if not os.path.isfile(path):
+        raise CannotRun("no such database file")
+    uri = "file:" + quote(os.path.abspath(path))
+    # A copy in a folder that cannot be written has nobody who could change it meanwhile: there SQLite needs to be told so.
+    for suffix in ("?mode=ro", "?mode=ro&immutable=1"):
+        if "immutable" in suffix and os.path.exists(path + "-wal"):
+            break
+        connection = sqlite3.connect(uri + suffix, uri=True, isolation_level=None, timeout=5)
+        connection.text_factory = bytes
+        try:
+            connection.execute("SELECT 1 FROM onward_chains LIMIT 1").fetchall()
+            connection.execute("PRAGMA trusted_schema = OFF")
+            # One view for the whole walk; it keeps no writer waiting.
+            connection.execute("BEGIN")
+            return connection
+        except sqlite3.Error as e:
+            connection.close()
+            error = e
+    raise CannotRun(f"the database cannot be read: {error}")
+
+
+def read_keys(path):
+    with open(path, encoding="ascii") as file:
+        text = file.read(4096).strip()
+    kid, digits = text.split(":", 1) if ":" in text else ("k1", text)
+    if not re.fullmatch(r"[a-z0-9._-]{1,64}", kid) or not re.fullmatch(r"[0-9a-fA-F]{64}", digits):
+        raise CannotRun("a MAC key is 64 hex digits, or a name, a colon and 64 hex digits")
+    return {kid.encode(): bytes.fromhex(digits)}
+
+
+def read_saved(path):
+    def members(pairs):
+        if len(dict(pairs)) != len(pairs):
+            raise ValueError("a member stands twice")
+        return dict(pairs)
+
+    with open(path, encoding="utf-8") as file:
+        text = file.read(4097)
+    try:
+        saved = json.loads(text, object_pairs_hook=members)
+        if len(text.encode()) > 4096 or saved["onward"] != "saved-head":
+            raise ValueError("another form")
+        if saved["v"] != 1:
+            raise CannotRun("the saved head is of a newer version")
+        size = saved["size"]
+        if set(saved) != {"onward", "v", "chain", "origin", "size", "hash", "root", "saved_at"} or isinstance(size, bool):
+            raise ValueError("another form")
+        size = size if isinstance(size, int) else int(size) if re.fullmatch(r"[0-9]+", size) else 0
+        hashes = [bytes.fromhex(saved[name]) for name in ("hash", "root")]
+        if not 1 <= size < 1 << 53 or not saved["origin"] or any(len(some) != 32 for some in hashes):
+            raise ValueError("out of range")
+        return {"chain": saved["chain"].encode(), "origin": saved["origin"].encode(), "size": size, "hash": hashes[0], "root": hashes[1]}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
+        raise CannotRun(f"the file is not a saved head: {e}") from None
+
+
+def verify_chain(connection, chain, name, origin, keys, saved):
+    walk = Walk(name, origin, keys, saved)
+    for columns in connection.execute(f"SELECT {Row.COLUMNS} FROM onward_entries WHERE chain = ? ORDER BY seq", (chain,)):
+        walk.row(Row(*columns))
+    head = connection.execute("SELECT seq, hash, frontier, at FROM onward_heads WHERE chain = ?", (chain,)).fetchone()
+    walk.end(head)
+    return walk.report()
+
+
+def verify_database(options):
+    keys = read_keys(options.key) if options.key else {}
+    saved = read_saved(options.checkpoint) if options.checkpoint else None
+    wanted = options.chain.encode() if options.chain else saved and saved["chain"]
+    if saved and wanted != saved["chain"]:
+        raise CannotRun("the saved head is of another chain")
+    connection = open_database(options.database)
+    chains = connection.execute("SELECT id, name, origin FROM onward_chains ORDER BY name").fetchall()
+    if wanted:
+        chains = [chain for chain in chains if chain[1] == wanted]
+    codes = [verify_chain(connection, *chain, keys, saved) for chain in chains]
+    if wanted and not chains:
+        if not saved:
+            raise CannotRun("no such chain")
+        gone = Walk(saved["chain"], saved["origin"], keys, saved)
+        gone.findings = [["TRUNCATED", 1, saved["size"], "the chain of the saved head is gone"]]
+        codes.append(gone.report())
+    if not wanted:
+        orphans = ("SELECT chain FROM onward_entries UNION SELECT chain FROM onward_heads EXCEPT SELECT id FROM onward_chains")
+        for (chain,) in connection.execute(orphans):
+            print(f"#{chain} BROKEN(origin) 0..0: rows of a chain that has no name; {NEXT['BROKEN(origin)']}")
+            codes.append(1)
+        if not codes:
+            raise CannotRun("the database has no chain")
+    return 1 if 1 in codes else max(codes)
+
+
+# The worked example of the entry layout.
+
+def self_test():
+    origin, key = b"onward.example/audit/orders", bytes(range(32))
+    created = (b'{"alg":"sha256","nonce":"000102030405060708090a0b0c0d0e0f",'
+               b'"origin":"onward.example/audit/orders","v":1}')
+    refund = '{"amount":9.5,"note":"remboursé","order":42}'.encode()
+    first = Row(1, genesis(origin), b"", None, b"k1", 1760000000000000, b"created", b"chain.created", None, None, created, None, 1)
+    first.hash = first.compute_hash(origin)
+    second = Row(2, first.hash, b"", None, b"k1", 1760000000123456, b"01JA0000-refund-42", b"order.refund", b"user:7", b"order:42",
+                 refund, None, 6)
+    second.hash = second.compute_hash(origin)
+    tree = Frontier()
+    tree.push(first.hash)
+    tree.push(second.hash)
+    expected = {
+        "genesis": (genesis(origin), "f1b68579544b877437921c745fbbb63d9394322bea4b60560e9b974b71cf12df"),
+        "hash of entry 1": (first.hash, "053fc9deca9580cb177b40142af537b6c674f4f47f53fa77448029247cb6abec"),
+        "mac of entry 1": (seal(key, first.hash), "c7c4d5d80f2641dcbf787c29522880448660864d7c5a315097acd31d514bca95"),
+        "hash of entry 2": (second.hash, "9a2bda567bf52732bee0ebc63a7b4d6ddf8a8b61ed6a3eb2c698487cecc7d815"),
+        "mac of entry 2": (seal(key, second.hash), "9d66f49c07833dc1d34c8a53dad0b53e3f55e7bd72b4c47d12da4d46cb082618"),
+        "root at size 2": (tree.root(), "37f1b03a7d0079808491291b3b879a4f696f0e594dd39b86523191f70b8ff002"),
+    }
+    wrong = [name for name, (found, vector) in expected.items() if found.hex() != vector]
+    for name in wrong:
+        print(f"self-test: {name} differs")
+    print("self-test: " + ("broken" if wrong else "ok"))
+    return 1 if wrong else 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("database", nargs="?", help="the database file")
+    parser.add_argument("--chain", metavar="NAME", help="only this chain")
+    parser.add_argument("--key", metavar="FILE", help="the MAC key")
+    parser.add_argument("--checkpoint", metavar="FILE", help="a head that was saved outside")
+    parser.add_argument("--self-test", action="store_true", help="check the worked example of the entry layout")
+    options = parser.parse_args()
+    if options.self_test:
+        return self_test()
+    if not options.database:
+        parser.error("a database file is needed")
+    try:
+        return verify_database(options)
+    except (CannotRun, OSError, UnicodeError, sqlite3.Error, struct.error, TypeError) as e:
+        print(f"verify.py: could not run: {e}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+//! The options of a cache handle, and their limits (C10).
+
+use std::time::Duration;
+
+use crate::{Error, Result};
+
+/// Longest life of an entry: 30 days. There is no "forever".
+pub(super) const TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// Longest life of a write guard, and longest wait.
+const WAIT_MAX: Duration = Duration::from_secs(600);
+/// Greatest `value_limit`.
+const VALUE_MAX: usize = 64 << 20;
+
+/// How a [`Cache`](super::Cache) handle fills, waits and bounds itself.
+///
+/// Checked as a whole by [`Cache::with`](super::Cache::with).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheOptions {
+    /// Life of a value: 10 minutes. At most 30 days.
+    pub ttl: Duration,
+    /// Life of a remembered absence: 30 seconds. At most 30 days.
+    pub negative_ttl: Duration,
+    /// Life of a fill lease: 10 seconds. At least 1 second above `hard_timeout`.
+    pub fill_ttl: Duration,
+    /// How long a loader may run before it is cancelled: 8 seconds.
+    pub hard_timeout: Duration,
+    /// How long to wait for somebody else's fill before loading without one; `None`, the default, is twice `fill_ttl`.
+    pub busy_wait: Option<Duration>,
+    /// Loads of the namespace in this process at once: 64. Others wait up to `hard_timeout`.
+    pub max_loads: usize,
+    /// Longest encoded value that is stored, in bytes: 1 MiB. At most 64 MiB.
+    pub value_limit: usize,
+    /// Life of a write guard: 30 seconds. At most 10 minutes.
+    pub guard_ttl: Duration,
+}
+
+impl Default for CacheOptions {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(600),
+            negative_ttl: Duration::from_secs(30),
+            fill_ttl: Duration::from_secs(10),
+            hard_timeout: Duration::from_secs(8),
+            busy_wait: None,
+            max_loads: 64,
+            value_limit: 1 << 20,
+            guard_ttl: Duration::from_secs(30),
+        }
+    }
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident => $field:ident: $type:ty;)*) => {
+        $($(#[$doc])* #[must_use] pub fn $name(mut self, $field: $type) -> Self { self.$field = $field.into(); self })*
+    };
+}
+
+impl CacheOptions {
+    setters! {
+        /// Sets the life of a value.
+        with_ttl => ttl: Duration;
+        /// Sets the life of a remembered absence.
+        with_negative_ttl => negative_ttl: Duration;
+        /// Sets the life of a fill lease.
+        with_fill_ttl => fill_ttl: Duration;
+        /// Sets how long a loader may run.
+        with_hard_timeout => hard_timeout: Duration;
+        /// Sets how long to wait for somebody else's fill.
+        with_busy_wait => busy_wait: Duration;
+        /// Sets how many loads run at once.
+        with_max_loads => max_loads: usize;
+        /// Sets the longest encoded value.
+        with_value_limit => value_limit: usize;
+        /// Sets the life of a write guard.
+        with_guard_ttl => guard_ttl: Duration;
+    }
+
+    pub(super) fn busy_wait(&self) -> Duration {
+        self.busy_wait.unwrap_or(self.fill_ttl * 2)
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        check_ttl(self.ttl)?;
+        check_ttl(self.negative_ttl)?;
+        if self.hard_timeout.is_zero() || self.hard_timeout > WAIT_MAX {
+            return Err(Error::invalid("hard_timeout is above 0 and at most 10 minutes"));
+        }
+        if self.fill_ttl < self.hard_timeout + Duration::from_secs(1) || self.fill_ttl > WAIT_MAX * 2 {
+            return Err(Error::invalid("fill_ttl is at least 1 second above hard_timeout and at most 20 minutes"));
+        }
+        if self.busy_wait.is_some_and(|wait| wait > WAIT_MAX) {
+            return Err(Error::invalid("busy_wait is at most 10 minutes"));
+        }
+        if self.guard_ttl.is_zero() || self.guard_ttl > WAIT_MAX {
+            return Err(Error::invalid("guard_ttl is above 0 and at most 10 minutes"));
+        }
+        if self.max_loads == 0 {
+            return Err(Error::invalid("max_loads is at least 1"));
+        }
+        if self.value_limit == 0 || self.value_limit > VALUE_MAX {
+            return Err(Error::invalid("value_limit is 1 byte to 64 MiB"));
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn check_ttl(ttl: Duration) -> Result<()> {
+    if ttl.is_zero() || ttl > TTL_MAX {
+        return Err(Error::invalid("a ttl is above 0 and at most 30 days; to keep a value out, skip the fill"));
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! The audit trail in memory.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use futures_core::future::BoxFuture;
+
+use super::MemoryStore;
+use super::commit::State;
+use crate::Result;
+use crate::audit::Order;
+use crate::audit::engine::{AuditEngine, Select, Selected};
+use crate::audit::verify::{HeadRow, Source, Window};
+use crate::model::{ChainName, Head, Row, Sealed, Seq};
+
+fn entries<'a>(state: &'a State, chain: &ChainName) -> &'a [Arc<Sealed>] {
+    state.entries.get(chain).map_or(&[], Vec::as_slice)
+}
+
+impl AuditEngine for MemoryStore {
+    fn chains<'a>(&'a self, after: Option<&'a ChainName>, limit: usize) -> BoxFuture<'a, Result<Vec<(ChainName, Head)>>> {
+        let found = self.read(|state| {
+            let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let chains = state.heads.range::<ChainName, _>((from, Bound::Unbounded));
+            chains.take(limit).map(|(name, head)| (name.clone(), head.clone())).collect()
+        });
+        Box::pin(std::future::ready(Ok(found)))
+    }
+
+    fn head<'a>(&'a self, chain: &'a ChainName) -> BoxFuture<'a, Result<Option<Head>>> {
+        Box::pin(std::future::ready(Ok(self.read(|state| state.heads.get(chain).cloned()))))
+    }
+
+    fn entry<'a>(&'a self, chain: &'a ChainName, seq: Seq) -> BoxFuture<'a, Result<Option<Sealed>>> {
+        let found = self.read(|state| {
+            let entries = entries(state, chain);
+            entries
+                .binary_search_by_key(&seq, |entry| entry.seq)
+                .ok()
+                .and_then(|index| entries.get(index))
+                .map(|entry| Sealed::clone(entry))
+        });
+        Box::pin(std::future::ready(Ok(found)))
+    }
+
+    fn select<'a>(&'a self, chain: &'a ChainName, select: &'a Select) -> BoxFuture<'a, Result<Option<Selected>>> {
+        let found = self.read(|state| {
+            state.heads.get(chain)?;
+            // Neither seq nor time ever falls, so both bounds are found by halving.
+            let entries = entries(state, chain);
+            let begin =
+                entries.partition_point(|entry| entry.seq.get() < select.from || select.since.is_some_and(|since| entry.at < since));
+            let end = entries.partition_point(|entry| entry.seq.get() <= select.to && select.until.is_none_or(|until| entry.at <= until));
+            let range = entries.get(begin..end).unwrap_or_default();
+            let fits = |entry: &&Arc<Sealed>| {
+                select.kind.as_ref().is_none_or(|kind| *kind == entry.kind)
+                    && (select.actor.is_none() || select.actor == entry.actor)
+                    && (select.resource.is_none() || select.resource == entry.resource)
+            };
+            Some(match select.order {
+                Order::Ascending => page(range.iter().filter(fits), select),
+                Order::Descending => page(range.iter().rev().filter(fits), select),
+            })
+        });
+        Box::pin(std::future::ready(Ok(found)))
+    }
+
+    fn source(&self, chain: &ChainName) -> Result<Box<dyn Source>> {
+        Ok(Box::new(MemorySource { store: self.clone(), chain: chain.clone() }))
+    }
+}
+
+fn page<'a>(mut found: impl Iterator<Item = &'a Arc<Sealed>>, select: &Select) -> Selected {
+    let (mut items, mut bytes) = (Vec::new(), 0);
+    for entry in found.by_ref() {
+        if items.len() >= select.limit || bytes >= select.bytes {
+            return Selected { items, more: true };
+        }
+        bytes += entry.data.len();
+        items.push(Sealed::clone(entry));
+    }
+    Selected { items, more: false }
+}
+
+struct MemorySource {
+    store: MemoryStore,
+    chain: ChainName,
+}
+
+impl Source for MemorySource {
+    fn window(&self, from: i64, max_rows: usize, max_bytes: usize) -> Result<Option<Window>> {
+        Ok(self.store.read(|state| {
+            let head = state.heads.get(&self.chain)?;
+            let entries = entries(state, &self.chain);
+            let begin = entries.partition_point(|entry| entry.seq.get().cast_signed() < from);
+            let (mut rows, mut bytes) = (Vec::new(), 0);
+            for entry in entries.get(begin..).unwrap_or_default() {
+                if rows.len() >= max_rows || bytes >= max_bytes {
+                    break;
+                }
+                let row = Row::from(&**entry);
+                bytes += row.bytes();
+                rows.push(row);
+            }
+            let complete = begin + rows.len() >= entries.len();
+            let head = HeadRow {
+                seq: head.seq.get().cast_signed(),
+                hash: head.hash.as_bytes().to_vec(),
+                frontier: head.frontier.to_bytes(),
+                at: head.at.as_micros(),
+            };
+            let origin = state.heads.get(&self.chain)?.origin.to_string();
+            Some(Window { origin, head: Some(head), rows, complete })
+        }))
+    }
+}

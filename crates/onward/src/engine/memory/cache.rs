@@ -1,0 +1,374 @@
+//! The cache in this process: values, fill leases by striped generations, write guards.
+//!
+//! Every key belongs to one of 65,536 generations (512 KiB, fixed). A fill lease remembers the generation of its key and the epoch of its
+//! namespace, both read before the source is. Killing leases means moving a number on: an invalidation advances the generation and removes
+//! under the shard's lock; a commit compares and inserts under the same lock; a flush moves the epoch, which entries carry too. So a lease never has to be found to be killed. Two keys that share a generation cost a false refusal now and then, never
+//! staleness.
+//!
+//! Leases have a random nonce and live in a bounded table, since they may leave the process. Values are bounded by weight: a clock hand
+//! per shard gives each entry that was read since its last turn a second chance. Dead things are dropped when the hand
+//! passes them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_core::future::BoxFuture;
+use parking_lot::{Mutex, MutexGuard, RwLock};
+
+use super::cache_shard::{Evict, Place, Reservation, SHARD_LEASES, SHARDS, Shard, Space, Stored};
+use crate::cache::{BusyReason, CacheEngine, CacheStats, Entry, Filled, GuardEnd, GuardOwner, Invalidation, Nonce, Now, Reserved, Slot};
+use crate::time::{Clock, Moment};
+use crate::{Error, Result};
+
+const GENERATIONS: usize = 1 << 16;
+/// Guarded keys of a shard.
+const SHARD_GUARDS: usize = 1 << 10;
+/// Owners of one key's guard.
+const GUARD_OWNERS: usize = 64;
+/// Namespaces: each costs its name and 16 bytes, and is never forgotten.
+const NAMESPACES: usize = 1 << 16;
+/// What an entry weighs beside its bytes: an estimate of maps, queue and allocation.
+const ENTRY_WEIGHT: usize = 200;
+/// Entries that the hand passes at each write.
+const HAND_STEPS: usize = 2;
+/// When to come back if a table is full.
+const FULL_RETRY: Duration = Duration::from_secs(1);
+/// Bound on the weight of all entries, unless set otherwise: 64 MiB.
+const MAX_BYTES: usize = 64 << 20;
+
+/// A cache engine in process memory.
+///
+/// Scope: this process. Bounded: values by weight, leases and guards by number. All that it loses is loaded again (exempt from C3).
+#[derive(Debug)]
+pub struct MemoryCache {
+    clock: Clock,
+    max_bytes: usize,
+    weight: AtomicUsize,
+    next_evicted: AtomicUsize,
+    namespaces: RwLock<HashMap<Box<str>, Arc<Space>>>,
+    flushes: Arc<AtomicU64>,
+    generations: Box<[AtomicU64]>,
+    shards: Box<[Mutex<Shard>]>,
+}
+
+impl MemoryCache {
+    /// Makes an empty cache of at most 64 MiB, with this clock.
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            max_bytes: MAX_BYTES,
+            weight: AtomicUsize::new(0),
+            next_evicted: AtomicUsize::new(0),
+            namespaces: RwLock::default(),
+            flushes: Arc::default(),
+            generations: std::iter::repeat_with(AtomicU64::default).take(GENERATIONS).collect(),
+            shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
+        }
+    }
+
+    /// Bounds the weight of all entries of all namespaces, in bytes; what is over is evicted.
+    #[must_use]
+    pub fn with_max_bytes(mut self, max_bytes: usize) -> Self {
+        self.max_bytes = max_bytes;
+        self
+    }
+
+    fn known(&self, namespace: &str) -> Option<Arc<Space>> {
+        self.namespaces.read().get(namespace).map(Arc::clone)
+    }
+
+    /// Returns the namespace, made if need be; `None` if there are too many.
+    fn space(&self, namespace: &str) -> Option<Arc<Space>> {
+        if let Some(space) = self.known(namespace) {
+            return Some(space);
+        }
+        let mut namespaces = self.namespaces.write();
+        if namespaces.len() >= NAMESPACES && !namespaces.contains_key(namespace) {
+            return None;
+        }
+        let id = namespaces.len() as u64;
+        let space = namespaces.entry(namespace.into()).or_insert_with(|| Arc::new(Space::new(id, Arc::clone(&self.flushes))));
+        Some(Arc::clone(space))
+    }
+
+    fn shard(&self, place: &Place) -> MutexGuard<'_, Shard> {
+        self.shards[place.hash as usize % SHARDS].lock()
+    }
+
+    fn generation(&self, place: &Place) -> &AtomicU64 {
+        &self.generations[(place.hash >> 32) as usize % GENERATIONS]
+    }
+
+    fn forget(&self, gone: &[Stored]) {
+        let weight = gone.iter().map(|stored| stored.weight).sum();
+        self.weight.fetch_sub(weight, Ordering::Relaxed);
+    }
+
+    fn look(&self, slot: Slot<'_>) -> Result<Option<Entry>> {
+        let (id, epoch) = match self.namespaces.read().get(slot.namespace) {
+            Some(space) => (space.id, space.epoch()),
+            None => return Ok(None),
+        };
+        let place = Place::new(id, slot.key)?;
+        let now = self.clock.now();
+        let mut shard = self.shard(&place);
+        Ok(shard.live(place.key(), slot.field, epoch, now))
+    }
+
+    fn take_lease(&self, slot: Slot<'_>, fill_ttl: Duration, instead_of: Option<Nonce>) -> Result<Reserved> {
+        let full = Reserved::Busy { reason: BusyReason::Away, retry_after: FULL_RETRY };
+        let Some(space) = self.space(slot.namespace) else { return Ok(full) };
+        let place = Place::new(space.id, slot.key)?;
+        let now = self.clock.now();
+        let mut shard = self.shard(&place);
+        let (epoch, generation) = (space.epoch(), self.generation(&place).load(Ordering::SeqCst));
+        if let Some(entry) = shard.live(place.key(), slot.field, epoch, now) {
+            if instead_of != Some(entry.nonce) {
+                return Ok(Reserved::Hit(entry));
+            }
+            let gone = shard.remove(place.key(), slot.field);
+            self.forget(&gone);
+        }
+        if let Some(ends) = shard.guarded_until(place.key(), now) {
+            return Ok(Reserved::Busy { reason: BusyReason::Guarded, retry_after: ends.left(now) });
+        }
+        let lease_slot = place.lease_slot(slot.field);
+        if let Some(other) = shard.leases.get(&lease_slot).filter(|other| other.lives(generation, epoch, now)) {
+            return Ok(Reserved::Busy { reason: BusyReason::Loading, retry_after: other.ends.left(now) });
+        }
+        shard.sweep(now);
+        if shard.leases.len() >= SHARD_LEASES && !shard.leases.contains_key(&lease_slot) {
+            return Ok(full);
+        }
+        let nonce = Nonce::random();
+        shard.leases.insert(lease_slot, Reservation { nonce, generation, epoch, ends: now + fill_ttl });
+        Ok(Reserved::Lease(nonce))
+    }
+
+    fn fill(&self, slot: Slot<'_>, nonce: Nonce, payload: Bytes, ttl: Duration) -> Result<Filled> {
+        let Some(space) = self.known(slot.namespace) else { return Ok(Filled::Superseded { now: Now::Absent }) };
+        let place = Place::new(space.id, slot.key)?;
+        let now = self.clock.now();
+        {
+            let mut shard = self.shard(&place);
+            // Compared and inserted under one lock: an invalidation that came before is seen here, one that comes later removes what is
+            // inserted here. A flush that comes in between leaves an entry of the old epoch, which nobody sees.
+            let (epoch, generation) = (space.epoch(), self.generation(&place).load(Ordering::SeqCst));
+            let lease_slot = place.lease_slot(slot.field);
+            let lease = shard.leases.get(&lease_slot).filter(|lease| lease.nonce == nonce).copied();
+            if !lease.is_some_and(|lease| lease.lives(generation, epoch, now)) {
+                return Ok(match shard.live(place.key(), slot.field, epoch, now) {
+                    Some(entry) if entry.nonce == nonce => Filled::Stored,
+                    Some(_) => Filled::Superseded { now: Now::Replaced },
+                    None if lease.is_some_and(|lease| lease.epoch != epoch) => Filled::Superseded { now: Now::Flushed },
+                    None => Filled::Superseded { now: Now::Absent },
+                });
+            }
+            let gone = shard.turn_hand(HAND_STEPS, now, Evict::Dead);
+            self.forget(&gone);
+            let weight = ENTRY_WEIGHT + place.len + slot.field.map_or(0, <[u8]>::len) + payload.len();
+            let stored = Stored { payload, nonce, epoch, ends: now + ttl, serial: 0, weight, touched: false };
+            let replaced = shard.insert(&place, slot.field, stored, &space, now)?;
+            self.forget(&replaced);
+            self.weight.fetch_add(weight, Ordering::Relaxed);
+            shard.leases.remove(&lease_slot);
+        }
+        self.shrink(now);
+        Ok(Filled::Stored)
+    }
+
+    fn give_back(&self, slot: Slot<'_>, nonce: Nonce) -> Result<()> {
+        let Some(space) = self.known(slot.namespace) else { return Ok(()) };
+        let place = Place::new(space.id, slot.key)?;
+        let lease_slot = place.lease_slot(slot.field);
+        let mut shard = self.shard(&place);
+        if shard.leases.get(&lease_slot).is_some_and(|lease| lease.nonce == nonce) {
+            shard.leases.remove(&lease_slot);
+        }
+        Ok(())
+    }
+
+    /// Evicts until the weight is within its bound, one entry a shard in turn: idle entries anywhere go before new ones.
+    fn shrink(&self, now: Moment) {
+        let mut empty_in_a_row = 0;
+        while self.weight.load(Ordering::Relaxed) > self.max_bytes && empty_in_a_row < SHARDS {
+            let next = self.next_evicted.fetch_add(1, Ordering::Relaxed);
+            let mut shard = self.shards[next % SHARDS].lock();
+            empty_in_a_row = if shard.hand.is_empty() { empty_in_a_row + 1 } else { 0 };
+            let gone = shard.turn_hand(1, now, Evict::Untouched);
+            self.forget(&gone);
+        }
+    }
+
+    fn drop_slot(&self, slot: Slot<'_>) -> Result<Invalidation> {
+        // A namespace that nobody knows has neither values nor leases.
+        let Some(space) = self.known(slot.namespace) else { return Ok(Invalidation::Absent) };
+        let place = Place::new(space.id, slot.key)?;
+        let now = self.clock.now();
+        let mut shard = self.shard(&place);
+        Ok(self.purge(&mut shard, &place, slot.field, &space, now))
+    }
+
+    /// Kills the fills in flight of a key, then removes: every way to invalidate ends here, under the shard's lock.
+    fn purge(&self, shard: &mut Shard, place: &Place, field: Option<&[u8]>, space: &Space, now: Moment) -> Invalidation {
+        self.generation(place).fetch_add(1, Ordering::SeqCst);
+        let gone = match field {
+            Some(_) => shard.remove(place.key(), field),
+            None => shard.remove_all(place.key()),
+        };
+        self.forget(&gone);
+        shard.sweep(now);
+        shard.tidy_hand();
+        let epoch = space.epoch();
+        if gone.iter().any(|stored| stored.lives(epoch, now)) { Invalidation::Removed } else { Invalidation::Absent }
+    }
+
+    fn add_guard(&self, namespace: &str, key: &[u8], owner: GuardOwner, ttl: Duration) -> Result<()> {
+        let full = || Error::overloaded("too many write guards", FULL_RETRY);
+        let space = self.space(namespace).ok_or_else(full)?;
+        let place = Place::new(space.id, key)?;
+        let now = self.clock.now();
+        let mut shard = self.shard(&place);
+        shard.sweep(now);
+        if shard.guards.len() >= SHARD_GUARDS && !shard.guards.contains_key(place.key()) {
+            return Err(full());
+        }
+        let owners = shard.guards.entry(place.key().into()).or_default();
+        owners.retain(|(other, ends)| *other != owner && now < *ends);
+        if owners.len() >= GUARD_OWNERS {
+            return Err(full());
+        }
+        owners.push((owner, now + ttl));
+        let _ = self.purge(&mut shard, &place, None, &space, now);
+        Ok(())
+    }
+
+    fn has_guard(&self, namespace: &str, key: &[u8], owner: GuardOwner) -> Result<bool> {
+        let Some(space) = self.known(namespace) else { return Ok(false) };
+        let place = Place::new(space.id, key)?;
+        let now = self.clock.now();
+        let shard = self.shard(&place);
+        Ok(shard.guards.get(place.key()).is_some_and(|owners| owners.iter().any(|(other, ends)| *other == owner && now < *ends)))
+    }
+
+    fn end_guard(&self, namespace: &str, key: &[u8], owner: GuardOwner) -> Result<GuardEnd> {
+        let Some(space) = self.known(namespace) else { return Ok(GuardEnd::WasLost) };
+        let place = Place::new(space.id, key)?;
+        let now = self.clock.now();
+        let mut shard = self.shard(&place);
+        let _ = self.purge(&mut shard, &place, None, &space, now);
+        let mut end = GuardEnd::WasLost;
+        if let Some(owners) = shard.guards.get_mut(place.key()) {
+            if owners.iter().any(|(other, ends)| *other == owner && now < *ends) {
+                end = GuardEnd::Released;
+            }
+            owners.retain(|(other, ends)| *other != owner && now < *ends);
+            if owners.is_empty() {
+                shard.guards.remove(place.key());
+            }
+        }
+        Ok(end)
+    }
+
+    fn list(&self, namespace: &str, key: &[u8]) -> Result<Vec<Bytes>> {
+        let Some(space) = self.known(namespace) else { return Ok(Vec::new()) };
+        let place = Place::new(space.id, key)?;
+        let (now, epoch) = (self.clock.now(), space.epoch());
+        let shard = self.shard(&place);
+        let fields = shard.records.get(place.key()).map(|record| &record.fields);
+        let live = fields.into_iter().flatten().filter(|(_, stored)| stored.lives(epoch, now));
+        let mut names: Vec<Bytes> = live.map(|(name, _)| Bytes::copy_from_slice(name)).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Counts a namespace, and drops what is dead on the way.
+    fn count(&self, namespace: &str) -> CacheStats {
+        let mut stats = CacheStats::default();
+        let Some(space) = self.known(namespace) else { return stats };
+        let (now, prefix) = (self.clock.now(), space.id.to_le_bytes());
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let steps = shard.hand.len();
+            let gone = shard.turn_hand(steps, now, Evict::Dead);
+            self.forget(&gone);
+            shard.sweep_now(now);
+            let epoch = space.epoch();
+            for (_, record) in shard.records.iter().filter(|(key, _)| key.starts_with(&prefix)) {
+                for stored in record.all().filter(|stored| stored.lives(epoch, now)) {
+                    stats.entries += 1;
+                    stats.bytes += stored.weight as u64;
+                }
+            }
+            for ((key, _), lease) in shard.leases.iter().filter(|((key, _), _)| key.starts_with(&prefix)) {
+                let place = Place::new(space.id, key.get(prefix.len()..).unwrap_or_default());
+                let generation = place.map_or(0, |place| self.generation(&place).load(Ordering::SeqCst));
+                stats.reservations += u64::from(lease.lives(generation, epoch, now));
+            }
+            stats.guarded += shard.guards.keys().filter(|key| key.starts_with(&prefix)).count() as u64;
+        }
+        stats
+    }
+}
+
+/// Every call is one short step under a shard's lock, so its future is ready when it is made.
+fn ready<'a, T: Send + 'a>(result: Result<T>) -> BoxFuture<'a, Result<T>> {
+    Box::pin(std::future::ready(result))
+}
+
+impl CacheEngine for MemoryCache {
+    fn lookup<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Option<Entry>>> {
+        ready(self.look(slot))
+    }
+
+    fn reserve<'a>(&'a self, slot: Slot<'a>, fill_ttl: Duration, instead_of: Option<Nonce>) -> BoxFuture<'a, Result<Reserved>> {
+        ready(self.take_lease(slot, fill_ttl, instead_of))
+    }
+
+    fn commit<'a>(&'a self, slot: Slot<'a>, nonce: Nonce, payload: Bytes, ttl: Duration) -> BoxFuture<'a, Result<Filled>> {
+        ready(self.fill(slot, nonce, payload, ttl))
+    }
+
+    fn abandon<'a>(&'a self, slot: Slot<'a>, nonce: Nonce) -> BoxFuture<'a, Result<()>> {
+        ready(self.give_back(slot, nonce))
+    }
+
+    fn invalidate<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Invalidation>> {
+        ready(self.drop_slot(slot))
+    }
+
+    fn fields<'a>(&'a self, namespace: &'a str, key: &'a [u8]) -> BoxFuture<'a, Result<Vec<Bytes>>> {
+        ready(self.list(namespace, key))
+    }
+
+    fn guard<'a>(&'a self, namespace: &'a str, key: &'a [u8], owner: GuardOwner, ttl: Duration) -> BoxFuture<'a, Result<()>> {
+        ready(self.add_guard(namespace, key, owner, ttl))
+    }
+
+    fn guarded<'a>(&'a self, namespace: &'a str, key: &'a [u8], owner: GuardOwner) -> BoxFuture<'a, Result<bool>> {
+        ready(self.has_guard(namespace, key, owner))
+    }
+
+    fn release<'a>(&'a self, namespace: &'a str, key: &'a [u8], owner: GuardOwner) -> BoxFuture<'a, Result<GuardEnd>> {
+        ready(self.end_guard(namespace, key, owner))
+    }
+
+    fn flush<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<()>> {
+        if let Some(space) = self.known(namespace) {
+            space.flush();
+        }
+        ready(Ok(()))
+    }
+
+    fn flush_all(&self) -> BoxFuture<'_, Result<()>> {
+        self.flushes.fetch_add(1, Ordering::SeqCst);
+        ready(Ok(()))
+    }
+
+    fn stats<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<CacheStats>> {
+        ready(Ok(self.count(namespace)))
+    }
+}

@@ -1,0 +1,195 @@
+//! The audit trail in a SQLite file: reads only; appends are rows of a commit's plan.
+
+use std::fmt::Write as _;
+
+use futures_core::future::BoxFuture;
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Connection, params, params_from_iter};
+
+use super::SqliteStore;
+use super::commit::{one, prepare, read_head};
+use super::connection;
+use super::error::before_commit;
+use super::rows::{self, col, damaged, signed};
+use crate::Result;
+use crate::audit::Order;
+use crate::audit::engine::{AuditEngine, Select, Selected};
+use crate::audit::verify::{HeadRow, Source, Window};
+use crate::model::limits::PAYLOAD_BYTES;
+use crate::model::{ChainName, Head, Row, Sealed, Seq};
+
+/// The columns of an entry, in the order that [`entry_row`] reads. A planted giant is read no further than it takes to refuse it.
+fn columns() -> String {
+    format!("seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, substr(data, 1, {}), pii, flags", PAYLOAD_BYTES + 1)
+}
+
+/// Reads a row as it stands, also one that no writer of ours could have left.
+fn entry_row(row: &rusqlite::Row<'_>) -> Result<Row> {
+    // A NULL where none belongs is read as empty: the hash will not fit it.
+    let needed = |index| Ok(bytes(row, index)?.unwrap_or_default());
+    let number = |index| Ok(col::<Option<i64>>(row, index)?.unwrap_or_default());
+    Ok(Row {
+        seq: number(0)?,
+        prev: needed(1)?,
+        hash: needed(2)?,
+        mac: bytes(row, 3)?,
+        kid: needed(4)?,
+        at: number(5)?,
+        event_id: needed(6)?,
+        kind: needed(7)?,
+        actor: bytes(row, 8)?,
+        resource: bytes(row, 9)?,
+        data: needed(10)?.into(),
+        pii: bytes(row, 11)?,
+        flags: number(12)?,
+    })
+}
+
+/// Reads a column as bytes, whether it is text or a blob.
+fn bytes(row: &rusqlite::Row<'_>, index: usize) -> Result<Option<Vec<u8>>> {
+    match row.get_ref(index).map_err(damaged)? {
+        ValueRef::Null => Ok(None),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(Some(bytes.to_vec())),
+        ValueRef::Integer(_) | ValueRef::Real(_) => Err(damaged("a number stands where text or bytes belong")),
+    }
+}
+
+fn chain_id(connection: &Connection, chain: &ChainName) -> Result<Option<i64>> {
+    let mut find = prepare(connection, "SELECT id FROM onward_chains WHERE name = ?1")?;
+    one(&mut find, params![chain.as_str()], |row| col(row, 0))
+}
+
+impl AuditEngine for SqliteStore {
+    fn chains<'a>(&'a self, after: Option<&'a ChainName>, limit: usize) -> BoxFuture<'a, Result<Vec<(ChainName, Head)>>> {
+        let after = after.map(|name| name.as_str().to_owned()).unwrap_or_default();
+        Box::pin(self.readers().run(move |connection| {
+            let mut find = prepare(
+                connection,
+                "SELECT c.origin, h.seq, h.hash, h.frontier, h.at, c.name FROM onward_chains c JOIN onward_heads h ON h.chain = c.id
+                 WHERE c.name > ?1 ORDER BY c.name LIMIT ?2",
+            )?;
+            let mut found = find.query(params![after, signed(limit as u64)?]).map_err(before_commit)?;
+            let mut chains = Vec::new();
+            while let Some(row) = found.next().map_err(before_commit)? {
+                chains.push((ChainName::new(&col::<String>(row, 5)?).map_err(damaged)?, rows::head(row)?));
+            }
+            Ok(chains)
+        }))
+    }
+
+    fn head<'a>(&'a self, chain: &'a ChainName) -> BoxFuture<'a, Result<Option<Head>>> {
+        let chain = chain.clone();
+        Box::pin(self.readers().run(move |connection| read_head(connection, &chain)))
+    }
+
+    fn entry<'a>(&'a self, chain: &'a ChainName, seq: Seq) -> BoxFuture<'a, Result<Option<Sealed>>> {
+        let chain = chain.clone();
+        Box::pin(self.readers().run(move |connection| {
+            let sql = format!(
+                "SELECT {} FROM onward_entries WHERE chain = (SELECT id FROM onward_chains WHERE name = ?1) AND seq = ?2",
+                columns()
+            );
+            let found = one(&mut prepare(connection, &sql)?, params![chain.as_str(), signed(seq.get())?], entry_row)?;
+            found.map(Sealed::try_from).transpose()
+        }))
+    }
+
+    fn select<'a>(&'a self, chain: &'a ChainName, select: &'a Select) -> BoxFuture<'a, Result<Option<Selected>>> {
+        let (chain, select) = (chain.clone(), select.clone());
+        Box::pin(self.readers().run(move |connection| {
+            let tx = connection.transaction().map_err(before_commit)?;
+            let Some(id) = chain_id(&tx, &chain)? else { return Ok(None) };
+            read_page(&tx, id, &select).map(Some)
+        }))
+    }
+
+    fn source(&self, chain: &ChainName) -> Result<Box<dyn Source>> {
+        // A connection of its own: a long walk keeps no reading thread from others.
+        Ok(Box::new(SqliteSource { connection: connection::open_reader(self.path())?, chain: chain.clone() }))
+    }
+}
+
+fn read_page(connection: &Connection, chain: i64, select: &Select) -> Result<Selected> {
+    let (mut from, mut to) = (signed(select.from)?, signed(select.to)?);
+    if let Some(since) = select.since {
+        from = from.max(first_since(connection, chain, since.as_micros())?);
+    }
+    if let Some(until) = select.until.and_then(|until| until.as_micros().checked_add(1)) {
+        to = to.min(first_since(connection, chain, until)? - 1);
+    }
+    let mut sql = format!("SELECT {} FROM onward_entries WHERE chain = ? AND seq >= ? AND seq <= ?", columns());
+    let mut values = vec![Value::Integer(chain), Value::Integer(from), Value::Integer(to)];
+    for (column, wanted) in [("kind", &select.kind), ("actor", &select.actor), ("resource", &select.resource)] {
+        if let Some(wanted) = wanted {
+            // Writing into a string cannot fail.
+            let _ = write!(sql, " AND {column} = ?");
+            values.push(Value::Text(wanted.clone()));
+        }
+    }
+    sql.push_str(match select.order {
+        Order::Ascending => " ORDER BY seq LIMIT ?",
+        Order::Descending => " ORDER BY seq DESC LIMIT ?",
+    });
+    values.push(Value::Integer(signed(select.limit as u64 + 1)?));
+    let mut find = prepare(connection, &sql)?;
+    let mut found = find.query(params_from_iter(values)).map_err(before_commit)?;
+    let (mut items, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = found.next().map_err(before_commit)? {
+        if items.len() >= select.limit || bytes >= select.bytes {
+            return Ok(Selected { items, more: true });
+        }
+        let entry = Sealed::try_from(entry_row(row)?)?;
+        bytes += entry.data.len();
+        items.push(entry);
+    }
+    Ok(Selected { items, more: false })
+}
+
+/// Finds the first position whose time is not before `at`, by halving: time never falls in a chain.
+fn first_since(connection: &Connection, chain: i64, at: i64) -> Result<i64> {
+    let mut last = prepare(connection, "SELECT coalesce(max(seq), 0) FROM onward_entries WHERE chain = ?1")?;
+    let (mut low, mut high) = (1, one(&mut last, params![chain], |row| col::<i64>(row, 0))?.unwrap_or(0) + 1);
+    let mut look = prepare(connection, "SELECT at FROM onward_entries WHERE chain = ?1 AND seq >= ?2 ORDER BY seq LIMIT 1")?;
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match one(&mut look, params![chain, middle], |row| col::<i64>(row, 0))? {
+            Some(time) if time < at => low = middle + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(low)
+}
+
+struct SqliteSource {
+    connection: Connection,
+    chain: ChainName,
+}
+
+impl Source for SqliteSource {
+    fn window(&self, from: i64, max_rows: usize, max_bytes: usize) -> Result<Option<Window>> {
+        // One short read transaction a window: the log never has to keep a whole walk's past.
+        let tx = self.connection.unchecked_transaction().map_err(before_commit)?;
+        let mut find = prepare(&tx, "SELECT id, origin FROM onward_chains WHERE name = ?1")?;
+        let chain = one(&mut find, params![self.chain.as_str()], |row| Ok((col::<i64>(row, 0)?, bytes(row, 1)?.unwrap_or_default())))?;
+        let Some((id, origin)) = chain else { return Ok(None) };
+        let mut find = prepare(&tx, "SELECT seq, hash, frontier, at FROM onward_heads WHERE chain = ?1")?;
+        let head = one(&mut find, params![id], |row| {
+            let (hash, frontier) = (bytes(row, 1)?.unwrap_or_default(), bytes(row, 2)?.unwrap_or_default());
+            Ok(HeadRow { seq: col(row, 0)?, hash, frontier, at: col(row, 3)? })
+        })?;
+        let sql = format!("SELECT {} FROM onward_entries WHERE chain = ?1 AND seq >= ?2 ORDER BY seq LIMIT ?3", columns());
+        let mut find = prepare(&tx, &sql)?;
+        let mut found = find.query(params![id, from, signed(max_rows as u64 + 1)?]).map_err(before_commit)?;
+        let (mut rows, mut taken, mut complete) = (Vec::new(), 0, true);
+        while let Some(row) = found.next().map_err(before_commit)? {
+            if rows.len() >= max_rows || taken >= max_bytes {
+                complete = false;
+                break;
+            }
+            let row = entry_row(row)?;
+            taken += row.bytes();
+            rows.push(row);
+        }
+        Ok(Some(Window { origin: String::from_utf8_lossy(&origin).into_owned(), head, rows, complete }))
+    }
+}

@@ -1,0 +1,129 @@
+//! What a lock engine owes: single atomic steps on leases. It decides nothing.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+
+use super::{Owner, Release};
+use crate::Result;
+use crate::model::{FencingToken, LockKey};
+use crate::time::Timestamp;
+
+/// The steps that an engine carries out; waiting, renewal, policy and validity stand above it.
+///
+/// Each call is one atomic step (C1) and every step compares the owner. Lease time is the engine's own clock (C5) and counts suspend. A
+/// future that was polled may be dropped at any await: the step is then applied whole or not at all (C6). An error says by its
+/// [`Effect`](crate::Effect) whether the step may have been applied.
+pub trait LockEngine: Debug + Send + Sync + 'static {
+    /// Returns the engine's name, such as `sqlite`.
+    fn name(&self) -> &'static str;
+
+    /// Returns what this engine can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Takes the key if it is free: no lease, or one that has ended.
+    ///
+    /// A live lease of the same owner is answered as it stands, not extended, so that a repeated request finds its own grant. A new
+    /// grant's token is [`above`](crate::model::above) every token of this key before it, over restarts and expiry (C4).
+    fn try_acquire(&self, ask: Ask) -> BoxFuture<'_, Result<Tried>>;
+
+    /// Extends each live lease whose owner matches to at least `now + ttl`; answers in the order of the batch, `None` for a lease that is
+    /// not (or no longer) the owner's. Creates and shortens nothing.
+    fn renew(&self, batch: Vec<Renewal>) -> BoxFuture<'_, Result<Vec<Option<Renewed>>>>;
+
+    /// Removes each lease whose owner matches; answers in the order of the batch. A lease that had ended is `AlreadyLost`.
+    fn release(&self, batch: Vec<Claim>) -> BoxFuture<'_, Result<Vec<Release>>>;
+
+    /// Reads the live lease of a key.
+    fn inspect(&self, key: LockKey) -> BoxFuture<'_, Result<Option<LeaseRow>>>;
+
+    /// Raises the token counter to at least `newest`: every later token is above it.
+    fn raise(&self, newest: FencingToken) -> BoxFuture<'_, Result<()>>;
+}
+
+/// What an engine can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Whether a lock excludes other processes.
+    pub excludes_processes: bool,
+    /// How often the first in a queue looks again while the key is taken; a release in this process is known at once.
+    pub look_again: Duration,
+}
+
+/// A request for a key.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// The key.
+    pub key: LockKey,
+    /// Who asks.
+    pub owner: Owner,
+    /// Text that tells people who holds it.
+    pub holder: Arc<str>,
+    /// The length of the lease, whole milliseconds.
+    pub ttl: Duration,
+}
+
+/// The answer to an [`Ask`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tried {
+    /// The key is the asker's.
+    Granted {
+        /// The token of this grant.
+        token: FencingToken,
+        /// How long the lease runs from when the engine looked.
+        remaining: Duration,
+        /// Whether it was the asker's before this step.
+        already_ours: bool,
+    },
+    /// Another owner has a live lease.
+    Busy {
+        /// How long it can still run; `None`: no end is known.
+        remaining: Option<Duration>,
+    },
+}
+
+/// A lease to extend.
+#[derive(Clone, Debug)]
+pub struct Renewal {
+    /// The key.
+    pub key: LockKey,
+    /// Whose lease it must be.
+    pub owner: Owner,
+    /// How long it shall run from now, whole milliseconds.
+    pub ttl: Duration,
+}
+
+/// A lease that was extended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    /// The token of the grant, unchanged.
+    pub token: FencingToken,
+    /// How long it runs from when the engine looked.
+    pub remaining: Duration,
+}
+
+/// A lease to remove.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The key.
+    pub key: LockKey,
+    /// Whose lease it must be.
+    pub owner: Owner,
+}
+
+/// A live lease as the engine has it.
+#[derive(Clone, Debug)]
+pub struct LeaseRow {
+    /// Whose it is; secret.
+    pub owner: Owner,
+    /// Text that tells people who holds it.
+    pub holder: Arc<str>,
+    /// The token of the grant.
+    pub token: FencingToken,
+    /// How long it can still run; `None`: no end is known.
+    pub remaining: Option<Duration>,
+    /// When it was granted, for people.
+    pub since: Timestamp,
+}

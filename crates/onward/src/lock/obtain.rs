@@ -1,0 +1,226 @@
+//! The way to a grant: the engine, the queue, the deadline, and what an unknown answer means.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::held::valid_until;
+use super::outcome::contended;
+use super::shared::Core;
+use super::wait::Line;
+use super::{Ask, LockOptions, Owner, Tried};
+use crate::model::{FencingToken, LockKey};
+use crate::retry::{self, Backoff};
+use crate::time::Moment;
+use crate::{Effect, Error, Kind, random};
+
+/// A lease that was won.
+#[derive(Debug)]
+pub(super) struct Won {
+    pub(super) token: FencingToken,
+    /// How long the lease ran when the engine looked.
+    pub(super) remaining: Duration,
+    pub(super) already_ours: bool,
+    /// When the request was sent that was answered.
+    pub(super) sent: Moment,
+    /// Until when the holder may rely on it.
+    pub(super) until: Moment,
+    pub(super) waited: Duration,
+}
+
+/// Why there is no grant, by the phase in which it failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Another holder has it: never an engine failure, never opened.
+    Contended { held_for: Option<Duration>, waiters: u64 },
+    /// The engine failed: the call's policy decides.
+    Engine(Error),
+    /// The call itself is refused: never opened.
+    Refused(Error),
+}
+
+impl Failure {
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Self::Contended { held_for, waiters } => contended(held_for).with_waiters(waiters).during("acquire"),
+            Self::Engine(error) | Self::Refused(error) => error.during("acquire"),
+        }
+    }
+}
+
+/// Who keeps the owner, and so who may still use a grant whose answer nobody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keeper {
+    /// This call drew it: what it leaves behind is given back.
+    Call,
+    /// The caller has it and may ask again with it: nothing may be given back under its feet.
+    Caller,
+}
+
+/// A hand-over by expiry is looked for this much after it at most, spread out so that processes don't come together.
+const EXPIRY_JITTER: Duration = Duration::from_millis(10);
+
+/// Gets the lease, or says why not, when the wait is over at the latest.
+pub(super) async fn obtain(core: &Core, key: &LockKey, owner: Owner, keeper: Keeper, options: &LockOptions) -> Result<Won, Failure> {
+    let shared = &*core.shared;
+    let begun = shared.clock.now();
+    let mut attempt = Attempt::new(core, key, owner, keeper, options, begun);
+    match shared.queues.line(key) {
+        None => match attempt.once().await {
+            Answer::Won(won) => return Ok(won),
+            Answer::Refused(error) => return Err(Failure::Refused(error)),
+            Answer::Busy(remaining) if options.wait.is_zero() => return Err(Failure::Contended { held_for: remaining, waiters: 0 }),
+            Answer::Failed(error) if options.wait.is_zero() => return Err(Failure::Engine(error)),
+            Answer::Busy(_) | Answer::Failed(_) => {}
+        },
+        Some(line) => {
+            // Whoever holds it already must not queue behind those who wait for it.
+            if keeper == Keeper::Caller && attempt.is_ours().await.map_err(Failure::Engine)? {
+                return match attempt.once().await {
+                    Answer::Won(won) => Ok(won),
+                    Answer::Refused(error) => Err(Failure::Refused(error)),
+                    Answer::Failed(error) => Err(Failure::Engine(error)),
+                    Answer::Busy(held_for) => Err(Failure::Contended { held_for, waiters: line.waiters }),
+                };
+            }
+            if options.wait.is_zero() {
+                return Err(in_line(&line, shared.clock.now()));
+            }
+        }
+    }
+    attempt.in_queue(begun + options.wait).await
+}
+
+fn in_line(line: &Line, now: Moment) -> Failure {
+    Failure::Contended { held_for: line.busy_until.map(|until| until.left(now)), waiters: line.waiters }
+}
+
+enum Answer {
+    Won(Won),
+    Busy(Option<Duration>),
+    Failed(Error),
+    Refused(Error),
+}
+
+/// One acquisition with its owner; dropping it gives back what the engine may have granted meanwhile (C6).
+struct Attempt<'a> {
+    core: &'a Core,
+    key: &'a LockKey,
+    owner: Owner,
+    keeper: Keeper,
+    options: &'a LockOptions,
+    holder: Arc<str>,
+    begun: Moment,
+    /// A request is out, or one's effect was never learnt.
+    open: bool,
+}
+
+impl<'a> Attempt<'a> {
+    fn new(core: &'a Core, key: &'a LockKey, owner: Owner, keeper: Keeper, options: &'a LockOptions, begun: Moment) -> Self {
+        let holder = options.holder.as_deref().map_or_else(|| Arc::clone(&core.holder), Arc::from);
+        Self { core, key, owner, keeper, options, holder, begun, open: false }
+    }
+
+    /// Asks the engine; an answer that was lost is asked for once more with the same owner, who finds his own grant.
+    async fn once(&mut self) -> Answer {
+        let before = self.open;
+        let mut answer = self.send().await;
+        let mut resolved = true;
+        if matches!(&answer, Err((error, _)) if error.effect() == Effect::Unknown) {
+            answer = self.send().await;
+            resolved = false;
+        }
+        match answer {
+            Ok((Tried::Granted { token, remaining, already_ours }, sent)) => {
+                let now = self.core.shared.clock.now();
+                let until = valid_until(sent, remaining, self.options.ttl);
+                if now >= until && self.keeper == Keeper::Call {
+                    // Still open: it is given back.
+                    return Answer::Failed(Error::unavailable("the lock engine answered after the lease had ended"));
+                }
+                self.open = false;
+                Answer::Won(Won { token, remaining, already_ours, sent, until, waited: now.since(self.begun) })
+            }
+            Ok((Tried::Busy { remaining }, _)) => {
+                self.open = before || !resolved;
+                Answer::Busy(remaining)
+            }
+            Err((error, _)) => {
+                self.open = before || !resolved || error.effect() == Effect::Unknown;
+                match error.kind() {
+                    Kind::Invalid | Kind::Unsupported => Answer::Refused(error),
+                    _ => Answer::Failed(error),
+                }
+            }
+        }
+    }
+
+    async fn send(&mut self) -> Result<(Tried, Moment), (Error, Moment)> {
+        let shared = &*self.core.shared;
+        self.open = true;
+        let ask = Ask { key: self.key.clone(), owner: self.owner, holder: Arc::clone(&self.holder), ttl: self.options.ttl };
+        // Before the send: the lease cannot end in the engine before it ends here.
+        let sent = shared.clock.now();
+        match shared.bounded(sent, shared.engine.try_acquire(ask)).await {
+            Ok(tried) => Ok((tried, sent)),
+            Err(error) => Err((error, sent)),
+        }
+    }
+
+    async fn is_ours(&self) -> Result<bool, Error> {
+        let shared = &*self.core.shared;
+        let row = shared.bounded(shared.clock.now(), shared.engine.inspect(self.key.clone())).await?;
+        Ok(row.is_some_and(|row| row.owner == self.owner))
+    }
+
+    async fn in_queue(mut self, deadline: Moment) -> Result<Won, Failure> {
+        let core = self.core;
+        let shared = &*core.shared;
+        let config = &core.config;
+        let place = shared.queues.join(self.key, config.max_waiters_per_key, config.max_waiters).map_err(Failure::Refused)?;
+        let look_again = shared.engine.capabilities().look_again;
+        let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
+        let mut failed = None;
+        loop {
+            let mut look = deadline;
+            if place.is_head() {
+                let answer = self.once().await;
+                let now = shared.clock.now();
+                match answer {
+                    Answer::Won(won) => return Ok(won),
+                    Answer::Refused(error) => return Err(Failure::Refused(error)),
+                    Answer::Busy(remaining) => {
+                        failed = None;
+                        backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
+                        place.note(remaining.map(|remaining| now + remaining));
+                        look = now + look_again / 2 + jitter(look_again);
+                        if let Some(remaining) = remaining {
+                            look = look.min(now + remaining + jitter(EXPIRY_JITTER));
+                        }
+                    }
+                    Answer::Failed(error) => {
+                        failed = Some(error);
+                        look = now + backoff.next().max(Duration::from_millis(1));
+                    }
+                }
+            }
+            let _ = retry::deadline(&shared.clock, look.min(deadline), place.turn()).await;
+            let now = shared.clock.now();
+            if now >= deadline {
+                return Err(failed.map_or_else(|| in_line(&place.line(), now), Failure::Engine));
+            }
+        }
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if self.open && self.keeper == Keeper::Call {
+            let until = self.core.shared.clock.now() + self.options.ttl;
+            self.core.give_back(self.key.clone(), self.owner, until);
+        }
+    }
+}
+
+fn jitter(below: Duration) -> Duration {
+    Duration::from_nanos(random::below(u64::try_from(below.as_nanos()).unwrap_or(u64::MAX)))
+}

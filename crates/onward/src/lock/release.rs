@@ -1,0 +1,64 @@
+//! Gives back what an answer left open: dropped grants, acquires that were cancelled, releases that failed.
+//!
+//! One bounded worker. Queueing never blocks, spawns or panics, also without a runtime; what does not fit ends with its lease.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::shared::Shared;
+use super::{Claim, Owner};
+use crate::model::LockKey;
+use crate::retry::{self, Backoff};
+use crate::time::Moment;
+
+/// A lease to give back, if it still is the owner's.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    claim: Claim,
+    /// When the lease is over at the latest: no try is worth anything after it.
+    until: Moment,
+}
+
+impl Leaving {
+    pub(super) fn new(key: LockKey, owner: Owner, until: Moment) -> Self {
+        Self { claim: Claim { key, owner }, until }
+    }
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs until the last sender is gone and everything is given back or over.
+pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Leaving>) {
+    let mut waiting: Vec<Leaving> = Vec::new();
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    loop {
+        let room = shared.renew_batch.saturating_sub(waiting.len());
+        if waiting.is_empty() {
+            backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+            if queue.recv_many(&mut waiting, room).await == 0 {
+                return;
+            }
+        } else {
+            // Failed before. New ones come along as far as they fit in one call.
+            retry::sleep(&shared.clock, backoff.next()).await;
+            while waiting.len() < shared.renew_batch
+                && let Ok(leaving) = queue.try_recv()
+            {
+                waiting.push(leaving);
+            }
+        }
+        let sent = shared.clock.now();
+        let batch = waiting.iter().map(|leaving| leaving.claim.clone()).collect();
+        match shared.bounded(sent, shared.engine.release(batch)).await {
+            Ok(_) => waiting.drain(..).for_each(|leaving| shared.queues.wake(&leaving.claim.key)),
+            Err(error) => {
+                shared.reports.report("release_error", super::shared::OTHER, &error);
+                let now = shared.clock.now();
+                waiting.retain(|leaving| leaving.until > now);
+            }
+        }
+    }
+}

@@ -1,0 +1,537 @@
+//! Conformance of the part `audit`: what every engine owes.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a case fails by panicking")]
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::audit::engine::AuditEngine;
+use crate::audit::verify::{Check, Depth, Verdict};
+use crate::audit::{AppendOptions, Chain, Filter, From, Order, Page, Trail};
+use crate::commit::engine::CommitEngine;
+use crate::commit::{Commit, CommitOutcome, CommitQueue, Guard, QueueOptions, WriteCondition};
+use crate::model::{Data, Entry, FencingToken, Key, LockKey, MacKeys, RequestId, Seq};
+use crate::observe::Silent;
+use crate::time::Clock;
+use crate::{Code, Kind};
+
+/// Two handles on one store, as two processes have them, and the clock that both read.
+pub struct Harness {
+    /// One handle.
+    pub first: Trail,
+    /// Another handle on the same store.
+    pub second: Trail,
+    /// The manual clock of both.
+    pub clock: Clock,
+    _keep: Box<dyn Any + Send + Sync>,
+}
+
+impl fmt::Debug for Harness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Harness")
+    }
+}
+
+impl Harness {
+    /// Puts a trail over each of two handles on one store. `keep` lives as long as the harness.
+    pub async fn over<E: CommitEngine + AuditEngine + 'static>(first: E, second: E, clock: Clock, keep: impl Any + Send + Sync) -> Self {
+        let trail = async |engine: E| {
+            let engine = Arc::new(engine);
+            let keys = MacKeys::one("k1", [7; 32]).unwrap();
+            let options = QueueOptions { clock: clock.clone(), observer: Arc::new(Silent), keys };
+            Trail::new(CommitQueue::start(engine.clone(), options).await.unwrap(), engine)
+        };
+        Self { first: trail(first).await, second: trail(second).await, clock: clock.clone(), _keep: Box::new(keep) }
+    }
+
+    fn orders(&self) -> Chain {
+        self.first.chain("orders").unwrap()
+    }
+
+    fn orders_again(&self) -> Chain {
+        self.second.chain("orders").unwrap()
+    }
+}
+
+/// Makes one named test for each case; `$open` is an async function in scope that returns a fresh [`Harness`].
+#[macro_export]
+macro_rules! audit_conformance {
+    ($module:ident, $open:ident) => {
+        mod $module {
+            $crate::audit_conformance! { @cases $open;
+                seqs_are_dense_with_many_writers_on_two_handles
+                a_chain_begins_with_its_creation
+                an_entry_is_read_as_it_was_written
+                absent_and_empty_actor_differ
+                many_entries_are_appended_all_or_none
+                a_refused_commit_leaves_no_entry_and_no_seq_hole
+                an_entry_and_its_object_change_commit_together
+                a_retried_event_id_returns_the_first_receipt
+                a_retried_event_id_under_a_later_grant_is_the_same_event
+                a_reused_event_id_with_other_content_is_refused
+                a_reused_event_id_never_hides_an_object_change
+                an_event_id_is_remembered_for_seven_days
+                an_older_fencing_token_appends_nothing
+                time_never_goes_back
+                bad_input_is_refused_before_anything_is_written
+                a_query_narrows_by_every_field
+                pages_join_to_the_whole_in_both_orders
+                chains_are_listed_in_order_of_their_names
+                tail_delivers_each_entry_once
+                a_tail_waits_for_the_first_entry_of_a_chain
+                no_alarm_while_entries_are_appended
+                a_saved_head_vouches_for_the_chain_that_grew_from_it
+                what_is_not_there_is_not_found
+            }
+        }
+    };
+    (@cases $open:ident; $($case:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $case() {
+                let harness = super::$open().await;
+                $crate::testing::audit::$case(&harness).await;
+            }
+        )*
+    };
+}
+
+fn refund(order: u64) -> Entry {
+    let data = Data::json(&serde_json::json!({ "order": order })).unwrap();
+    Entry::new("order.refund").by("user:7").on(format!("order:{order}")).with_data(data)
+}
+
+fn seq(number: u64) -> Seq {
+    Seq::new(number).unwrap()
+}
+
+fn lock() -> LockKey {
+    LockKey::raw("jobs/refunds").unwrap()
+}
+
+async fn verified(chain: &Chain) -> u64 {
+    let report = chain.verify(Check::default()).await.unwrap();
+    assert_eq!((report.verdict, report.authenticated), (Verdict::Ok, true), "{report}");
+    report.to_seq
+}
+
+/// Moves the clock while a future waits for it.
+async fn ticking<T>(clock: &Clock, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(output),
+        Poll::Pending => {
+            clock.advance(Duration::from_millis(20));
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+/// INV-5: many writers on two handles, and each position is taken once.
+pub async fn seqs_are_dense_with_many_writers_on_two_handles(harness: &Harness) {
+    let writers = (0..16_u64).map(|writer| {
+        let chain = if writer % 2 == 0 { harness.orders() } else { harness.orders_again() };
+        tokio::spawn(async move {
+            let mut seqs = Vec::new();
+            for order in 0..5 {
+                seqs.push(chain.append(refund(writer * 100 + order), AppendOptions::new()).await.unwrap().seq.get());
+            }
+            seqs
+        })
+    });
+    let mut seqs = Vec::new();
+    for writer in writers.collect::<Vec<_>>() {
+        let own = writer.await.unwrap();
+        assert!(own.is_sorted());
+        seqs.extend(own);
+    }
+    // The first entry is the chain's creation.
+    assert_eq!(seqs.iter().copied().collect::<BTreeSet<_>>(), (2..=81).collect());
+    assert_eq!(verified(&harness.orders_again()).await, 81);
+}
+
+/// The first entry says what the chain is, and only this library writes it.
+pub async fn a_chain_begins_with_its_creation(harness: &Harness) {
+    let chain = harness.orders();
+    assert!(chain.head().await.unwrap().is_none());
+    let receipt = chain.append(refund(1), AppendOptions::new()).await.unwrap();
+    assert_eq!(receipt.seq, seq(2));
+    let first = chain.get(seq(1)).await.unwrap();
+    assert!(first.is_pinned() && first.kind == "chain.created");
+    let data: serde_json::Value = serde_json::from_slice(&first.data).unwrap();
+    assert_eq!(data["origin"], receipt.origin.as_str());
+    assert_eq!(data["origin"], format!("{}/orders", harness.first.queue().origin()));
+}
+
+/// C2: the receipt, the entry and the head agree.
+pub async fn an_entry_is_read_as_it_was_written(harness: &Harness) {
+    let data = Data::bytes(vec![0, 159, 146, 150]);
+    let entry = refund(1).with_data(data.clone()).with_event_id("refund-1");
+    let receipt = harness.orders().append(entry, AppendOptions::new()).await.unwrap();
+    let stored = harness.orders_again().get(receipt.seq).await.unwrap();
+    assert_eq!((stored.hash, stored.at, &stored.event_id), (receipt.hash, receipt.at, &receipt.event_id));
+    assert_eq!(
+        (stored.kind.as_str(), stored.actor.as_deref(), stored.resource.as_deref()),
+        ("order.refund", Some("user:7"), Some("order:1"))
+    );
+    assert_eq!((&stored.data, stored.event_id.as_str(), stored.kid.as_str()), (data.as_bytes(), "refund-1", "k1"));
+    assert_eq!(stored.compute_hash(&receipt.origin), receipt.hash);
+    let head = harness.orders_again().head().await.unwrap().unwrap();
+    assert_eq!((head.seq, head.hash, head.at, &*head.origin), (receipt.seq, receipt.hash, receipt.at, receipt.origin.as_str()));
+}
+
+/// Nobody is not the same as somebody without a name.
+pub async fn absent_and_empty_actor_differ(harness: &Harness) {
+    let chain = harness.orders();
+    let absent = chain.append(Entry::new("login"), AppendOptions::new()).await.unwrap();
+    let empty = chain.append(Entry::new("login").by("").on(""), AppendOptions::new()).await.unwrap();
+    assert_eq!(chain.get(absent.seq).await.unwrap().actor, None);
+    assert_eq!(chain.get(empty.seq).await.unwrap().actor.as_deref(), Some(""));
+    verified(&chain).await;
+}
+
+/// One commit, one id, neighbours in the chain.
+pub async fn many_entries_are_appended_all_or_none(harness: &Harness) {
+    let chain = harness.orders();
+    let options = || AppendOptions::new().with_event_id("batch-1");
+    let receipts = chain.append_many((1..=3).map(refund).collect(), options()).await.unwrap();
+    assert_eq!(receipts.iter().map(|receipt| receipt.seq.get()).collect::<Vec<_>>(), [2, 3, 4]);
+    assert_eq!(receipts.iter().map(|receipt| receipt.event_id.as_str()).collect::<Vec<_>>(), ["batch-1/0", "batch-1/1", "batch-1/2"]);
+    assert_eq!(receipts[0].revision, receipts[2].revision);
+    let again = harness.orders_again().append_many((1..=3).map(refund).collect(), options()).await.unwrap();
+    assert!(again.iter().zip(&receipts).all(|(again, first)| again.replayed && again.hash == first.hash));
+    let bad = vec![refund(4), Entry::new("chain.created")];
+    assert_eq!(chain.append_many(bad, AppendOptions::new()).await.unwrap_err().kind(), Kind::Invalid);
+    assert_eq!(verified(&chain).await, 4);
+}
+
+/// INV-5: what is refused takes no position.
+pub async fn a_refused_commit_leaves_no_entry_and_no_seq_hole(harness: &Harness) {
+    let chain = harness.orders();
+    chain.append(refund(1), AppendOptions::new()).await.unwrap();
+    let commit = Commit::new().guard(Guard::Exists(Key::new("account", "closed").unwrap())).audit(chain.name().clone(), refund(2));
+    // Neighbours that may share its transaction.
+    let others: Vec<_> = (0..8)
+        .map(|order| {
+            let chain = chain.clone();
+            tokio::spawn(async move { chain.append(refund(order), AppendOptions::new()).await.map(drop) })
+        })
+        .collect();
+    let refused = harness.first.queue().submit(commit).await.unwrap();
+    assert!(matches!(refused, CommitOutcome::Conflict(_)));
+    for append in others {
+        append.await.unwrap().unwrap();
+    }
+    assert_eq!(verified(&chain).await, 10);
+}
+
+/// One transaction for the object and its entry.
+pub async fn an_entry_and_its_object_change_commit_together(harness: &Harness) {
+    let chain = harness.orders();
+    let create = || {
+        Commit::new()
+            .put(("account", "a"), &serde_json::json!({ "sum": 1 }), WriteCondition::MustCreate)
+            .audit(chain.name().clone(), Entry::new("account.created").on("account/a"))
+    };
+    let CommitOutcome::Committed(receipt) = harness.first.queue().submit(create()).await.unwrap() else { panic!("refused") };
+    assert_eq!((receipt.audit.len(), receipt.audit[0].seq), (1, seq(2)));
+    assert!(matches!(harness.second.queue().submit(create()).await.unwrap(), CommitOutcome::Conflict(_)));
+    assert_eq!(verified(&chain).await, 2);
+}
+
+/// Exactly once, on whatever handle the retry comes.
+pub async fn a_retried_event_id_returns_the_first_receipt(harness: &Harness) {
+    let entry = || refund(1).with_event_id("refund-1");
+    let first = harness.orders().append(entry(), AppendOptions::new()).await.unwrap();
+    harness.orders().append(refund(2), AppendOptions::new()).await.unwrap();
+    let again = harness.orders_again().append(refund(1), AppendOptions::new().with_event_id("refund-1")).await.unwrap();
+    assert!(!first.replayed && again.replayed);
+    assert_eq!((first.seq, first.hash, first.at, first.revision), (again.seq, again.hash, again.at, again.revision));
+    // In another chain the same id is another event.
+    let other = harness.first.chain("refunds").unwrap().append(entry(), AppendOptions::new()).await.unwrap();
+    assert!(!other.replayed);
+    assert_eq!(verified(&harness.orders()).await, 3);
+}
+
+/// The fence is a condition, not a part of the event.
+pub async fn a_retried_event_id_under_a_later_grant_is_the_same_event(harness: &Harness) {
+    let append = async |token| {
+        let options = AppendOptions::new().with_fence(lock(), FencingToken::new(token).unwrap());
+        harness.orders().append(refund(1).with_event_id("refund-1"), options).await.unwrap()
+    };
+    let (first, again) = (append(5).await, append(6).await);
+    assert!(again.replayed && first.hash == again.hash);
+}
+
+/// One id names one content.
+pub async fn a_reused_event_id_with_other_content_is_refused(harness: &Harness) {
+    let chain = harness.orders();
+    chain.append(refund(1).with_event_id("refund-1"), AppendOptions::new()).await.unwrap();
+    for other in [refund(2), refund(1).by("user:8"), refund(1).with_data(Data::default())] {
+        let refused = chain.append(other.with_event_id("refund-1"), AppendOptions::new()).await.unwrap_err();
+        assert_eq!((refused.kind(), refused.code()), (Kind::Invalid, Code::RequestIdReused));
+    }
+    let two = chain.append(refund(1).with_event_id("a"), AppendOptions::new().with_event_id("b")).await;
+    assert_eq!(two.unwrap_err().kind(), Kind::Invalid);
+    assert_eq!(verified(&chain).await, 2);
+}
+
+/// A commit that changes objects never passes for an append that was answered.
+pub async fn a_reused_event_id_never_hides_an_object_change(harness: &Harness) {
+    let chain = harness.orders();
+    chain.append(refund(1).with_event_id("refund-1"), AppendOptions::new()).await.unwrap();
+    let commit = Commit::new()
+        .put(("account", "a"), &serde_json::json!({ "sum": 1 }), WriteCondition::MustCreate)
+        .audit(chain.name().clone(), refund(1))
+        .request(RequestId::new("audit/orders/refund-1").unwrap());
+    assert_eq!(harness.first.queue().submit(commit).await.unwrap_err().code(), Code::RequestIdReused);
+}
+
+/// The window of an event id is 7 days.
+pub async fn an_event_id_is_remembered_for_seven_days(harness: &Harness) {
+    let chain = harness.orders();
+    let append = async || chain.append(refund(1).with_event_id("refund-1"), AppendOptions::new()).await.unwrap();
+    let first = append().await;
+    harness.clock.advance(Duration::from_secs(7 * 86_400 - 1));
+    assert!(append().await.replayed);
+    harness.clock.advance(Duration::from_secs(2));
+    let second = append().await;
+    assert!(!second.replayed && second.seq > first.seq);
+}
+
+/// INV-1: a paused holder's entry is refused.
+pub async fn an_older_fencing_token_appends_nothing(harness: &Harness) {
+    let append = async |chain: Chain, token| {
+        chain.append(refund(token), AppendOptions::new().with_fence(lock(), FencingToken::new(token).unwrap())).await
+    };
+    append(harness.orders(), 7).await.unwrap();
+    append(harness.orders(), 7).await.unwrap();
+    let late = append(harness.orders_again(), 6).await.unwrap_err();
+    assert_eq!((late.kind(), late.code(), late.newest_token()), (Kind::Lost, Code::Fenced, Some(FencingToken::new(7).unwrap())));
+    assert_eq!(verified(&harness.orders()).await, 3);
+}
+
+/// C5: a wall clock that steps back changes no order.
+pub async fn time_never_goes_back(harness: &Harness) {
+    let chain = harness.orders();
+    let before = chain.append(refund(1), AppendOptions::new()).await.unwrap();
+    harness.clock.step_wall(-3_600_000_000);
+    let after = harness.orders_again().append(refund(2), AppendOptions::new()).await.unwrap();
+    assert_eq!((after.at, after.seq.get()), (before.at, before.seq.get() + 1));
+    let stored = chain.get(after.seq).await.unwrap();
+    assert_eq!(stored.flags & 8, 8, "the entry says that the clock was behind");
+    verified(&chain).await;
+}
+
+/// C10: a typed error, and nothing is written.
+pub async fn bad_input_is_refused_before_anything_is_written(harness: &Harness) {
+    let chain = harness.orders();
+    let long = "x".repeat(513);
+    let bad = [
+        Entry::new(""),
+        Entry::new("Order"),
+        Entry::new("k".repeat(129)),
+        Entry::new("chain.created"),
+        Entry::new("segment.sealed"),
+        Entry::new("hold.placed"),
+        Entry::new("redact.done"),
+        Entry::new("key.retired"),
+        Entry::new("audit.gap"),
+        Entry::new("ok").by(&long),
+        Entry::new("ok").on("a\nb"),
+        Entry::new("ok").with_event_id(""),
+        Entry::new("ok").with_event_id("a b"),
+        Entry::new("ok").with_event_id("x".repeat(129)),
+        Entry::new("ok").with_data(Data::bytes(vec![0; (1 << 20) + 1])),
+    ];
+    for entry in bad {
+        let refused = chain.append(entry.clone(), AppendOptions::new()).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Invalid, "{:?} {:?}", entry.kind, entry.event_id);
+    }
+    for deadline in [Duration::ZERO, Duration::from_secs(601)] {
+        let options = AppendOptions::new().with_deadline(deadline);
+        assert_eq!(chain.append(Entry::new("ok"), options).await.unwrap_err().kind(), Kind::Invalid);
+    }
+    assert_eq!(chain.append_many(Vec::new(), AppendOptions::new()).await.unwrap_err().kind(), Kind::Invalid);
+    let many = (0..129).map(refund).collect();
+    assert_eq!(chain.append_many(many, AppendOptions::new()).await.unwrap_err().kind(), Kind::Invalid);
+    for name in ["", "Orders", "a/b", ".a", &"a".repeat(65)] {
+        assert_eq!(harness.first.chain(name).unwrap_err().code(), Code::InvalidKey, "{name}");
+    }
+    assert!(chain.head().await.unwrap().is_none());
+    // What is at the limit is fine.
+    let limit = Entry::new("k".repeat(128)).by("x".repeat(512)).with_event_id("x".repeat(128)).with_data(Data::bytes(vec![0; 1 << 20]));
+    chain.append(limit, AppendOptions::new()).await.unwrap();
+    verified(&chain).await;
+}
+
+/// Kind, actor, resource, time and seq, alone and together.
+pub async fn a_query_narrows_by_every_field(harness: &Harness) {
+    let chain = harness.orders();
+    let mut times = Vec::new();
+    for order in 1..=6 {
+        harness.clock.advance(Duration::from_secs(1));
+        let mut entry = refund(order % 3);
+        if order % 2 == 0 {
+            entry = entry.by("user:8");
+        }
+        if order == 6 {
+            entry.kind = "order.closed".into();
+        }
+        times.push(chain.append(entry, AppendOptions::new()).await.unwrap().at);
+    }
+    let seqs = async |filter: Filter| {
+        let found = harness.orders_again().query(&filter, Page::default()).await.unwrap();
+        assert_eq!(found.next, None);
+        found.items.iter().map(|entry| entry.seq.get()).collect::<Vec<_>>()
+    };
+    let any = Filter::default;
+    assert_eq!(seqs(any()).await, [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(seqs(Filter { kind: Some("order.refund".into()), ..any() }).await, [2, 3, 4, 5, 6]);
+    assert_eq!(seqs(Filter { actor: Some("user:8".into()), ..any() }).await, [3, 5, 7]);
+    assert_eq!(seqs(Filter { resource: Some("order:1".into()), ..any() }).await, [2, 5]);
+    assert_eq!(seqs(Filter { since: Some(times[1]), until: Some(times[3]), ..any() }).await, [3, 4, 5]);
+    assert_eq!(seqs(Filter { from: Some(seq(3)), to: Some(seq(4)), ..any() }).await, [3, 4]);
+    let both = Filter { actor: Some("user:8".into()), since: Some(times[2]), order: Order::Descending, ..any() };
+    assert_eq!(seqs(both).await, [7, 5]);
+    assert!(seqs(Filter { kind: Some("order".into()), ..any() }).await.is_empty());
+    assert!(seqs(Filter { from: Some(seq(8)), ..any() }).await.is_empty());
+}
+
+/// No entry twice, none left out, whatever the size of a page.
+pub async fn pages_join_to_the_whole_in_both_orders(harness: &Harness) {
+    let chain = harness.orders();
+    chain.append_many((1..=20).map(refund).collect(), AppendOptions::new()).await.unwrap();
+    for order in [Order::Ascending, Order::Descending] {
+        let filter = Filter { kind: Some("order.refund".into()), order, ..Filter::default() };
+        let (mut page, mut seqs) = (Page::first(3), Vec::new());
+        loop {
+            let found = chain.query(&filter, page).await.unwrap();
+            assert!(found.items.len() <= 3);
+            seqs.extend(found.items.iter().map(|entry| entry.seq.get()));
+            match found.next {
+                Some(next) => page.after = Some(next),
+                None => break,
+            }
+        }
+        let all: Vec<u64> = if order == Order::Ascending { (2..=21).collect() } else { (2..=21).rev().collect() };
+        assert_eq!(seqs, all);
+    }
+    // A page also ends at 8 MiB.
+    let big = Data::bytes(vec![0; 1 << 20]);
+    for _ in 0..10 {
+        chain.append(Entry::new("big").with_data(big.clone()), AppendOptions::new()).await.unwrap();
+    }
+    let found = chain.query(&Filter { kind: Some("big".into()), ..Filter::default() }, Page::first(1_000)).await.unwrap();
+    assert_eq!((found.items.len(), found.next.is_some()), (8, true));
+    for limit in [0, 1_001] {
+        assert_eq!(chain.query(&Filter::default(), Page::first(limit)).await.unwrap_err().kind(), Kind::Invalid);
+    }
+}
+
+/// By name, page by page.
+pub async fn chains_are_listed_in_order_of_their_names(harness: &Harness) {
+    for name in ["b", "a", "c"] {
+        harness.first.chain(name).unwrap().append(Entry::new("x"), AppendOptions::new()).await.unwrap();
+    }
+    let names = async |after: Option<&str>, limit| {
+        let after = after.map(|name| crate::model::ChainName::new(name).unwrap());
+        let chains = harness.second.chains(after.as_ref(), limit).await.unwrap();
+        assert!(chains.iter().all(|chain| chain.head.seq == seq(2)));
+        chains.iter().map(|chain| chain.name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(None, 2).await, ["a", "b"]);
+    assert_eq!(names(Some("b"), 2).await, ["c"]);
+}
+
+/// From a position and from the head, over both handles.
+pub async fn tail_delivers_each_entry_once(harness: &Harness) {
+    let chain = harness.orders();
+    chain.append_many((1..=3).map(refund).collect(), AppendOptions::new()).await.unwrap();
+    let mut all = harness.orders_again().tail(From::Seq(seq(1)));
+    let mut new = harness.orders_again().tail(From::Head);
+    new.start().await.unwrap();
+    chain.append_many((4..=6).map(refund).collect(), AppendOptions::new()).await.unwrap();
+    harness.first.chain("others").unwrap().append(refund(0), AppendOptions::new()).await.unwrap();
+    harness.orders_again().append(refund(7), AppendOptions::new()).await.unwrap();
+    for expected in 1..=8 {
+        assert_eq!(ticking(&harness.clock, all.next()).await.unwrap().seq.get(), expected);
+    }
+    for expected in 5..=8 {
+        assert_eq!(ticking(&harness.clock, new.next()).await.unwrap().seq.get(), expected);
+    }
+    // Both wait now; the next entry reaches each of them, once.
+    let waiting = tokio::spawn(async move {
+        let entry = all.next().await.unwrap();
+        (entry.seq.get(), all)
+    });
+    chain.append(refund(8), AppendOptions::new()).await.unwrap();
+    let (reached, mut all) = ticking(&harness.clock, waiting).await.unwrap();
+    assert_eq!(reached, 9);
+    chain.append(refund(9), AppendOptions::new()).await.unwrap();
+    assert_eq!(ticking(&harness.clock, all.next()).await.unwrap().seq.get(), 10);
+}
+
+/// A tail may be older than its chain.
+pub async fn a_tail_waits_for_the_first_entry_of_a_chain(harness: &Harness) {
+    let mut tail = harness.orders_again().tail(From::Head);
+    tail.start().await.unwrap();
+    harness.orders().append(refund(1), AppendOptions::new()).await.unwrap();
+    assert_eq!(ticking(&harness.clock, tail.next()).await.unwrap().kind, "chain.created");
+    assert_eq!(ticking(&harness.clock, tail.next()).await.unwrap().seq.get(), 2);
+}
+
+/// INV-7: no false alarm beside running appends.
+pub async fn no_alarm_while_entries_are_appended(harness: &Harness) {
+    let chain = harness.orders();
+    chain.append(refund(0), AppendOptions::new()).await.unwrap();
+    let writer = tokio::spawn(async move {
+        for batch in 0..20 {
+            chain.append_many((0..50).map(|order| refund(batch * 50 + order)).collect(), AppendOptions::new()).await.unwrap();
+        }
+    });
+    let mut walks = 0;
+    while !writer.is_finished() || walks == 0 {
+        verified(&harness.orders_again()).await;
+        walks += 1;
+    }
+    writer.await.unwrap();
+    assert_eq!(verified(&harness.orders_again()).await, 1_002);
+}
+
+/// The head that was saved is a prefix of what grew from it.
+pub async fn a_saved_head_vouches_for_the_chain_that_grew_from_it(harness: &Harness) {
+    let chain = harness.orders();
+    chain.append_many((1..=9).map(refund).collect(), AppendOptions::new()).await.unwrap();
+    let saved = chain.verify(Check::default()).await.unwrap().saved_head(harness.clock.wall()).unwrap();
+    let head = chain.head().await.unwrap().unwrap();
+    assert_eq!((saved.size, saved.hash, saved.root), (head.seq.get(), head.hash, head.frontier.root()));
+    chain.append_many((1..=9).map(refund).collect(), AppendOptions::new()).await.unwrap();
+    let check = Check { saved: Some(saved.clone()), depth: Some(Depth::Public), ..Check::default() };
+    let report = harness.orders_again().verify(check).await.unwrap();
+    assert_eq!((report.verdict, report.attested_to, report.authenticated), (Verdict::Ok, Some(10), false), "{report}");
+    // Another store's chain of the same name is another chain.
+    let other = harness.first.chain("others").unwrap();
+    other.append(refund(1), AppendOptions::new()).await.unwrap();
+    assert_eq!(other.verify(Check { saved: Some(saved), ..Check::default() }).await.unwrap_err().kind(), Kind::Invalid);
+}
+
+/// Reads of what is not there say so.
+pub async fn what_is_not_there_is_not_found(harness: &Harness) {
+    let chain = harness.orders();
+    assert_eq!(chain.get(seq(1)).await.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(chain.query(&Filter::default(), Page::default()).await.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(chain.verify(Check::default()).await.unwrap_err().kind(), Kind::NotFound);
+    chain.append(refund(1), AppendOptions::new()).await.unwrap();
+    assert_eq!(chain.get(seq(3)).await.unwrap_err().kind(), Kind::NotFound);
+    let beyond = Check { from: Some(seq(9)), ..Check::default() };
+    assert_eq!(chain.verify(beyond).await.unwrap_err().kind(), Kind::Invalid);
+}
