@@ -212,10 +212,10 @@ async fn together(queue: &CommitQueue, plans: &[Plan]) -> Vec<onward::Result<Com
     let mut sent: Vec<_> = plans.iter().map(|plan| (Box::pin(queue.submit(build(plan))), None)).collect();
     std::future::poll_fn(|cx| {
         for (submit, answer) in &mut sent {
-            if answer.is_none() {
-                if let std::task::Poll::Ready(ready) = submit.as_mut().poll(cx) {
-                    *answer = Some(ready);
-                }
+            if answer.is_none()
+                && let std::task::Poll::Ready(ready) = submit.as_mut().poll(cx)
+            {
+                *answer = Some(ready);
             }
         }
         if sent.iter().all(|(_, answer)| answer.is_some()) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
