@@ -1,11 +1,57 @@
 //! The wire of Onward: the closed list of error codes and the JSON types that server, command line and clients share.
 //!
-//! No rules live here, only spelling. `spec`: each code has one HTTP status, one exit code and one answer to "may this very request
-//! be sent again?", so that no two surfaces can disagree.
+//! No rules live here, only spelling: each code has one HTTP status, one exit code and one answer to "may this very request be sent
+//! again?", so that no two surfaces can disagree. A type that is read from a request refuses unknown members; one that is read from an
+//! answer skips them, so that an old client understands a new server.
 
+pub mod base64;
+pub mod cache;
+pub mod chains;
 #[cfg(feature = "client")]
 pub mod client;
 mod code;
+pub mod commit;
+pub mod info;
+pub mod locks;
 pub mod number;
+pub mod objects;
+pub mod path;
+mod problem;
 
 pub use code::Code;
+pub use problem::{Effect, Loser, Member, Problem};
+
+/// The OpenAPI description of the HTTP surface, as the server serves it.
+pub const OPENAPI: &str = include_str!("../openapi.json");
+
+/// The names of our own headers, in lower case.
+pub mod header {
+    /// The id that makes a repeated request happen once.
+    pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+    /// In an answer: the request id that was used.
+    pub const REQUEST_ID: &str = "onward-request-id";
+    /// In an answer: the revision of what is answered.
+    pub const REVISION: &str = "onward-revision";
+    /// `TOKEN LOCK-KEY`, the key percent-encoded; may be repeated.
+    pub const FENCE: &str = "onward-fence";
+    /// How long the request may take, in milliseconds.
+    pub const TIMEOUT_MS: &str = "onward-timeout-ms";
+    /// The owner of a lock: 32 hex digits.
+    pub const OWNER: &str = "onward-owner";
+    /// A fill lease of the cache.
+    pub const FILL: &str = "onward-fill";
+    /// In an answer: the life of a fill lease, in milliseconds.
+    pub const FILL_TTL_MS: &str = "onward-fill-ttl-ms";
+    /// The life of a cached value, in milliseconds.
+    pub const TTL_MS: &str = "onward-ttl-ms";
+    /// `true`: the source has no such row.
+    pub const NEGATIVE: &str = "onward-negative";
+}
+
+/// The content type of an object with everything that is known about it.
+pub const OBJECT_TYPE: &str = "application/vnd.onward.object+json";
+
+/// Reads a JSON null as a value that is there, where an absent member is none.
+pub(crate) fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<serde_json::value::RawValue>>, D::Error> {
+    serde::Deserialize::deserialize(deserializer).map(Some)
+}

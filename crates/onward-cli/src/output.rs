@@ -6,6 +6,7 @@ use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
+use onward_api::Effect;
 use serde_json::Value;
 
 use crate::failure::{Failure, Result};
@@ -81,6 +82,11 @@ impl Out {
         self.bytes(b"\n")
     }
 
+    /// Writes JSON that came with line ends of its own as one line: between tokens they are white space, and strings have none.
+    pub(crate) fn json_line(&self, json: &str) -> Result<()> {
+        self.line(&json.replace(['\n', '\r'], " "))
+    }
+
     /// Writes one record: its members as lines `name  value`, or as JSON.
     pub(crate) fn record(&self, record: &Value) -> Result<()> {
         if self.format() != Format::Table {
@@ -115,31 +121,33 @@ impl Out {
     /// Tells a failure: the problem itself in a JSON mode, else what a person needs.
     pub(crate) fn failure(&self, failure: &Failure) {
         let Some(problem) = failure.problem() else { return };
+        let document = problem.document();
         if matches!(self.format, Some(Format::Json | Format::Jsonl)) {
-            self.tell(&problem.to_json().to_string());
+            self.tell(&serde_json::to_string(document).unwrap_or_default());
             return;
         }
         let mark = if self.color { "\u{1b}[1;31monward:\u{1b}[0m" } else { "onward:" };
-        self.tell(&format!("{mark} {}", plain(problem.detail())));
-        for error in problem.member("errors").and_then(Value::as_array).into_iter().flatten() {
-            let text = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-            self.tell(&plain(&format!("  {} {}", text("pointer"), text("message"))));
+        self.tell(&format!("{mark} {}", plain(&document.detail)));
+        for error in &document.errors {
+            self.tell(&plain(&format!("  {} {}", error.pointer, error.message)));
         }
-        match problem.current() {
-            Some(Value::Null) => self.tell("  there is no such object now"),
-            Some(current) => self.tell(&plain(&format!("  it is at version {} now", cell(current.get("version").unwrap_or(&Value::Null))))),
-            None => {}
+        if let Some(current) = problem.current() {
+            let current: Value = serde_json::from_str(current.get()).unwrap_or_default();
+            match current.get("version") {
+                Some(version) => self.tell(&plain(&format!("  it is at version {} now", cell(version)))),
+                None => self.tell("  there is no such object now"),
+            }
         }
-        if problem.effect() == onward_api::client::Effect::Unknown {
+        if problem.effect() == Effect::Unknown {
             match problem.request_id() {
-                Some(id) => self.tell(&plain(&format!("  it may have happened; the same request with --request-id {id} happens once"))),
+                Some(id) => self.tell(&plain(&format!("  it may have happened; the same request with the id {id} happens once"))),
                 None => self.tell("  it may have happened"),
             }
         }
-        if let Some(after) = problem.retry_after_ms() {
+        if let Some(after) = document.retry_after_ms {
             self.tell(&format!("  try again in {after} ms"));
         }
-        self.detail(format_args!("  {} ({}), request {}", problem.code(), problem.status(), problem.request_id().unwrap_or("-")));
+        self.detail(format_args!("  {} ({}), request {}", document.code, document.status, problem.request_id().unwrap_or("-")));
     }
 
     fn tell(&self, line: &str) {

@@ -1,1 +1,34 @@
-//! Under construction.
+//! The HTTP/JSON surface of Onward. It translates and holds no rules: a handler parses, authenticates, makes one call on the library
+//! and spells the answer.
+//!
+//! Owns: the listener and its bounds, tokens, problem+json, event streams, metrics, and the folders of a development server. Refuses:
+//! retry loops, lock tables, value caches, and every engine by name. Crash-only: nothing here must outlive a request.
+//!
+//! [`router`] is the whole surface as a tower service: behind a [`Server`], or called in process with a [`State::embedded`] and no
+//! socket at all. [`dev`] opens a development server with zero configuration.
+
+mod body;
+mod call;
+mod cursor;
+mod dev;
+mod json;
+mod listen;
+mod log;
+mod metrics;
+mod nearest;
+mod ops;
+mod query;
+mod refusal;
+mod routes;
+mod run;
+mod sse;
+mod state;
+mod token;
+mod wait;
+
+pub use dev::{Dev, DevError, DevOptions, Ready, Running, running};
+pub use listen::{Drained, Server};
+pub use metrics::Metrics;
+pub use routes::{ROUTES, router};
+pub use state::State;
+pub use token::Token;

@@ -10,8 +10,8 @@ pub mod lock;
 pub mod model;
 pub mod observe;
 mod open;
-mod random;
-mod retry;
+pub mod random;
+pub mod retry;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -19,3 +19,8 @@ pub mod time;
 
 pub use error::{Code, Effect, Error, Kind, Refusal, Result};
 pub use open::{Config, Onward};
+
+/// The examples of README.md, which must compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -8,7 +8,7 @@ use crate::time::Clock;
 ///
 /// A machine without a working generator cannot make secrets: the process ends rather than hand out guessable ones.
 #[allow(clippy::disallowed_methods, reason = "the one place that draws random numbers")]
-pub(crate) fn bytes<const N: usize>() -> [u8; N] {
+pub fn bytes<const N: usize>() -> [u8; N] {
     let mut out = [0; N];
     if getrandom::fill(&mut out).is_err() {
         std::process::abort();
@@ -22,7 +22,7 @@ pub(crate) fn below(bound: u64) -> u64 {
 }
 
 /// Returns a UUIDv7: ordered by the clock's time, otherwise random.
-pub(crate) fn uuid_v7(clock: &Clock) -> Uuid {
+pub fn uuid_v7(clock: &Clock) -> Uuid {
     let millis = u64::try_from(clock.wall().as_micros() / 1_000).unwrap_or(0);
     uuid::Builder::from_unix_timestamp_millis(millis, &bytes()).into_uuid()
 }

@@ -14,7 +14,7 @@ use crate::time::{Clock, Moment};
 const NAP_MAX: Duration = Duration::from_millis(500);
 
 /// Sleeps until `until`, by the given clock.
-pub(crate) async fn sleep_until(clock: &Clock, until: Moment) {
+pub async fn sleep_until(clock: &Clock, until: Moment) {
     loop {
         // Registered before the clock is read, or a move in between would be missed.
         if let Some(moved) = clock.moved() {
@@ -36,12 +36,12 @@ pub(crate) async fn sleep_until(clock: &Clock, until: Moment) {
 }
 
 /// Sleeps for `time`, by the given clock.
-pub(crate) async fn sleep(clock: &Clock, time: Duration) {
+pub async fn sleep(clock: &Clock, time: Duration) {
     sleep_until(clock, clock.now() + time).await;
 }
 
 /// Waits for `future` until `until`; `None` if the time was over first. The future is dropped then.
-pub(crate) async fn deadline<F: Future>(clock: &Clock, until: Moment, future: F) -> Option<F::Output> {
+pub async fn deadline<F: Future>(clock: &Clock, until: Moment, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut over = pin!(sleep_until(clock, until));
     std::future::poll_fn(|cx| {

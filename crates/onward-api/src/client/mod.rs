@@ -6,7 +6,6 @@
 //! Two transports, one code path: HTTP/1.1 to a URL, or a service in this process (a server's router over an engine).
 
 mod events;
-mod path;
 mod problem;
 mod request;
 mod transport;
@@ -17,12 +16,11 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::BodyExt as _;
 
-use crate::Code;
+use crate::{Code, Effect};
 
 pub use events::{Event, Events, IDLE_MAX};
-pub use path::{base64, base64_url, key_path, segment};
-pub use problem::{Effect, Problem};
-pub use request::{Request, header_text};
+pub use problem::Problem;
+pub use request::{Request, header_text, segment};
 pub use transport::{Body, BoxError, Local};
 
 use transport::Transport;
@@ -63,7 +61,8 @@ impl Answer {
     /// # Errors
     /// [`Code::Internal`] with an unknown effect: the body is not what the API promises.
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, Problem> {
-        serde_json::from_slice(&self.body).map_err(|e| Problem::of(Code::Internal, Effect::Unknown, format!("the answer cannot be read: {e}")))
+        serde_json::from_slice(&self.body)
+            .map_err(|e| Problem::of(Code::Internal, Effect::Unknown, format!("the answer cannot be read: {e}")))
     }
 }
 
@@ -119,7 +118,7 @@ impl Client {
         let (write, timeout) = (request.is_write(), request.timeout.unwrap_or(self.timeout));
         let late = || {
             let code = if write { Code::OutcomeUnknown } else { Code::DeadlineExceeded };
-            Problem::of(code, Effect::after_send(write), "the server did not answer in time")
+            Problem::of(code, problem::after_send(write), "the server did not answer in time")
         };
         within(timeout.saturating_add(PATIENCE), async {
             let (head, body) = self.exchange(request, timeout).await?.into_parts();
@@ -166,7 +165,7 @@ async fn read(mut body: Body, write: bool) -> Result<Bytes, Problem> {
         let frame = frame.map_err(|e| transport::broken(write, &*e))?;
         if let Ok(data) = frame.into_data() {
             if whole.len().saturating_add(data.len()) > ANSWER_BYTES_MAX {
-                return Err(Problem::of(Code::Internal, Effect::after_send(write), "the answer is too long to read"));
+                return Err(Problem::of(Code::Internal, problem::after_send(write), "the answer is too long to read"));
             }
             whole.extend_from_slice(&data);
         }

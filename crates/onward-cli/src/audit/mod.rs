@@ -4,7 +4,7 @@ mod read;
 mod verify;
 
 use clap::{Args, Subcommand};
-use onward_api::client::{Client, Request, base64, segment};
+use onward_api::client::{Client, Request, segment};
 use serde_json::{Map, Value, json};
 
 use crate::args::EXIT_CODES;
@@ -78,7 +78,7 @@ impl Append {
             let bytes = input(file)?;
             match std::str::from_utf8(&bytes) {
                 Ok(text) => entry.insert("data_text".to_owned(), Value::from(text)),
-                Err(_) => entry.insert("data_base64".to_owned(), Value::from(base64(&bytes))),
+                Err(_) => entry.insert("data_base64".to_owned(), Value::from(onward_api::base64::encode(&bytes))),
             };
         }
         let answer: Value = client.call(Request::post(entries(&self.chain)).json(&json!({"entries": [entry]}))).await?.json()?;

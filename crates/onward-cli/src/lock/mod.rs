@@ -7,7 +7,7 @@ mod signals;
 mod terminal;
 
 use clap::{Args, Subcommand};
-use onward_api::client::{Client, Request, key_path};
+use onward_api::client::{Client, Request};
 use serde_json::Value;
 
 use crate::args::EXIT_CODES;
@@ -58,5 +58,5 @@ impl Status {
 
 /// The path of a lock.
 fn path(key: &str) -> String {
-    format!("locks/{}", key_path(key.as_bytes()))
+    format!("locks/{}", onward_api::path::encode(key.as_bytes()))
 }

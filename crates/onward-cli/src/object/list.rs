@@ -9,13 +9,8 @@ use crate::failure::Result;
 use crate::output::Out;
 use crate::pages::{Columns, Pages};
 
-const COLUMNS: Columns = &[
-    ("NAME", "name"),
-    ("VERSION", "version"),
-    ("REVISION", "revision"),
-    ("TYPE", "content_type"),
-    ("UPDATED", "updated_at"),
-];
+const COLUMNS: Columns =
+    &[("NAME", "name"), ("VERSION", "version"), ("REVISION", "revision"), ("TYPE", "content_type"), ("UPDATED", "updated_at")];
 
 /// Lists objects.
 #[derive(Args, Debug)]

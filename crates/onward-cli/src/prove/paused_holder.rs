@@ -137,7 +137,7 @@ impl Turn {
     fn play(self, runtime: &Handle) -> Result<bool, Failure> {
         let fenced = self.side == Side::Protected;
         let mut first = Paused::start(&self.url, &self.name, fenced)?;
-        first.expect("held")?;
+        first.hear("held")?;
         let lock = lock_key(&self.name)?;
         let now = LockOptions::fail().with_wait(Duration::ZERO);
         match runtime.block_on(self.locks.acquire(&lock, now)) {
@@ -192,7 +192,7 @@ impl Paused {
         Ok(line.trim().to_owned())
     }
 
-    fn expect(&mut self, word: &str) -> Result<(), Failure> {
+    fn hear(&mut self, word: &str) -> Result<(), Failure> {
         let said = self.listen()?;
         if said == word { Ok(()) } else { Err(format!("the holder said {said:?} instead of {word:?}").into()) }
     }

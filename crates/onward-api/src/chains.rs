@@ -1,0 +1,156 @@
+//! Audit chains on the wire.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::number;
+
+/// Entries to append, all or none: 1 to 128.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Append {
+    /// The entries, in order.
+    pub entries: Vec<Entry>,
+}
+
+/// An entry to append.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// What happened.
+    pub kind: String,
+    /// Who did it; the server puts the name of the token in front.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// To what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// Any JSON; stored in canonical form.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::present")]
+    pub data: Option<Box<RawValue>>,
+    /// Text, stored verbatim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_text: Option<String>,
+    /// Bytes, stored verbatim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_base64: Option<String>,
+    /// Makes a repeated append happen once; only for an entry that is appended alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<String>,
+}
+
+/// Where the entries went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipts {
+    /// One for each entry, in order.
+    pub receipts: Vec<Receipt>,
+}
+
+/// Where one entry went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The position.
+    #[serde(with = "number")]
+    pub seq: u64,
+    /// The hash, which binds everything before it too.
+    pub hash: String,
+    /// The time of the entry.
+    pub at: String,
+    /// The id of the event.
+    pub event_id: String,
+    /// Whether this answer was given before, to the same event id.
+    pub replayed: bool,
+}
+
+/// An entry as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// The position.
+    #[serde(with = "number")]
+    pub seq: u64,
+    /// When it was appended.
+    pub at: String,
+    /// The id of the event.
+    pub event_id: String,
+    /// What happened.
+    pub kind: String,
+    /// Who did it.
+    pub actor: Option<String>,
+    /// To what.
+    pub resource: Option<String>,
+    /// The stored bytes, if they are text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+    /// The stored bytes, if they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_base64: Option<String>,
+    /// The hash of the entry before it.
+    pub prev: String,
+    /// Its own hash.
+    pub hash: String,
+    /// The MAC of the hash, in hex; null without a key.
+    pub mac: Option<String>,
+    /// The name of the key; empty without one.
+    pub kid: String,
+    /// The flags of the layout.
+    pub flags: u64,
+}
+
+/// A page of entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entries {
+    /// The entries in the asked order.
+    pub items: Vec<Sealed>,
+    /// What to send as `cursor` for the next page; null at the end.
+    pub next_cursor: Option<String>,
+}
+
+/// A chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chain {
+    /// The name.
+    pub chain: String,
+    /// The chain's identity in the world.
+    pub origin: String,
+    /// Its end.
+    pub head: Head,
+}
+
+/// The end of a chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The last position.
+    #[serde(with = "number")]
+    pub seq: u64,
+    /// The hash of the last entry.
+    pub hash: String,
+    /// The time of the last entry.
+    pub at: String,
+}
+
+/// A page of chains.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chains {
+    /// The chains, by name.
+    pub items: Vec<Chain>,
+    /// What to send as `cursor` for the next page; null at the end.
+    pub next_cursor: Option<String>,
+}
+
+/// What to verify.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Verify {
+    /// The first position; 1 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "number::optional")]
+    pub from_seq: Option<u64>,
+    /// The last position; the end if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "number::optional")]
+    pub to_seq: Option<u64>,
+    /// `public` or `keyed`; as deep as the server's keys allow if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<String>,
+    /// The text of a head that was saved outside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<String>,
+}

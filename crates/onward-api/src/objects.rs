@@ -1,0 +1,130 @@
+//! Objects, lists and changes on the wire.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::number;
+
+/// An object with everything that is known about it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Envelope {
+    /// The namespace.
+    pub namespace: String,
+    /// The kind.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+    /// The identity of this life of the object.
+    pub uid: String,
+    /// The version.
+    #[serde(with = "number")]
+    pub version: u64,
+    /// The version as a condition: what `If-Match` takes.
+    pub etag: String,
+    /// The revision of the commit that wrote this version.
+    #[serde(with = "number")]
+    pub revision: u64,
+    /// The content type.
+    pub content_type: String,
+    /// When it was created.
+    pub created_at: String,
+    /// When this version was written.
+    pub updated_at: String,
+    /// The payload, if it is JSON and was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::present")]
+    pub payload: Option<Box<RawValue>>,
+    /// The payload, if it is something else and was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_base64: Option<String>,
+}
+
+/// What a write of one object produced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// The version now; of a delete, the version that the deletion took.
+    #[serde(with = "number")]
+    pub version: u64,
+    /// The revision of the commit.
+    #[serde(with = "number")]
+    pub revision: u64,
+    /// Whether anything changed.
+    pub changed: bool,
+    /// Whether this answer was given before, to the same request id.
+    pub replayed: bool,
+}
+
+/// A page of a list.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct List {
+    /// The objects, by name.
+    pub items: Vec<Envelope>,
+    /// What to send as `cursor` for the next page; null at the end.
+    pub next_cursor: Option<String>,
+    /// The revision that the page shows.
+    #[serde(with = "number")]
+    pub revision: u64,
+}
+
+/// The first event of a watch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// The epoch of the store.
+    pub epoch: String,
+    /// After which revision the watch begins.
+    #[serde(with = "number")]
+    pub revision: u64,
+}
+
+/// One commit of a watch; its revision is the id of the event.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Change {
+    /// The revision.
+    #[serde(with = "number")]
+    pub revision: u64,
+    /// When it was committed.
+    pub at: String,
+    /// What changed, of what is watched.
+    pub changes: Vec<Changed>,
+}
+
+/// One object that changed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Changed {
+    /// `put` or `delete`.
+    pub op: String,
+    /// The namespace.
+    pub namespace: String,
+    /// The kind.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+    /// The identity of this life of the object.
+    pub uid: String,
+    /// The version that the change took.
+    #[serde(with = "number")]
+    pub version: u64,
+    /// The content type of what was put.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// What was put, if it is JSON and was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::present")]
+    pub payload: Option<Box<RawValue>>,
+    /// What was put, if it is something else and was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_base64: Option<String>,
+}
+
+/// How far a quiet watch is; the revision is the id of the event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bookmark {
+    /// The revision.
+    #[serde(with = "number")]
+    pub revision: u64,
+}
+
+/// The last event of a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bye {
+    /// `draining`, `max_age`, `slow`, `compacted` or `unavailable`.
+    pub reason: String,
+}

@@ -1,0 +1,166 @@
+//! A development server: zero configuration, one machine, one user.
+//!
+//! Binds loopback only, keeps everything in one folder, makes its own token and audit key, and tells the tools of the same user where it
+//! runs. Reads no configuration file.
+
+mod announce;
+mod folder;
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use onward::model::MacKeys;
+use onward::{Config, Kind, Onward, random};
+use serde::Serialize;
+
+use crate::listen::{Drained, Server};
+use crate::metrics::Metrics;
+use crate::state::State;
+use crate::token::Token;
+use announce::Announced;
+pub use announce::{Running, running};
+use folder::Folder;
+
+/// The port that is tried first.
+const PORT: u16 = 7337;
+/// The name of the one token, as audit entries show it.
+const NAME: &str = "dev";
+
+/// How to start a development server.
+#[derive(Clone, Debug, Default)]
+pub struct DevOptions {
+    /// Where to keep everything; a temporary folder if absent.
+    pub data: Option<PathBuf>,
+    /// The port; 0 takes a free one. Absent: 7337, or a free one if that is busy.
+    pub port: Option<u16>,
+}
+
+/// Where a server is ready: the one line that `-o json` prints.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ready {
+    /// The base of all routes, without `/v1`.
+    pub url: String,
+    /// The web console; not built.
+    pub ui_url: Option<String>,
+    /// The browsable documentation; not built.
+    pub docs_url: Option<String>,
+    /// The token; secret.
+    pub token: String,
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Whether that folder is deleted at exit.
+    pub temporary: bool,
+    /// The process.
+    pub pid: u32,
+    /// Whether port 7337 was busy and another one was taken.
+    #[serde(skip)]
+    pub port_was_busy: bool,
+}
+
+/// Why a development server did not start.
+#[derive(Debug)]
+pub enum DevError {
+    /// It could not run as it was asked to; exit code 2.
+    Usage(String),
+    /// Something failed; exit code 1.
+    Failed(String),
+}
+
+impl fmt::Display for DevError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DevError::Usage(message) | DevError::Failed(message) => f.write_str(message),
+        }
+    }
+}
+
+impl std::error::Error for DevError {}
+
+impl From<onward::Error> for DevError {
+    fn from(error: onward::Error) -> Self {
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        if matches!(error.kind(), Kind::Invalid | Kind::Unsupported) { DevError::Usage(text) } else { DevError::Failed(text) }
+    }
+}
+
+fn failed(what: &str) -> impl FnOnce(io::Error) -> DevError {
+    let what = what.to_owned();
+    move |error| DevError::Failed(format!("{what}: {error}"))
+}
+
+/// A development server that listens.
+#[derive(Debug)]
+pub struct Dev {
+    ready: Ready,
+    server: Server,
+    folder: Folder,
+    announced: Option<Announced>,
+}
+
+impl Dev {
+    /// Opens the folder and the engines and listens; nothing is served before [`Dev::run`].
+    ///
+    /// # Errors
+    /// [`DevError::Usage`]: the folder is in use by another process, the port that was asked for is busy, a file in the folder is not what
+    /// it should be, or the environment holds a bad value. [`DevError::Failed`]: anything else.
+    pub async fn start(options: DevOptions) -> Result<Self, DevError> {
+        let folder = Folder::open(options.data.as_deref())?;
+        let token = folder.secret("dev.token", Token::draw().secret(), |text| text.parse::<Token>().ok())?;
+        let key: String = random::bytes::<32>().iter().map(|byte| format!("{byte:02x}")).collect();
+        let keys = folder.secret("audit.key", &key, |text| MacKeys::parse(text).ok())?;
+        let store = folder.path().join("onward.db");
+        let store = store.to_str().ok_or_else(|| DevError::Usage("the data folder's name is not UTF-8".to_owned()))?;
+        let metrics = Arc::new(Metrics::default());
+        // A key in the environment wins over the folder's own.
+        let config = Config::new(format!("sqlite:{store}")).with_keys(keys).with_observer(metrics.clone()).with_environment()?;
+        let onward = Onward::connect(config).await?;
+        let state = State::new(onward, NAME, &token, metrics);
+        let (server, port_was_busy) = bind(options.port, state).await?;
+        let address = server.local_addr().map_err(failed("the address of the listener"))?;
+        let ready = Ready {
+            url: format!("http://{address}"),
+            ui_url: None,
+            docs_url: None,
+            token: token.secret().to_owned(),
+            data_dir: folder.path().to_owned(),
+            temporary: folder.is_temporary(),
+            pid: std::process::id(),
+            port_was_busy,
+        };
+        let announced = announce::announce(&Running { url: ready.url.clone(), token: ready.token.clone(), pid: ready.pid });
+        Ok(Self { ready, server, folder, announced })
+    }
+
+    /// Returns where it is ready.
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Serves until `shutdown` resolves, drains for 2 s, and removes a temporary folder.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Drained {
+        let drained = self.server.serve(shutdown).await;
+        drop(self.announced);
+        drop(self.folder);
+        drained
+    }
+}
+
+async fn bind(port: Option<u16>, state: State) -> Result<(Server, bool), DevError> {
+    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    match Server::bind(at(port.unwrap_or(PORT)), state.clone()).await {
+        Ok(server) => Ok((server, false)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => match port {
+            Some(port) => Err(DevError::Usage(format!("port {port} is busy; --port 0 takes a free one"))),
+            None => Ok((Server::bind(at(0), state).await.map_err(failed("no free port"))?, true)),
+        },
+        Err(error) => Err(failed("the listener")(error)),
+    }
+}

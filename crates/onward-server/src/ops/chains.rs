@@ -1,0 +1,228 @@
+//! Audit chains.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use onward::Code;
+use onward::audit::verify::{Check, Depth, SavedHead};
+use onward::audit::{AppendOptions, Chain, ChainInfo, Filter, From, Order, Page, Tail};
+use onward::model::{ChainName, Entry, Head, Sealed, Seq, limits};
+use onward_api::base64;
+use onward_api::chains::{self, Append, Chains, Entries, Receipts, Verify};
+
+use super::commit::data;
+use super::json;
+use crate::call::{Call, bad_path, ours};
+use crate::cursor;
+use crate::query::Query;
+use crate::refusal::{Answer, Refusal};
+use crate::sse::{Event, Source, Step, stream};
+
+/// How long a verification may take beyond the deadline of other calls.
+const VERIFY: Duration = Duration::from_secs(50);
+/// Longest question to verify.
+const VERIFY_BYTES: usize = 64 << 10;
+
+/// `GET /v1/chains`
+pub(crate) async fn list(call: Call) -> Answer {
+    let query = call.query(&["limit", "cursor"])?;
+    let limit = query.parse("limit", "1 to 1000")?.unwrap_or(100);
+    let after = query.get("cursor").map(|text| cursor::open(text, &["chains"])).transpose()?;
+    let after = after.map(|name| ChainName::new(&name)).transpose()?;
+    let trail = call.onward().audit();
+    let found = call.reading(trail.chains(after.as_ref(), limit)).await?;
+    let next = found.last().filter(|_| found.len() == limit).map(|last| cursor::seal(last.name.as_str(), &["chains"]));
+    let items = found.iter().map(|ChainInfo { name, head }| spell_chain(name, head)).collect();
+    json(StatusCode::OK, &Chains { items, next_cursor: next })
+}
+
+/// `GET /v1/chains/{chain}`
+pub(crate) async fn head(call: Call) -> Answer {
+    call.query(&[])?;
+    let chain = chain(&call)?;
+    let head = call.reading(chain.head()).await?.ok_or_else(|| Refusal::new(Code::NotFound, "no such chain"))?;
+    json(StatusCode::OK, &spell_chain(chain.name(), &head))
+}
+
+/// `POST /v1/chains/{chain}/entries`
+pub(crate) async fn append(mut call: Call) -> Answer {
+    call.query(&[])?;
+    let chain = chain(&call)?;
+    let mut options = AppendOptions::new().with_deadline(call.queue_time());
+    let mut fences = call.fences()?.into_iter();
+    if let Some((lock, token)) = fences.next() {
+        options = options.with_fence(lock, token);
+    }
+    if fences.next().is_some() {
+        return Err(Refusal::header(onward_api::header::FENCE, "an append takes one"));
+    }
+    let asked: Append = call.json(limits::COMMIT_BYTES).await?;
+    let alone = asked.entries.len() == 1;
+    let mut entries = Vec::with_capacity(asked.entries.len());
+    for (index, one) in asked.entries.into_iter().enumerate() {
+        let place = format!("/entries/{index}");
+        if one.event_id.is_some() && !alone {
+            return Err(Refusal::member(format!("{place}/event_id"), "only for an entry that is appended alone; else Idempotency-Key"));
+        }
+        entries.push(entry(&call, one).map_err(|e| e.under(&place))?);
+    }
+    let receipts = match entries.pop() {
+        None => return Err(Refusal::member("/entries", "1 to 128 entries")),
+        Some(mut entry) if alone => {
+            entry.event_id.get_or_insert_with(|| call.id.to_string());
+            vec![call.writing(chain.append(entry, options)).await?]
+        }
+        Some(entry) => {
+            entries.push(entry);
+            call.writing(chain.append_many(entries, options.with_event_id(&*call.id))).await?
+        }
+    };
+    let receipt = |receipt: onward::audit::Receipt| chains::Receipt {
+        seq: receipt.seq.get(),
+        hash: receipt.hash.to_string(),
+        at: receipt.at.to_string(),
+        event_id: receipt.event_id,
+        replayed: receipt.replayed,
+    };
+    json(StatusCode::CREATED, &Receipts { receipts: receipts.into_iter().map(receipt).collect() })
+}
+
+fn entry(call: &Call, one: chains::Entry) -> Result<Entry, Refusal> {
+    let mut entry = Entry::new(one.kind).with_data(data(one.data.as_deref(), one.data_text, one.data_base64.as_deref())?);
+    entry.actor = call.caller.actor(one.actor);
+    entry.resource = one.resource;
+    entry.event_id = one.event_id;
+    entry.check()?;
+    Ok(entry)
+}
+
+/// `GET /v1/chains/{chain}/entries`
+pub(crate) async fn query(call: Call) -> Answer {
+    let chain = chain(&call)?;
+    if call.header("accept")?.is_some_and(|accept| accept.contains("text/event-stream")) {
+        return tail(&call, &chain).await;
+    }
+    let names = ["from_seq", "to_seq", "since", "until", "kind", "actor", "resource", "order"];
+    let query = call.query(&[&names[..], &["limit", "cursor"]].concat())?;
+    let filter = filter(&query)?;
+    let mut question = vec![chain.name().as_str()];
+    question.extend(names.iter().map(|name| query.get(name).unwrap_or("\0")));
+    let after = query.get("cursor").map(|text| cursor::open(text, &question)).transpose()?;
+    let after = after.map(|seq| seq.parse::<Seq>()).transpose()?;
+    let page = Page { limit: query.parse("limit", "1 to 1000")?.unwrap_or(100), after };
+    let found = call.reading(chain.query(&filter, page)).await?;
+    let next_cursor = found.next.map(|seq| cursor::seal(&seq.to_string(), &question));
+    json(StatusCode::OK, &Entries { items: found.items.iter().map(spell).collect(), next_cursor })
+}
+
+fn filter(query: &Query) -> Result<Filter, Refusal> {
+    let text = |name: &str| query.get(name).map(str::to_owned);
+    Ok(Filter {
+        kind: text("kind"),
+        actor: text("actor"),
+        resource: text("resource"),
+        since: query.parse("since", "a time, RFC 3339")?,
+        until: query.parse("until", "a time, RFC 3339")?,
+        from: query.parse("from_seq", "a seq, from 1")?,
+        to: query.parse("to_seq", "a seq, from 1")?,
+        order: match query.get("order") {
+            None | Some("asc") => Order::Ascending,
+            Some("desc") => Order::Descending,
+            Some(_) => return Err(Refusal::new(Code::InvalidRequest, "query parameter `order`: expected asc or desc")),
+        },
+    })
+}
+
+async fn tail(call: &Call, chain: &Chain) -> Answer {
+    let query = call.query(&["from_seq"])?;
+    let last = call.header("last-event-id")?.map(str::parse::<Seq>).transpose();
+    let last = last.map_err(|_| Refusal::new(Code::InvalidCursor, "Last-Event-ID is the id of an event"))?;
+    let from = match last {
+        Some(last) => From::Seq(Seq::new(last.get() + 1)?),
+        None => query.parse("from_seq", "a seq, from 1")?.map_or(From::Head, From::Seq),
+    };
+    let mut tail = chain.tail(from);
+    call.reading(tail.start()).await?;
+    let open = serde_json::json!({"chain": chain.name()});
+    stream(&call.state, Event::new("open", None, &open), Following(tail))
+}
+
+struct Following(Tail);
+
+impl Source for Following {
+    async fn next(&mut self) -> Step {
+        match self.0.next().await {
+            Ok(entry) => Step::Event(Event::new("entry", Some(entry.seq.get()), &spell(&entry))),
+            // The client comes back with the id that it has.
+            Err(_) => Step::End("unavailable"),
+        }
+    }
+}
+
+/// `GET /v1/chains/{chain}/entries/{seq}`
+pub(crate) async fn get(call: Call) -> Answer {
+    call.query(&[])?;
+    let chain = chain(&call)?;
+    let seq: Seq = call.segment(2)?.parse()?;
+    json(StatusCode::OK, &spell(&call.reading(chain.get(seq)).await?))
+}
+
+/// `POST /v1/chains/{chain}/verify`
+pub(crate) async fn verify(mut call: Call) -> Answer {
+    call.query(&[])?;
+    let chain = chain(&call)?;
+    let asked: Verify = call.json(VERIFY_BYTES).await?;
+    let seq = |seq: Option<u64>, place: &str| seq.map(Seq::new).transpose().map_err(|e| Refusal::from(e).under(place));
+    let check = Check {
+        from: seq(asked.from_seq, "/from_seq")?,
+        to: seq(asked.to_seq, "/to_seq")?,
+        depth: match asked.depth.as_deref() {
+            None => None,
+            Some("public") => Some(Depth::Public),
+            Some("keyed") => Some(Depth::Keyed),
+            Some(_) => return Err(Refusal::member("/depth", "public or keyed")),
+        },
+        saved: asked.checkpoint.as_deref().map(SavedHead::parse).transpose().map_err(|e| Refusal::from(e).under("/checkpoint"))?,
+    };
+    call.begin_wait()?;
+    let late = || Refusal::new(Code::DeadlineExceeded, "the deadline passed; verify in ranges, by from_seq and to_seq");
+    let report = call.waiting(VERIFY, late, chain.verify(check)).await?;
+    json(StatusCode::OK, &report)
+}
+
+fn chain(call: &Call) -> Result<Chain, Refusal> {
+    let name = call.segment(0)?;
+    if name.is_empty() {
+        return Err(bad_path());
+    }
+    ours(&name)?;
+    Ok(call.onward().audit().chain(&name)?)
+}
+
+fn spell_chain(name: &ChainName, head: &Head) -> chains::Chain {
+    chains::Chain {
+        chain: name.to_string(),
+        origin: head.origin.to_string(),
+        head: chains::Head { seq: head.seq.get(), hash: head.hash.to_string(), at: head.at.to_string() },
+    }
+}
+
+/// Spells an entry with exactly the stored bytes.
+fn spell(entry: &Sealed) -> chains::Sealed {
+    let text = std::str::from_utf8(&entry.data).ok();
+    chains::Sealed {
+        seq: entry.seq.get(),
+        at: entry.at.to_string(),
+        event_id: entry.event_id.clone(),
+        kind: entry.kind.clone(),
+        actor: entry.actor.clone(),
+        resource: entry.resource.clone(),
+        data: text.map(str::to_owned),
+        data_base64: text.is_none().then(|| base64::encode(&entry.data)),
+        prev: entry.prev.to_string(),
+        hash: entry.hash.to_string(),
+        mac: entry.mac.map(|mac| onward::model::Hash::from_bytes(mac).to_string()),
+        kid: entry.kid.clone(),
+        flags: entry.flags,
+    }
+}

@@ -1,0 +1,76 @@
+//! What the server says about itself.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderValue, StatusCode, header};
+use onward::Code;
+use onward::model::limits;
+use onward_api::info::{Engine, Info, Limits};
+
+use super::json;
+use crate::call::{Call, WAIT_MS};
+use crate::refusal::{Answer, Refusal};
+use crate::wait::within;
+
+/// `GET /v1/info`
+pub(crate) async fn info(call: Call) -> Answer {
+    call.query(&[])?;
+    let store = call.onward().store();
+    let engine = store.queue().engine();
+    let meta = call.reading(engine.meta()).await?;
+    let part = |part: &str, kind: &str| Engine { part: part.to_owned(), kind: kind.to_owned(), state: "ok".to_owned() };
+    let limits = Limits {
+        key_bytes: limits::KEY_BYTES,
+        name_bytes: limits::NAME_BYTES,
+        payload_bytes: limits::PAYLOAD_BYTES,
+        commit_bytes: limits::COMMIT_BYTES,
+        commit_writes: limits::COMMIT_WRITES,
+        commit_fences: limits::COMMIT_FENCES,
+        commit_invalidations: limits::COMMIT_INVALIDATIONS,
+        page_items: limits::PAGE_ITEMS,
+        wait_ms: WAIT_MS,
+    };
+    let locks = call.onward().locks();
+    // The cache has one engine in this version: the memory of this process.
+    let engines =
+        vec![part("store", engine.name()), part("audit", engine.name()), part("locks", locks.engine_name()), part("cache", "memory")];
+    json(StatusCode::OK, &Info { version: env!("CARGO_PKG_VERSION").to_owned(), epoch: meta.epoch.to_string(), limits, engines })
+}
+
+/// `GET /livez`
+pub(crate) async fn livez(_: Call) -> Answer {
+    Ok(text("live\n"))
+}
+
+/// `GET /readyz`
+pub(crate) async fn readyz(call: Call) -> Answer {
+    if call.state.draining().is_cancelled() {
+        return Err(Refusal::new(Code::Draining, "the server shuts down"));
+    }
+    // An engine that is away does not make a server unready: its typed errors are better than none.
+    let reached = within(Duration::from_secs(1), call.onward().store().queue().engine().meta()).await;
+    Ok(text(if matches!(reached, Some(Ok(_))) { "ready\n" } else { "degraded\n" }))
+}
+
+/// `GET /metrics`
+pub(crate) async fn metrics(call: Call) -> Answer {
+    let mut response = text(call.state.metrics().text());
+    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Ok(response)
+}
+
+/// `GET /openapi.json`
+pub(crate) async fn openapi(_: Call) -> Answer {
+    let mut response = text(onward_api::OPENAPI);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+fn text(text: impl Into<Body>) -> Response {
+    let mut response = Response::new(text.into());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

@@ -1,0 +1,159 @@
+//! Locks.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use onward::lock::{LockOptions, Locks, Owner, Release};
+use onward::model::{FencingToken, LockKey};
+use onward::{Code, Error};
+use onward_api::locks::{Acquire, Grant, Outcome, Renew, RenewMany, RenewResult, Renewed, RenewedMany, Status};
+
+use super::json;
+use crate::call::{Call, WAIT_MS};
+use crate::refusal::{Answer, Refusal, millis};
+
+/// The length of a lease that names none.
+const TTL_MS: u64 = 30_000;
+/// Longest body: 200 leases with the longest keys.
+const BODY_BYTES: usize = 512 << 10;
+
+/// `POST /v1/locks/{key}`
+pub(crate) async fn acquire(mut call: Call) -> Answer {
+    call.query(&[])?;
+    let key = key(&call)?;
+    let asked: Acquire = call.json(BODY_BYTES).await?;
+    let (ttl_ms, wait_ms) = (asked.ttl_ms.unwrap_or(TTL_MS), asked.wait_ms.unwrap_or(0));
+    if wait_ms > WAIT_MS {
+        return Err(Refusal::member("/wait_ms", "0 to 60000; repeat the call to wait longer"));
+    }
+    let given = asked.owner.as_deref().map(str::parse::<Owner>).transpose();
+    let given = given.map_err(|e| Refusal::from(e).under("/owner"))?;
+    let wait = Duration::from_millis(wait_ms);
+    let mut options = LockOptions::fail().with_ttl(Duration::from_millis(ttl_ms)).with_wait(wait);
+    if let Some(holder) = asked.holder {
+        options = options.with_holder(holder);
+    }
+    if wait_ms > 0 {
+        call.begin_wait()?;
+    }
+    let locks = call.onward().locks();
+    let owner = given.unwrap_or_else(Owner::draw);
+    let mut orphan = Orphan { locks: locks.clone(), key: key.clone(), owner: given.is_none().then_some(owner) };
+    let late = Refusal::unknown;
+    let leased = match call.waiting(wait, late, locks.acquire_as(&key, owner, options)).await {
+        Ok(leased) => leased,
+        Err(refusal) => {
+            // An answer of the library says itself what is left; a wait that we cut does not.
+            if refusal.cause.is_some() {
+                orphan.owner = None;
+            }
+            return Err(refusal);
+        }
+    };
+    orphan.owner = None;
+    let grant = Grant {
+        key: key.to_string(),
+        owner: owner.to_string(),
+        token: leased.token.get(),
+        ttl_ms,
+        remaining_ms: whole(leased.remaining),
+        waited_ms: millis(leased.waited),
+    };
+    json(if leased.already_ours { StatusCode::OK } else { StatusCode::CREATED }, &grant)
+}
+
+/// A grant whose owner was drawn here and told to nobody: whoever is gone before the answer cannot release it, so we do.
+struct Orphan {
+    locks: Locks,
+    key: LockKey,
+    owner: Option<Owner>,
+}
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        if let (Some(owner), Ok(runtime)) = (self.owner.take(), tokio::runtime::Handle::try_current()) {
+            let (locks, key) = (self.locks.clone(), self.key.clone());
+            // If it fails, the lease ends by itself.
+            runtime.spawn(async move { drop(locks.release_as(&key, &owner).await) });
+        }
+    }
+}
+
+/// `PUT /v1/locks/{key}`
+pub(crate) async fn renew(mut call: Call) -> Answer {
+    call.query(&[])?;
+    let (key, owner) = (key(&call)?, owner(&call)?);
+    let asked: Renew = call.json(BODY_BYTES).await?;
+    let ttl = Duration::from_millis(asked.ttl_ms.unwrap_or(TTL_MS));
+    let locks = call.onward().locks();
+    let leased = call.writing(locks.renew_as(&key, owner, ttl)).await?;
+    json(StatusCode::OK, &Renewed { token: leased.token.get(), remaining_ms: whole(leased.remaining) })
+}
+
+/// `DELETE /v1/locks/{key}`
+pub(crate) async fn release(call: Call) -> Answer {
+    call.query(&[])?;
+    let (key, owner) = (key(&call)?, owner(&call)?);
+    let locks = call.onward().locks();
+    match call.writing(locks.release_as(&key, &owner)).await? {
+        Release::Released => json(StatusCode::OK, &Outcome { outcome: "released".to_owned() }),
+        Release::AlreadyLost => Err(Refusal::new(Code::LeaseLost, "the lease has ended or belongs to somebody else")),
+    }
+}
+
+/// `GET /v1/locks/{key}`
+pub(crate) async fn status(call: Call) -> Answer {
+    call.query(&[])?;
+    let key = key(&call)?;
+    let locks = call.onward().locks();
+    let held = call.reading(locks.status(&key)).await?;
+    let key = key.to_string();
+    let status = match held {
+        Some(held) => Status {
+            key,
+            state: "held".to_owned(),
+            holder: Some(held.holder.to_string()),
+            token: Some(held.token).map(FencingToken::get),
+            since: Some(held.since.to_string()),
+            remaining_ms: held.remaining.map(millis),
+            waiters: held.waiters,
+        },
+        None => Status { key, state: "free".to_owned(), holder: None, token: None, since: None, remaining_ms: None, waiters: 0 },
+    };
+    json(StatusCode::OK, &status)
+}
+
+/// `POST /v1/locks`
+pub(crate) async fn renew_many(mut call: Call) -> Answer {
+    call.query(&[])?;
+    let asked: RenewMany = call.json(BODY_BYTES).await?;
+    let mut leases = Vec::with_capacity(asked.renew.len());
+    for (index, one) in asked.renew.iter().enumerate() {
+        let read = || Ok::<_, Error>((LockKey::raw(&one.key)?, one.owner.parse::<Owner>()?, Duration::from_millis(one.ttl_ms)));
+        leases.push(read().map_err(|e| Refusal::from(e).under(&format!("/renew/{index}")))?);
+    }
+    let locks = call.onward().locks();
+    let renewed = call.writing(locks.renew_many(&leases)).await?;
+    let result = |(one, leased): (onward_api::locks::RenewOne, Option<onward::lock::Leased>)| RenewResult {
+        key: one.key,
+        outcome: if leased.is_some() { "renewed" } else { "lost" }.to_owned(),
+        remaining_ms: leased.map(|leased| whole(leased.remaining)),
+    };
+    json(StatusCode::OK, &RenewedMany { results: asked.renew.into_iter().zip(renewed).map(result).collect() })
+}
+
+/// Whole milliseconds, rounded down: nobody shall believe in a lease for longer than it runs.
+fn whole(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn key(call: &Call) -> Result<LockKey, Refusal> {
+    let key = String::from_utf8(call.key()?).map_err(|_| Refusal::new(Code::InvalidKey, "the key of a lock is UTF-8"))?;
+    Ok(LockKey::raw(&key)?)
+}
+
+fn owner(call: &Call) -> Result<Owner, Refusal> {
+    let name = onward_api::header::OWNER;
+    let text = call.header(name)?.ok_or_else(|| Refusal::header(name, "the owner that came with the grant is needed"))?;
+    Ok(text.parse::<Owner>()?)
+}

@@ -1,0 +1,120 @@
+//! Watching: the change feed as server-sent events, one event a commit.
+
+use http::header;
+use onward::commit::{Change, ChangeOp, FeedItem, Record};
+use onward::model::{Epoch, Revision};
+use onward::store::{From, Watch, Watcher};
+use onward::{Code, Kind};
+use onward_api::objects::{Bookmark, Changed, Open};
+
+use super::objects::spell;
+use crate::call::{Call, ours};
+use crate::refusal::{Answer, Refusal};
+use crate::sse::{Event, Source, Step, stream};
+
+/// `GET /v1/watch`
+pub(crate) async fn watch(call: Call) -> Answer {
+    let query = call.query(&["namespace", "kind", "prefix", "payload", "from", "epoch"])?;
+    let last = call.header("last-event-id")?.map(str::parse::<Revision>).transpose();
+    let last = last.map_err(|_| Refusal::new(Code::InvalidCursor, "Last-Event-ID is the id of an event"))?;
+    let from = match (last, query.get("from")) {
+        (Some(revision), _) => From::After(revision),
+        (None, None | Some("now")) => From::Now,
+        (None, Some(_)) => query.parse("from", "now or a revision")?.map_or(From::Now, From::After),
+    };
+    let epoch: Option<Epoch> = query.parse("epoch", "16 hex digits")?;
+    let named =
+        |name: &str| -> Result<Option<String>, Refusal> { query.get(name).map(|word| ours(word).map(|()| word.to_owned())).transpose() };
+    let watch = Watch {
+        from,
+        epoch,
+        namespace: named("namespace")?,
+        kind: named("kind")?,
+        prefix: query.get("prefix").unwrap_or_default().to_owned(),
+    };
+    let payload = query.flag("payload", true)?;
+    if call.is_head() {
+        let mut response = axum::response::Response::default();
+        response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("text/event-stream"));
+        return Ok(response);
+    }
+    let watcher = match call.reading(call.onward().store().watch(watch)).await {
+        Err(refusal) if refusal.problem.code == Code::CursorCompacted => return Err(compacted(&call, refusal, from, epoch).await),
+        watcher => watcher?,
+    };
+    let open = Open { epoch: watcher.epoch().to_string(), revision: watcher.revision().get() };
+    let told = watcher.revision();
+    stream(&call.state, Event::new("open", None, &open), Changes { watcher, payload, told })
+}
+
+/// Adds what the caller needs to start anew.
+async fn compacted(call: &Call, mut refusal: Refusal, from: From, epoch: Option<Epoch>) -> Refusal {
+    let Ok(meta) = call.reading(call.onward().store().queue().engine().meta()).await else { return refusal };
+    let future = matches!(from, From::After(revision) if revision > meta.revision);
+    let reason = match epoch {
+        Some(epoch) if epoch != meta.epoch => "epoch",
+        _ if future => "future",
+        _ => "compacted",
+    };
+    let problem = &mut refusal.problem;
+    problem.reason = Some(reason.to_owned());
+    problem.oldest = Some(meta.compacted.get());
+    problem.newest = Some(meta.revision.get());
+    problem.epoch = Some(meta.epoch.to_string());
+    refusal
+}
+
+struct Changes {
+    watcher: Watcher,
+    payload: bool,
+    /// The id of the last event.
+    told: Revision,
+}
+
+impl Source for Changes {
+    async fn next(&mut self) -> Step {
+        match self.watcher.next().await {
+            Ok(FeedItem::Commit(record)) => {
+                self.told = record.revision;
+                Step::Event(change(&record, self.payload))
+            }
+            Ok(FeedItem::Bookmark(revision)) if revision > self.told => {
+                self.told = revision;
+                Step::Event(Event::new("bookmark", Some(revision.get()), &Bookmark { revision: revision.get() }))
+            }
+            Ok(FeedItem::Bookmark(_)) => Step::Quiet,
+            Err(error) if error.kind() == Kind::Expired => Step::End("compacted"),
+            // The client comes back with the id that it has.
+            Err(_) => Step::End("unavailable"),
+        }
+    }
+}
+
+fn change(record: &Record, payload: bool) -> Event {
+    let changes = record.changes.iter().filter_map(|change| changed(change, payload)).collect();
+    let data = onward_api::objects::Change { revision: record.revision.get(), at: record.at.to_string(), changes };
+    Event::new("change", Some(record.revision.get()), &data)
+}
+
+fn changed(change: &Change, payload: bool) -> Option<Changed> {
+    let object = change.after.as_ref().or(change.before.as_ref())?;
+    let (json, binary) = match &change.after {
+        Some(after) if payload => spell(&after.value),
+        _ => (None, None),
+    };
+    Some(Changed {
+        op: match change.op {
+            ChangeOp::Put => "put",
+            ChangeOp::Delete => "delete",
+        }
+        .to_owned(),
+        namespace: change.key.namespace().to_owned(),
+        kind: change.key.kind().to_owned(),
+        name: change.key.name().to_owned(),
+        uid: object.meta.uid.to_string(),
+        version: change.version.get(),
+        content_type: change.after.as_ref().map(|after| after.value.content_type().to_owned()),
+        payload: json,
+        payload_base64: binary,
+    })
+}

@@ -1,0 +1,60 @@
+//! Query parameters: unknown and repeated ones are refused.
+
+use std::str::FromStr;
+
+use onward::Code;
+use onward_api::path::percent;
+
+use crate::nearest::nearest;
+use crate::refusal::Refusal;
+
+/// The parameters of a request.
+#[derive(Debug, Default)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Reads a query that may have these parameters only.
+    pub(crate) fn read(text: Option<&str>, allowed: &[&str]) -> Result<Self, Refusal> {
+        let mut found: Vec<(String, String)> = Vec::new();
+        for pair in text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (Some(name), Some(value)) = (decode(name), decode(value)) else {
+                return Err(Refusal::new(Code::InvalidRequest, "the query is not percent-encoded UTF-8"));
+            };
+            if !allowed.contains(&name.as_str()) {
+                let detail = match nearest(&name, allowed.iter().copied()) {
+                    Some(near) => format!("unknown query parameter, did you mean `{near}`?"),
+                    None if allowed.is_empty() => "this takes no query parameters".to_owned(),
+                    None => format!("unknown query parameter; known are {}", allowed.join(", ")),
+                };
+                return Err(Refusal::new(Code::InvalidRequest, detail));
+            }
+            if found.iter().any(|(known, _)| *known == name) {
+                return Err(Refusal::new(Code::InvalidRequest, format!("query parameter `{name}` stands twice")));
+            }
+            found.push((name, value));
+        }
+        Ok(Self(found))
+    }
+
+    /// Returns a parameter.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Reads a parameter as something else.
+    pub(crate) fn parse<T: FromStr>(&self, name: &str, expected: &str) -> Result<Option<T>, Refusal> {
+        let refused = || Refusal::new(Code::InvalidRequest, format!("query parameter `{name}`: expected {expected}"));
+        self.get(name).map(|value| value.parse().map_err(|_| refused())).transpose()
+    }
+
+    /// Reads a parameter that is `true` or `false`.
+    pub(crate) fn flag(&self, name: &str, default: bool) -> Result<bool, Refusal> {
+        Ok(self.parse(name, "true or false")?.unwrap_or(default))
+    }
+}
+
+fn decode(text: &str) -> Option<String> {
+    // `+` is a space in queries, as browsers and libraries write it.
+    String::from_utf8(percent(&text.replace('+', " "))?).ok()
+}

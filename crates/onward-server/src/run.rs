@@ -1,0 +1,166 @@
+//! What happens around every operation: admission, panics, the request id, metrics, the log.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use axum::extract::Request;
+use axum::response::Response;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use onward::commit::Window;
+use onward::model::RequestId;
+use onward::time::Clock;
+use onward::{Code, Effect, Error, random};
+
+use crate::call::Call;
+use crate::log;
+use crate::refusal::{Answer, Refusal};
+use crate::routes::Gate;
+use crate::state::State;
+
+/// Longest path with its query.
+const URI_BYTES: usize = 8 << 10;
+
+/// Runs one operation.
+pub(crate) async fn run<F, Fut>(state: State, request: Request, route: &'static str, gate: Gate, op: F) -> Response
+where
+    F: FnOnce(Call) -> Fut,
+    Fut: Future<Output = Answer>,
+{
+    let clock = Clock::system();
+    let began = clock.now();
+    let method = request.method().clone();
+    let writes = !matches!(method, Method::GET | Method::HEAD);
+    let (mut id, mut window): (Option<Arc<str>>, _) = (None, Window::Own);
+    let answer = async {
+        if writes {
+            let given = given_id(request.headers())?;
+            window = if given.is_some() { Window::Caller } else { Window::Own };
+            id = Some(given.unwrap_or_else(new_id).into());
+        }
+        check_head(&state, &request)?;
+        let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let caller = match gate {
+            Gate::Token => state.caller(authorization)?,
+            Gate::Open => state.anyone(),
+        };
+        let slot = state.request_slot()?;
+        let call = Call::new(state.clone(), caller, id.clone().unwrap_or_default(), window, slot, request)?;
+        caught(op(call)).await.unwrap_or_else(|panic| {
+            state.metrics().panicked();
+            Err(after_panic(&*panic, writes))
+        })
+    }
+    .await;
+    let mut response = match answer {
+        Ok(response) => response,
+        Err(refusal) => {
+            let id = id.clone().unwrap_or_else(|| new_id().into());
+            if refusal.problem.status >= 500 && refusal.problem.code != Code::Unsupported {
+                log::failed(route, &id, &refusal);
+            }
+            refusal.into_response(&id)
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(id) = id.and_then(|id| HeaderValue::from_str(&id).ok()) {
+        headers.insert(HeaderName::from_static(onward_api::header::REQUEST_ID), id);
+    }
+    state.metrics().request(&method, route, response.status(), clock.now().since(began));
+    response
+}
+
+/// Draws a request id.
+pub(crate) fn new_id() -> String {
+    random::uuid_v7(&Clock::system()).to_string()
+}
+
+fn given_id(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let name = onward_api::header::IDEMPOTENCY_KEY;
+    let mut values = headers.get_all(name).iter();
+    let Some(first) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Refusal::header(name, "stands twice"));
+    }
+    let text = first.to_str().map_err(|_| Refusal::header(name, "1..=128 visible ASCII characters"))?;
+    Ok(Some(RequestId::new(text)?.to_string()))
+}
+
+fn check_head(state: &State, request: &Request) -> Result<(), Refusal> {
+    let uri = request.uri();
+    if uri.path_and_query().map_or(0, |text| text.as_str().len()) > URI_BYTES {
+        let mut refusal = Refusal::new(Code::UriTooLong, "path and query are at most 8192 bytes").closing();
+        refusal.problem.limit_bytes = Some(URI_BYTES as u64);
+        return Err(refusal);
+    }
+    if request.headers().values().any(|value| value.to_str().is_err()) {
+        return Err(Refusal::new(Code::InvalidRequest, "headers are printable ASCII; percent-encode the rest"));
+    }
+    if state.is_loopback_only() {
+        let mut hosts = request.headers().get_all(header::HOST).iter();
+        match (hosts.next(), hosts.next()) {
+            (Some(host), None) if is_loopback(host.to_str().unwrap_or_default()) => {}
+            (Some(_), None) => return Err(Refusal::new(Code::Misdirected, "this server answers for localhost only").closing()),
+            _ => return Err(Refusal::header("host", "stands exactly once").closing()),
+        }
+    }
+    Ok(())
+}
+
+/// Tells whether a `Host` names this machine's loopback. A web page that rebinds its own name to 127.0.0.1 does not.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    matches!(name, "127.0.0.1" | "[::1]") || name.eq_ignore_ascii_case("localhost")
+}
+
+fn after_panic(panic: &(dyn Any + Send), writes: bool) -> Refusal {
+    // The text of a panic may hold anything: it is not shown.
+    let _ = panic;
+    let mut error = Error::new(onward::Kind::Backend, Code::Internal, "something of ours is broken");
+    if writes {
+        error = error.with_unknown_effect();
+    }
+    debug_assert_eq!(error.effect() == Effect::Unknown, writes);
+    error.into()
+}
+
+/// Catches a panic in a future.
+async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
+    let mut future = pin!(future);
+    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_hosts_are_ours() {
+        for host in ["localhost", "LOCALHOST:7337", "127.0.0.1", "127.0.0.1:80", "[::1]", "[::1]:7337"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in
+            ["", "evil.example", "evil.example:7337", "127.0.0.1.evil.example", "localhost.evil.example", "127.0.0.1:", "localhost:a"]
+        {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_caught() {
+        assert!(caught(async { panic!("x") }).await.is_err());
+        assert_eq!(caught(async { 7 }).await.unwrap(), 7);
+    }
+}

@@ -1,0 +1,173 @@
+//! Event streams: bounded memory, a sign of life every 15 s, and a last event that says why the stream ends.
+//!
+//! A client that does not read holds at most 1 MiB; the listener closes its connection when nothing moved for 30 s.
+
+use std::fmt::Write as _;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderValue, header};
+use hyper::body::Frame;
+use onward::random;
+use onward::time::Clock;
+use onward_api::objects::Bye;
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use crate::refusal::Refusal;
+use crate::state::State;
+use crate::wait::within;
+
+/// How often a quiet stream shows that it lives.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
+/// How long a stream lives, less up to a tenth, so that clients do not all come back at once.
+const AGE: Duration = Duration::from_secs(3_600);
+/// How soon a client should come back.
+const RETRY_MS: u32 = 1_000;
+/// Pieces of events on their way, and the longest piece: 1 MiB in sum.
+const PIECES: usize = 16;
+const PIECE_BYTES: usize = 64 << 10;
+
+/// One event on the wire.
+#[derive(Debug)]
+pub(crate) struct Event {
+    name: &'static str,
+    id: Option<u64>,
+    data: String,
+}
+
+impl Event {
+    /// Makes an event.
+    pub(crate) fn new<T: Serialize>(name: &'static str, id: Option<u64>, data: &T) -> Self {
+        Self { name, id, data: serde_json::to_string(data).unwrap_or_default() }
+    }
+
+    fn spell(&self) -> Bytes {
+        let mut out = String::with_capacity(self.data.len() + 64);
+        // Writing to a String cannot fail.
+        if let Some(id) = self.id {
+            let _ = writeln!(out, "id: {id}");
+        }
+        let _ = writeln!(out, "event: {}", self.name);
+        // A payload is kept as it was written: its line ends would end the field.
+        for line in self.data.split(['\n', '\r']) {
+            let _ = writeln!(out, "data: {line}");
+        }
+        out.push('\n');
+        Bytes::from(out)
+    }
+}
+
+/// What a source of events has.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// The next event.
+    Event(Event),
+    /// Nothing new.
+    Quiet,
+    /// The end, with its reason.
+    End(&'static str),
+}
+
+/// Where events come from.
+pub(crate) trait Source: Send + 'static {
+    /// Waits for the next step; may be dropped and called again.
+    fn next(&mut self) -> impl Future<Output = Step> + Send;
+}
+
+/// Answers with a stream of events, the given one first.
+pub(crate) fn stream(state: &State, first: Event, source: impl Source) -> Result<Response, Refusal> {
+    let slot = state.stream_slot()?;
+    let (to, from) = mpsc::channel(PIECES);
+    state.tasks().spawn(feed(state.clone(), slot, to, first, source));
+    let mut response = Response::new(Body::new(Events(from)));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    Ok(response)
+}
+
+async fn feed(state: State, slot: OwnedSemaphorePermit, to: mpsc::Sender<Bytes>, first: Event, mut source: impl Source) {
+    state.metrics().streams().inc();
+    // An error of a send means that the client is gone.
+    let _ = run(&state, &to, first, &mut source).await;
+    state.metrics().streams().dec();
+    drop(slot);
+}
+
+type Gone = mpsc::error::SendError<Bytes>;
+
+async fn run(state: &State, to: &mpsc::Sender<Bytes>, first: Event, source: &mut impl Source) -> Result<(), Gone> {
+    send(to, Bytes::from(format!("retry: {RETRY_MS}\n"))).await?;
+    send(to, first.spell()).await?;
+    let spread = u32::from_le_bytes(random::bytes()) % 1_000;
+    let clock = Clock::system();
+    let end = clock.now() + (AGE - AGE / 10_000 * spread);
+    let mut told = clock.now();
+    let reason = loop {
+        let step = tokio::select! {
+            biased;
+            () = state.draining().cancelled() => Step::End("draining"),
+            () = to.closed() => return Ok(()),
+            step = within(SIGN_OF_LIFE, source.next()) => step.unwrap_or(Step::Quiet),
+        };
+        let now = clock.now();
+        match step {
+            Step::Event(event) => {
+                tokio::select! {
+                    biased;
+                    sent = send(to, event.spell()) => sent?,
+                    // A half-sent event is none: the client comes back with the id before it.
+                    () = state.draining().cancelled() => return Ok(()),
+                }
+                told = now;
+            }
+            Step::Quiet if now.since(told) >= SIGN_OF_LIFE => {
+                send(to, Bytes::from_static(b":\n\n")).await?;
+                told = now;
+            }
+            Step::Quiet => {}
+            Step::End(reason) => break reason,
+        }
+        if now >= end {
+            break "max_age";
+        }
+    };
+    // A client that does not read any more needs no farewell.
+    let bye = Event::new("bye", None, &Bye { reason: reason.to_owned() });
+    within(Duration::from_secs(1), send(to, bye.spell())).await.unwrap_or(Ok(()))
+}
+
+async fn send(to: &mpsc::Sender<Bytes>, mut bytes: Bytes) -> Result<(), Gone> {
+    while !bytes.is_empty() {
+        let piece = bytes.split_to(bytes.len().min(PIECE_BYTES));
+        to.send(piece).await?;
+    }
+    Ok(())
+}
+
+/// The body of a stream.
+struct Events(mpsc::Receiver<Bytes>);
+
+impl HttpBody for Events {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0.poll_recv(cx).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_end_in_a_payload_does_not_end_the_event() {
+        let event = Event { name: "change", id: Some(7), data: "{\n\r\"a\":1}".to_owned() };
+        assert_eq!(event.spell(), "id: 7\nevent: change\ndata: {\ndata: \ndata: \"a\":1}\n\n");
+    }
+}

@@ -1,0 +1,163 @@
+//! What all requests share: the library, who may call, the bounds, the metrics, and whether the server drains.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use onward::{Code, Onward};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::metrics::Metrics;
+use crate::refusal::Refusal;
+use crate::token::{Token, Tokens};
+
+/// Requests that run at once; one more is shed.
+const REQUESTS: usize = 1_024;
+/// Calls that wait for a lock or a fill at once.
+const WAITS: usize = 4_096;
+/// Event streams at once.
+const STREAMS: usize = 1_000;
+
+/// What all requests share. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct State(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    onward: Onward,
+    access: Access,
+    metrics: Arc<Metrics>,
+    loopback_only: AtomicBool,
+    draining: CancellationToken,
+    tasks: TaskTracker,
+    requests: Arc<Semaphore>,
+    waits: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+}
+
+/// Who may call.
+#[derive(Debug)]
+enum Access {
+    /// Whoever runs in this process: there is no socket.
+    InProcess,
+    /// Whoever shows a token.
+    Tokens(Tokens),
+}
+
+/// Who calls.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller(Option<Arc<str>>);
+
+impl Caller {
+    /// The scope of the caller's request ids, so that two callers cannot collide.
+    pub(crate) fn scope(&self) -> &str {
+        self.0.as_deref().unwrap_or("local")
+    }
+
+    /// The actor of the caller's audit entries: the token's name, with the claimed one behind it.
+    pub(crate) fn actor(&self, claimed: Option<String>) -> Option<String> {
+        match (&self.0, claimed) {
+            (None, claimed) => claimed,
+            (Some(name), None) => Some(name.to_string()),
+            (Some(name), Some(claimed)) => Some(format!("{name}/{claimed}")),
+        }
+    }
+}
+
+impl State {
+    /// Serves one token, which may do everything, under the name that audit entries show.
+    pub fn new(onward: Onward, name: &str, token: &Token, metrics: Arc<Metrics>) -> Self {
+        Self::with(onward, Access::Tokens(Tokens::one(name, token)), metrics)
+    }
+
+    /// Serves this very process and asks for no token. A [`Server`](crate::Server) refuses such a state.
+    pub fn embedded(onward: Onward) -> Self {
+        Self::with(onward, Access::InProcess, Arc::default())
+    }
+
+    fn with(onward: Onward, access: Access, metrics: Arc<Metrics>) -> Self {
+        Self(Arc::new(Inner {
+            onward,
+            access,
+            metrics,
+            loopback_only: AtomicBool::new(false),
+            draining: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            requests: Arc::new(Semaphore::new(REQUESTS)),
+            waits: Arc::new(Semaphore::new(WAITS)),
+            streams: Arc::new(Semaphore::new(STREAMS)),
+        }))
+    }
+
+    /// Returns the library.
+    pub fn onward(&self) -> &Onward {
+        &self.0.onward
+    }
+
+    /// Returns what is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// Answers requests for a loopback host only, so that no web page can rebind its name to this server.
+    pub(crate) fn loopback_only(&self) {
+        self.0.loopback_only.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_loopback_only(&self) -> bool {
+        self.0.loopback_only.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_embedded(&self) -> bool {
+        matches!(self.0.access, Access::InProcess)
+    }
+
+    /// Is cancelled when the server begins to drain: waits and streams end.
+    pub(crate) fn draining(&self) -> &CancellationToken {
+        &self.0.draining
+    }
+
+    /// The tasks that a drain waits for.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
+    }
+
+    /// Returns whoever calls a route that is open to all.
+    pub(crate) fn anyone(&self) -> Caller {
+        Caller(None)
+    }
+
+    /// Returns who shows this `Authorization`; one text for everything that is not a token of ours.
+    pub(crate) fn caller(&self, authorization: Option<&str>) -> Result<Caller, Refusal> {
+        let Access::Tokens(tokens) = &self.0.access else {
+            return Ok(Caller(None));
+        };
+        let presented = authorization.and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let found = tokens.find(presented.map_or("", |(_, token)| token.trim_start()));
+        self.0.metrics.authenticated(found.is_some());
+        found.map(|name| Caller(Some(name))).ok_or_else(|| Refusal::new(Code::Unauthenticated, "a valid bearer token is needed"))
+    }
+
+    /// Takes a place among the requests that run.
+    pub(crate) fn request_slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.slot(&self.0.requests, "too many requests run")
+    }
+
+    /// Takes a place among the calls that wait.
+    pub(crate) fn wait_slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.slot(&self.0.waits, "too many calls wait")
+    }
+
+    /// Takes a place among the event streams.
+    pub(crate) fn stream_slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.slot(&self.0.streams, "too many event streams are open")
+    }
+
+    fn slot(&self, places: &Arc<Semaphore>, full: &str) -> Result<OwnedSemaphorePermit, Refusal> {
+        places.clone().try_acquire_owned().map_err(|_| {
+            self.0.metrics.shed();
+            Refusal::new(Code::Overloaded, full)
+        })
+    }
+}

@@ -1,0 +1,1 @@
+//! The surface, asked over a socket.
