@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::detach::detached;
-use super::engine::{GuardEnd, GuardOwner};
 use super::handle::{Cache, check_name};
+use super::outcome::GuardEnd;
+use super::slot::GuardOwner;
 use crate::{Code, Error, Kind, Result};
 
 /// Most keys of one guard.

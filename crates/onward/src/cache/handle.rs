@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -11,12 +12,16 @@ use serde::de::DeserializeOwned;
 use super::bulkhead::Bulkhead;
 use super::codec;
 use super::detach::detached;
-use super::engine::{CacheEngine, CacheStats, Invalidation, Slot, SlotBuf};
+use super::engine::CacheEngine;
+use super::fetched::{Fetched, Fill};
+use super::field::FieldRef;
 use super::flight::Flights;
 use super::guard::WriteGuard;
 use super::lease::{self, Lookup};
-use super::load::{self, Fetched, Fill};
-use super::options::CacheOptions;
+use super::load;
+use super::options::{CacheOptions, check_ttl};
+use super::outcome::{Age, CacheStats, Expiry, Invalidation, Touched};
+use super::slot::{Slot, SlotBuf};
 use crate::model::check_cache_namespace;
 use crate::model::limits::KEY_BYTES;
 use crate::observe::{Event, SharedObserver};
@@ -112,9 +117,9 @@ impl Cache {
         FieldRef { cache: self.clone(), key: key.as_ref().into(), field: field.as_ref().into() }
     }
 
-    /// Returns the cached value; never loads, never reserves.
+    /// Returns the cached value if it is fresh; never loads, never reserves.
     ///
-    /// The outer `None` is a miss, the inner one a remembered absence.
+    /// The outer `None` is a miss, the inner one a remembered absence. [`Cache::fetch`] and [`Cache::begin`] know of stale values too.
     ///
     /// # Errors
     /// [`Kind::Invalid`]: the key. [`Kind::Backend`]: the engine is away.
@@ -194,7 +199,29 @@ impl Cache {
         self.invalidate_at(self.slot(key.as_ref(), None)?).await
     }
 
-    /// Lists the names of the key's live fields, sorted by bytes.
+    /// Keeps the key's plain value and fields, but only as stale, and kills every fill of the key in flight.
+    ///
+    /// For a change that readers may see late: those with `stale_while_revalidate` or `fail_safe` still get the old values, within the
+    /// age that they allow from now on; the others miss.
+    ///
+    /// # Errors
+    /// As [`Cache::invalidate`].
+    ///
+    /// # Cancel safety
+    /// As [`Cache::invalidate`].
+    pub async fn expire(&self, key: impl AsRef<[u8]>) -> Result<Expiry> {
+        self.expire_at(self.slot(key.as_ref(), None)?).await
+    }
+
+    /// Gives a fresh plain value a new life of `ttl` from now on, in one atomic step; never brings back what is gone or stale.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`]: the key, or a ttl of zero or above 30 days. [`Kind::Backend`]: see its effect.
+    pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: Duration) -> Result<Touched> {
+        self.touch_at(self.slot(key.as_ref(), None)?, ttl).await
+    }
+
+    /// Lists the names of the key's kept fields, sorted by bytes.
     ///
     /// # Errors
     /// [`Kind::Invalid`]: the key. [`Kind::Backend`]: the engine is away.
@@ -265,12 +292,12 @@ impl Cache {
         self.room.clock.now() + self.options.hard_timeout + self.options.hard_timeout / 8
     }
 
-    async fn get_at<T: DeserializeOwned>(&self, slot: Slot<'_>) -> Result<Option<Option<T>>> {
+    pub(super) async fn get_at<T: DeserializeOwned>(&self, slot: Slot<'_>) -> Result<Option<Option<T>>> {
         let entry = self.room.engine.lookup(slot).await.map_err(|error| error.during("get"))?;
-        Ok(entry.and_then(|entry| codec::decode(&entry.payload)))
+        Ok(entry.filter(|entry| matches!(entry.age, Age::Fresh { .. })).and_then(|entry| codec::decode(&entry.payload)))
     }
 
-    async fn get_or_load_at<T, E, F, Fut>(&self, slot: Slot<'_>, load: F) -> Result<T>
+    pub(super) async fn get_or_load_at<T, E, F, Fut>(&self, slot: Slot<'_>, load: F) -> Result<T>
     where
         T: Serialize + DeserializeOwned,
         E: Into<Box<dyn StdError + Send + Sync>>,
@@ -297,60 +324,15 @@ impl Cache {
         self.observe(&Event::CacheInvalidation { result: label });
         result.map_err(|error| error.during("invalidate"))
     }
-}
 
-/// One field of a key: a value of its own that goes with the key.
-///
-/// Invalidating the key drops all its fields. Invalidating a field refuses the fills in flight of all fields of the key, and drops
-/// only its own value.
-#[derive(Clone, Debug)]
-pub struct FieldRef {
-    cache: Cache,
-    key: Box<[u8]>,
-    field: Box<[u8]>,
-}
-
-impl FieldRef {
-    /// As [`Cache::get`].
-    ///
-    /// # Errors
-    /// As [`Cache::get`]; also for a field that is not 1..=512 bytes.
-    pub async fn get<T: DeserializeOwned>(&self) -> Result<Option<Option<T>>> {
-        self.cache.get_at(self.slot()?).await
+    pub(super) async fn expire_at(&self, slot: Slot<'_>) -> Result<Expiry> {
+        let (engine, slot) = (Arc::clone(&self.room.engine), self.own(slot));
+        detached(async move { engine.expire(slot.as_slot()).await }).await.map_err(|error| error.during("expire"))
     }
 
-    /// As [`Cache::get_or_load`].
-    ///
-    /// # Errors
-    /// As [`Cache::get_or_load`]; also for a field that is not 1..=512 bytes.
-    pub async fn get_or_load<T, E, F, Fut>(&self, load: F) -> Result<T>
-    where
-        T: Serialize + DeserializeOwned,
-        E: Into<Box<dyn StdError + Send + Sync>>,
-        F: FnOnce(Fill) -> Fut,
-        Fut: Future<Output = Result<T, E>>,
-    {
-        self.cache.get_or_load_at(self.slot()?, load).await
-    }
-
-    /// As [`Cache::begin`].
-    ///
-    /// # Errors
-    /// As [`Cache::begin`]; also for a field that is not 1..=512 bytes.
-    pub async fn begin<T: DeserializeOwned>(&self) -> Result<Lookup<T>> {
-        lease::begin(&self.cache, self.slot()?).await
-    }
-
-    /// Drops this field and kills the fills in flight of all fields of the key; stored siblings and the plain value stay.
-    ///
-    /// # Errors
-    /// As [`Cache::invalidate`]; also for a field that is not 1..=512 bytes.
-    pub async fn invalidate(&self) -> Result<Invalidation> {
-        self.cache.invalidate_at(self.slot()?).await
-    }
-
-    fn slot(&self) -> Result<Slot<'_>> {
-        self.cache.slot(&self.key, Some(&self.field))
+    pub(super) async fn touch_at(&self, slot: Slot<'_>, ttl: Duration) -> Result<Touched> {
+        check_ttl(ttl)?;
+        self.room.engine.touch(slot, ttl).await.map_err(|error| error.during("touch"))
     }
 }
 

@@ -1,7 +1,6 @@
 //! The low level: look, and on a miss hold the fill lease.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +10,11 @@ use serde::de::DeserializeOwned;
 
 use super::codec;
 use super::detach;
-use super::engine::{BusyReason, CacheEngine, Filled, Nonce, Reserved, Slot, SlotBuf};
+use super::engine::CacheEngine;
 use super::handle::Cache;
 use super::options::check_ttl;
+use super::outcome::{Age, BusyReason, Entry, Filled, Life, Reserved};
+use super::slot::{Nonce, Slot, SlotBuf};
 use crate::observe::Event;
 use crate::{Code, Error, Kind, Result};
 
@@ -21,21 +22,32 @@ use crate::{Code, Error, Kind, Result};
 #[derive(Debug)]
 #[must_use]
 pub enum Lookup<T> {
-    /// A value, or `None` for a remembered absence.
+    /// A fresh value, or `None` for a remembered absence.
     Hit(Option<T>),
-    /// Nothing; this caller alone may fill. Read the source now, not before.
+    /// Nothing fresh; this caller alone may fill. Read the source now, not before.
     Lease(Lease<T>),
-    /// Nothing, and nobody may fill now: wait and ask again, or load without a fill.
-    Busy(Busy),
+    /// Nothing fresh, and nobody may fill now: wait and ask again, or load without a fill.
+    Busy(Busy<T>),
 }
 
 /// Why a miss came without a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Busy {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Busy<T> {
     /// Why.
     pub reason: BusyReason,
     /// When that ends by itself at the latest.
     pub retry_after: Duration,
+    /// The value before, if the options let a stale one be served.
+    pub stale: Option<Stale<T>>,
+}
+
+/// A value whose time is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stale<T> {
+    /// The value, or `None` for a remembered absence.
+    pub value: Option<T>,
+    /// How long ago its time ended.
+    pub since: Duration,
 }
 
 /// A fill lease: the right to store what is read from the source after it was taken.
@@ -45,7 +57,7 @@ pub struct Busy {
 pub struct Lease<T> {
     cache: Cache,
     held: Held,
-    value: PhantomData<fn(&T)>,
+    stale: Option<Stale<T>>,
 }
 
 impl<T> fmt::Debug for Lease<T> {
@@ -76,7 +88,7 @@ impl<T: Serialize> Lease<T> {
         check_ttl(ttl)?;
         let payload = codec::encode(Some(value)).ok_or_else(|| Error::invalid("the value cannot be encoded as JSON"))?;
         check_value(&self.cache, codec::value_len(&payload))?;
-        self.held.commit(payload, ttl).await
+        self.held.commit(payload, self.cache.options.life(ttl)).await
     }
 
     /// Remembers for `negative_ttl` that the source has no such row.
@@ -85,11 +97,16 @@ impl<T: Serialize> Lease<T> {
     /// As [`Lease::commit`].
     pub async fn commit_absent(self) -> Result<Filled> {
         let ttl = self.cache.options.negative_ttl;
-        self.held.commit(codec::absence(), ttl).await
+        self.held.commit(codec::absence(), self.cache.options.life(ttl)).await
     }
 }
 
 impl<T> Lease<T> {
+    /// Returns the value before, if the options let a stale one be served.
+    pub fn stale(&self) -> Option<&Stale<T>> {
+        self.stale.as_ref()
+    }
+
     /// Gives the lease back, so that another caller may load.
     ///
     /// # Errors
@@ -109,28 +126,55 @@ pub(super) fn check_value(cache: &Cache, len: usize) -> Result<()> {
 
 /// One look and, on a miss, one reservation.
 pub(super) async fn begin<T: DeserializeOwned>(cache: &Cache, slot: Slot<'_>) -> Result<Lookup<T>> {
-    let away = Lookup::Busy(Busy { reason: BusyReason::Away, retry_after: AWAY_RETRY });
-    let mut instead_of = None;
-    match cache.room.engine.lookup(slot).await {
-        Ok(Some(entry)) => match codec::decode(&entry.payload) {
-            Some(value) => return Ok(Lookup::Hit(value)),
-            None => instead_of = Some(entry.nonce),
-        },
-        Ok(None) => {}
-        Err(_) => return Ok(away),
-    }
-    Ok(match cache.room.engine.reserve(slot, cache.options.fill_ttl, instead_of).await {
-        Ok(Reserved::Lease(nonce)) => {
-            Lookup::Lease(Lease { cache: cache.clone(), held: Held::new(cache, cache.own(slot), nonce), value: PhantomData })
+    let seen = match cache.room.engine.lookup(slot).await {
+        Ok(Some(entry)) => Seen::of(cache, &entry),
+        Ok(None) => Seen::Nothing,
+        Err(_) => return Ok(away(None)),
+    };
+    let (instead_of, stale) = match seen {
+        Seen::Fresh(value) => return Ok(Lookup::Hit(value)),
+        Seen::Stale(stale) => (None, Some(stale)),
+        Seen::Unreadable(nonce) => (Some(nonce), None),
+        Seen::Nothing => (None, None),
+    };
+    let reserved = cache.room.engine.reserve(slot, cache.options.fill_ttl, instead_of).await;
+    Ok(reserved_or_not(cache, slot, reserved, stale))
+}
+
+/// What a lookup found, as this handle reads it.
+enum Seen<T> {
+    Fresh(Option<T>),
+    Stale(Stale<T>),
+    Unreadable(Nonce),
+    Nothing,
+}
+
+impl<T: DeserializeOwned> Seen<T> {
+    fn of(cache: &Cache, entry: &Entry) -> Self {
+        match (codec::decode(&entry.payload), entry.age) {
+            (None, _) => Self::Unreadable(entry.nonce),
+            (Some(value), Age::Fresh { .. }) => Self::Fresh(value),
+            (Some(value), Age::Stale { since }) if cache.options.serves_stale(since) => Self::Stale(Stale { value, since }),
+            (Some(_), Age::Stale { .. }) => Self::Nothing,
         }
+    }
+}
+
+fn reserved_or_not<T: DeserializeOwned>(cache: &Cache, slot: Slot<'_>, reserved: Result<Reserved>, stale: Option<Stale<T>>) -> Lookup<T> {
+    match reserved {
+        Ok(Reserved::Lease(nonce)) => Lookup::Lease(Lease { cache: cache.clone(), held: Held::new(cache, cache.own(slot), nonce), stale }),
         Ok(Reserved::Hit(entry)) => match codec::decode(&entry.payload) {
             Some(value) => Lookup::Hit(value),
             // Filled as another type since the lookup.
-            None => Lookup::Busy(Busy { reason: BusyReason::Loading, retry_after: AWAY_RETRY }),
+            None => Lookup::Busy(Busy { reason: BusyReason::Loading, retry_after: AWAY_RETRY, stale }),
         },
-        Ok(Reserved::Busy { reason, retry_after }) => Lookup::Busy(Busy { reason, retry_after }),
-        Err(_) => away,
-    })
+        Ok(Reserved::Busy { reason, retry_after }) => Lookup::Busy(Busy { reason, retry_after, stale }),
+        Err(_) => away(stale),
+    }
+}
+
+fn away<T>(stale: Option<Stale<T>>) -> Lookup<T> {
+    Lookup::Busy(Busy { reason: BusyReason::Away, retry_after: AWAY_RETRY, stale })
 }
 
 /// The hint where no end is known.
@@ -151,13 +195,13 @@ impl Held {
     }
 
     /// Commits; sent once more if the engine fails, for a commit may be sent twice.
-    pub(super) async fn commit(mut self, payload: Bytes, ttl: Duration) -> Result<Filled> {
-        let mut result = self.engine.commit(self.slot.as_slot(), self.nonce, payload.clone(), ttl).await;
+    pub(super) async fn commit(mut self, payload: Bytes, life: Life) -> Result<Filled> {
+        let mut result = self.engine.commit(self.slot.as_slot(), self.nonce, payload.clone(), life).await;
         if let Err(first) = &result {
             let effect = first.effect();
             result = self
                 .engine
-                .commit(self.slot.as_slot(), self.nonce, payload, ttl)
+                .commit(self.slot.as_slot(), self.nonce, payload, life)
                 .await
                 .map_err(|error| if effect == crate::Effect::Unknown { error.with_unknown_effect() } else { error });
         }

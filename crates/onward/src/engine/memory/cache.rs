@@ -19,7 +19,10 @@ use futures_core::future::BoxFuture;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::cache_shard::{Evict, Place, Reservation, SHARD_LEASES, SHARDS, Shard, Space, Stored};
-use crate::cache::{BusyReason, CacheEngine, CacheStats, Entry, Filled, GuardEnd, GuardOwner, Invalidation, Nonce, Now, Reserved, Slot};
+use crate::cache::{
+    Age, BusyReason, CacheEngine, CacheStats, Entry, Expiry, Filled, GuardEnd, GuardOwner, Invalidation, Life, Nonce, Now, Reserved, Slot,
+    Touched,
+};
 use crate::time::{Clock, Moment};
 use crate::{Error, Result};
 
@@ -125,12 +128,12 @@ impl MemoryCache {
         let now = self.clock.now();
         let mut shard = self.shard(&place);
         let (epoch, generation) = (space.epoch(), self.generation(&place).load(Ordering::SeqCst));
-        if let Some(entry) = shard.live(place.key(), slot.field, epoch, now) {
-            if instead_of != Some(entry.nonce) {
-                return Ok(Reserved::Hit(entry));
-            }
-            let gone = shard.remove(place.key(), slot.field);
-            self.forget(&gone);
+        // What is there stays: the commit replaces it, whoever may read it does so until then.
+        if let Some(entry) = shard.live(place.key(), slot.field, epoch, now)
+            && matches!(entry.age, Age::Fresh { .. })
+            && instead_of != Some(entry.nonce)
+        {
+            return Ok(Reserved::Hit(entry));
         }
         if let Some(ends) = shard.guarded_until(place.key(), now) {
             return Ok(Reserved::Busy { reason: BusyReason::Guarded, retry_after: ends.left(now) });
@@ -148,7 +151,7 @@ impl MemoryCache {
         Ok(Reserved::Lease(nonce))
     }
 
-    fn fill(&self, slot: Slot<'_>, nonce: Nonce, payload: Bytes, ttl: Duration) -> Result<Filled> {
+    fn fill(&self, slot: Slot<'_>, nonce: Nonce, payload: Bytes, life: Life) -> Result<Filled> {
         let Some(space) = self.known(slot.namespace) else { return Ok(Filled::Superseded { now: Now::Absent }) };
         let place = Place::new(space.id, slot.key)?;
         let now = self.clock.now();
@@ -160,7 +163,8 @@ impl MemoryCache {
             let lease_slot = place.lease_slot(slot.field);
             let lease = shard.leases.get(&lease_slot).filter(|lease| lease.nonce == nonce).copied();
             if !lease.is_some_and(|lease| lease.lives(generation, epoch, now)) {
-                return Ok(match shard.live(place.key(), slot.field, epoch, now) {
+                let fresh = shard.live(place.key(), slot.field, epoch, now).filter(|entry| matches!(entry.age, Age::Fresh { .. }));
+                return Ok(match fresh {
                     Some(entry) if entry.nonce == nonce => Filled::Stored,
                     Some(_) => Filled::Superseded { now: Now::Replaced },
                     None if lease.is_some_and(|lease| lease.epoch != epoch) => Filled::Superseded { now: Now::Flushed },
@@ -170,7 +174,8 @@ impl MemoryCache {
             let gone = shard.turn_hand(HAND_STEPS, now, Evict::Dead);
             self.forget(&gone);
             let weight = ENTRY_WEIGHT + place.len + slot.field.map_or(0, <[u8]>::len) + payload.len();
-            let stored = Stored { payload, nonce, epoch, ends: now + ttl, serial: 0, weight, touched: false };
+            let mut stored = Stored { payload, nonce, epoch, ends: now, gone: now, serial: 0, weight, touched: false };
+            stored.begin(life, now);
             let replaced = shard.insert(&place, slot.field, stored, &space, now)?;
             self.forget(&replaced);
             self.weight.fetch_add(weight, Ordering::Relaxed);
@@ -224,6 +229,26 @@ impl MemoryCache {
         shard.tidy_hand();
         let epoch = space.epoch();
         if gone.iter().any(|stored| stored.lives(epoch, now)) { Invalidation::Removed } else { Invalidation::Absent }
+    }
+
+    fn end_freshness(&self, slot: Slot<'_>) -> Result<Expiry> {
+        let Some(space) = self.known(slot.namespace) else { return Ok(Expiry::Absent) };
+        let place = Place::new(space.id, slot.key)?;
+        let now = self.clock.now();
+        let mut shard = self.shard(&place);
+        // As in `purge`: what was read before must not land as fresh.
+        self.generation(&place).fetch_add(1, Ordering::SeqCst);
+        let kept = shard.expire(place.key(), slot.field, space.epoch(), now);
+        Ok(if kept { Expiry::Expired } else { Expiry::Absent })
+    }
+
+    fn lengthen(&self, slot: Slot<'_>, ttl: Duration) -> Result<Touched> {
+        let Some(space) = self.known(slot.namespace) else { return Ok(Touched::Absent) };
+        let place = Place::new(space.id, slot.key)?;
+        let now = self.clock.now();
+        let mut shard = self.shard(&place);
+        let touched = shard.touch(place.key(), slot.field, space.epoch(), now, ttl);
+        Ok(if touched { Touched::Touched } else { Touched::Absent })
     }
 
     fn add_guard(&self, namespace: &str, key: &[u8], owner: GuardOwner, ttl: Duration) -> Result<()> {
@@ -328,8 +353,8 @@ impl CacheEngine for MemoryCache {
         ready(self.take_lease(slot, fill_ttl, instead_of))
     }
 
-    fn commit<'a>(&'a self, slot: Slot<'a>, nonce: Nonce, payload: Bytes, ttl: Duration) -> BoxFuture<'a, Result<Filled>> {
-        ready(self.fill(slot, nonce, payload, ttl))
+    fn commit<'a>(&'a self, slot: Slot<'a>, nonce: Nonce, payload: Bytes, life: Life) -> BoxFuture<'a, Result<Filled>> {
+        ready(self.fill(slot, nonce, payload, life))
     }
 
     fn abandon<'a>(&'a self, slot: Slot<'a>, nonce: Nonce) -> BoxFuture<'a, Result<()>> {
@@ -338,6 +363,14 @@ impl CacheEngine for MemoryCache {
 
     fn invalidate<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Invalidation>> {
         ready(self.drop_slot(slot))
+    }
+
+    fn expire<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Expiry>> {
+        ready(self.end_freshness(slot))
+    }
+
+    fn touch<'a>(&'a self, slot: Slot<'a>, ttl: Duration) -> BoxFuture<'a, Result<Touched>> {
+        ready(self.lengthen(slot, ttl))
     }
 
     fn fields<'a>(&'a self, namespace: &'a str, key: &'a [u8]) -> BoxFuture<'a, Result<Vec<Bytes>>> {

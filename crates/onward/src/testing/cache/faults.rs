@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 use super::flight_cases::{Gate, fetch};
 use super::{CacheHarness, fill, lease, settle};
 use crate::cache::{
-    CacheEngine, CacheStats, Entry, Fetched, Filled, GuardEnd, GuardOwner, How, Invalidation, Lookup, Nonce, Reserved, Slot, Unfilled,
+    CacheEngine, CacheStats, Entry, Expiry, Fetched, Filled, GuardEnd, GuardOwner, How, Invalidation, Life, Lookup, Nonce, Reserved, Slot,
+    Touched, Unfilled,
 };
 use crate::{Effect, Error, Kind, Result};
 
@@ -27,8 +28,10 @@ pub enum Call {
     Commit,
     /// `abandon`.
     Abandon,
-    /// `invalidate`.
+    /// `invalidate` and `expire`.
     Invalidate,
+    /// `touch`.
+    Touch,
     /// `guard`, `guarded` and `release`.
     Guard,
     /// `flush` and `flush_all`.
@@ -140,8 +143,8 @@ impl CacheEngine for FaultyCache {
         self.run(Call::Reserve, async move { self.inner.reserve(slot, fill_ttl, instead_of).await })
     }
 
-    fn commit<'a>(&'a self, slot: Slot<'a>, nonce: Nonce, payload: Bytes, ttl: Duration) -> BoxFuture<'a, Result<Filled>> {
-        self.run(Call::Commit, async move { self.inner.commit(slot, nonce, payload, ttl).await })
+    fn commit<'a>(&'a self, slot: Slot<'a>, nonce: Nonce, payload: Bytes, life: Life) -> BoxFuture<'a, Result<Filled>> {
+        self.run(Call::Commit, async move { self.inner.commit(slot, nonce, payload, life).await })
     }
 
     fn abandon<'a>(&'a self, slot: Slot<'a>, nonce: Nonce) -> BoxFuture<'a, Result<()>> {
@@ -150,6 +153,14 @@ impl CacheEngine for FaultyCache {
 
     fn invalidate<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Invalidation>> {
         self.run(Call::Invalidate, async move { self.inner.invalidate(slot).await })
+    }
+
+    fn expire<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Expiry>> {
+        self.run(Call::Invalidate, async move { self.inner.expire(slot).await })
+    }
+
+    fn touch<'a>(&'a self, slot: Slot<'a>, ttl: Duration) -> BoxFuture<'a, Result<Touched>> {
+        self.run(Call::Touch, async move { self.inner.touch(slot, ttl).await })
     }
 
     fn fields<'a>(&'a self, namespace: &'a str, key: &'a [u8]) -> BoxFuture<'a, Result<Vec<Bytes>>> {
