@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::future::BoxFuture;
 
-use super::outcome::{CacheStats, Entry, Expiry, Filled, GuardEnd, Invalidation, Life, Reserved, Touched};
+use super::outcome::{CacheStats, Entry, Expiry, Filled, GuardEnd, Invalidation, Life, Promise, Reserved, Touched};
 use super::slot::{GuardOwner, Nonce, Slot};
 use crate::Result;
 
@@ -22,7 +22,13 @@ use crate::Result;
 /// # Errors
 /// All calls fail with [`Kind::Backend`](crate::Kind::Backend) and an honest effect; a bound gives
 /// [`Kind::Overloaded`](crate::Kind::Overloaded).
+///
+/// The calls on many slots answer each for itself, in the order asked and as many as asked; an engine behind a network carries them in one
+/// trip, and one in memory leaves them as they are.
 pub trait CacheEngine: fmt::Debug + Send + Sync {
+    /// Tells who shares what is kept here, and how old a read may be.
+    fn promise(&self) -> Promise;
+
     /// Returns the entry, fresh or stale, and reserves nothing.
     fn lookup<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Option<Entry>>>;
 
@@ -41,7 +47,10 @@ pub trait CacheEngine: fmt::Debug + Send + Sync {
     fn abandon<'a>(&'a self, slot: Slot<'a>, nonce: Nonce) -> BoxFuture<'a, Result<()>>;
 
     /// Kills every fill in flight of the slot's key, then removes: the one field, or without a field the plain value and all fields.
-    fn invalidate<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Invalidation>>;
+    ///
+    /// For `hold_off` from then on nobody may fill the key, as under a guard of [`GuardOwner::HOLD_OFF`] that nobody releases; of several
+    /// the longest counts. Zero adds none.
+    fn invalidate<'a>(&'a self, slot: Slot<'a>, hold_off: Duration) -> BoxFuture<'a, Result<Invalidation>>;
 
     /// Kills every fill in flight of the slot's key, then ends the freshness of what `invalidate` would remove.
     ///
@@ -60,8 +69,8 @@ pub trait CacheEngine: fmt::Debug + Send + Sync {
     /// Tells whether the owner's guard stands.
     fn guarded<'a>(&'a self, namespace: &'a str, key: &'a [u8], owner: GuardOwner) -> BoxFuture<'a, Result<bool>>;
 
-    /// Takes the owner's guard away and purges whatever is found in the same step, even if the guard was lost.
-    fn release<'a>(&'a self, namespace: &'a str, key: &'a [u8], owner: GuardOwner) -> BoxFuture<'a, Result<GuardEnd>>;
+    /// Takes the owner's guard away and does what `invalidate` does with the key in the same step, even if the guard was lost.
+    fn release<'a>(&'a self, namespace: &'a str, key: &'a [u8], owner: GuardOwner, hold_off: Duration) -> BoxFuture<'a, Result<GuardEnd>>;
 
     /// Makes everything in the namespace unreachable, fills in flight too; guards stay.
     fn flush<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<()>>;
@@ -71,4 +80,51 @@ pub trait CacheEngine: fmt::Debug + Send + Sync {
 
     /// Counts what the namespace holds.
     fn stats<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<CacheStats>>;
+
+    /// As [`CacheEngine::lookup`], for many slots.
+    fn lookup_many<'a>(&'a self, slots: &'a [Slot<'a>]) -> BoxFuture<'a, Vec<Result<Option<Entry>>>> {
+        each(slots, |slot| self.lookup(*slot))
+    }
+
+    /// As [`CacheEngine::reserve`], for many slots, each with its `instead_of`.
+    fn reserve_many<'a>(&'a self, asked: &'a [(Slot<'a>, Option<Nonce>)], fill_ttl: Duration) -> BoxFuture<'a, Vec<Result<Reserved>>> {
+        each(asked, move |(slot, instead_of)| self.reserve(*slot, fill_ttl, *instead_of))
+    }
+
+    /// As [`CacheEngine::commit`], for many slots.
+    fn commit_many<'a>(&'a self, fills: &'a [Filling<'a>]) -> BoxFuture<'a, Vec<Result<Filled>>> {
+        each(fills, |fill| self.commit(fill.slot, fill.nonce, fill.payload.clone(), fill.life))
+    }
+
+    /// As [`CacheEngine::invalidate`], for many slots.
+    fn invalidate_many<'a>(&'a self, slots: &'a [Slot<'a>], hold_off: Duration) -> BoxFuture<'a, Vec<Result<Invalidation>>> {
+        each(slots, move |slot| self.invalidate(*slot, hold_off))
+    }
+}
+
+/// One fill of a batch.
+#[derive(Clone, Debug)]
+pub struct Filling<'a> {
+    /// Where.
+    pub slot: Slot<'a>,
+    /// Under which lease.
+    pub nonce: Nonce,
+    /// The encoded value.
+    pub payload: Bytes,
+    /// How long it is kept.
+    pub life: Life,
+}
+
+/// Calls one after the other.
+fn each<'a, A: Sync, T: Send + 'a>(
+    asked: &'a [A],
+    call: impl Fn(&'a A) -> BoxFuture<'a, Result<T>> + Send + 'a,
+) -> BoxFuture<'a, Vec<Result<T>>> {
+    Box::pin(async move {
+        let mut answers = Vec::with_capacity(asked.len());
+        for one in asked {
+            answers.push(call(one).await);
+        }
+        answers
+    })
 }

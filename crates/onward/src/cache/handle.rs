@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::bulkhead::Bulkhead;
+use super::calls::Calls;
 use super::codec;
 use super::detach::detached;
 use super::engine::CacheEngine;
@@ -20,7 +21,7 @@ use super::guard::WriteGuard;
 use super::lease::{self, Lookup};
 use super::load;
 use super::options::{CacheOptions, check_ttl};
-use super::outcome::{Age, CacheStats, Expiry, Invalidation, Touched};
+use super::outcome::{Age, CacheStats, Entry, Expiry, Invalidation, Promise, Touched};
 use super::slot::{Slot, SlotBuf};
 use crate::model::check_cache_namespace;
 use crate::model::limits::KEY_BYTES;
@@ -52,6 +53,7 @@ use crate::{Code, Error, Kind, Result};
 #[derive(Clone, Debug)]
 pub struct Cache {
     pub(super) room: Arc<Room>,
+    pub(super) calls: Calls,
     pub(super) namespace: Arc<str>,
     pub(super) options: Arc<CacheOptions>,
 }
@@ -59,7 +61,6 @@ pub struct Cache {
 /// What all handles of one process share.
 #[derive(Debug)]
 pub(super) struct Room {
-    pub(super) engine: Arc<dyn CacheEngine>,
     pub(super) clock: Clock,
     pub(super) observer: SharedObserver,
     pub(super) flights: Flights,
@@ -80,8 +81,9 @@ impl Cache {
     ) -> Result<Self> {
         check_cache_namespace(namespace)?;
         options.check()?;
-        let room = Room { engine, clock, observer, flights: Flights::default(), bulkhead: Bulkhead::default() };
-        Ok(Self { room: Arc::new(room), namespace: namespace.into(), options: Arc::new(options) })
+        let calls = Calls::new(engine, clock.clone(), options.op_timeout);
+        let room = Room { clock, observer, flights: Flights::default(), bulkhead: Bulkhead::default() };
+        Ok(Self { room: Arc::new(room), calls, namespace: namespace.into(), options: Arc::new(options) })
     }
 
     /// Returns a handle with other options.
@@ -90,7 +92,8 @@ impl Cache {
     /// [`Kind::Invalid`]: an option is over its limit.
     pub fn with(&self, options: CacheOptions) -> Result<Self> {
         options.check()?;
-        Ok(Self { options: Arc::new(options), ..self.clone() })
+        let calls = self.calls.within(options.op_timeout);
+        Ok(Self { calls, options: Arc::new(options), ..self.clone() })
     }
 
     /// Returns a handle of another namespace.
@@ -110,6 +113,11 @@ impl Cache {
     /// Returns the options.
     pub fn options(&self) -> &CacheOptions {
         &self.options
+    }
+
+    /// Returns what the engine promises; `promise().require(Scope::Shared)?` lets a program insist.
+    pub fn promise(&self) -> Promise {
+        self.calls.engine().promise()
     }
 
     /// Returns one field of a key.
@@ -227,7 +235,7 @@ impl Cache {
     /// [`Kind::Invalid`]: the key. [`Kind::Backend`]: the engine is away.
     pub async fn list(&self, key: impl AsRef<[u8]>) -> Result<Vec<Bytes>> {
         check_name("key", key.as_ref())?;
-        self.room.engine.fields(&self.namespace, key.as_ref()).await.map_err(|error| error.during("list"))
+        self.calls.fields(&self.namespace, key.as_ref()).await.map_err(|error| error.during("list"))
     }
 
     /// Makes everything in this namespace unreachable at once; fills in flight are refused, guards stay.
@@ -238,8 +246,8 @@ impl Cache {
     /// # Cancel safety
     /// Once polled it runs to its end, also if the future is dropped (C6).
     pub async fn flush_namespace(&self) -> Result<()> {
-        let (engine, namespace) = (Arc::clone(&self.room.engine), Arc::clone(&self.namespace));
-        detached(async move { engine.flush(&namespace).await }).await.map_err(|error| error.during("flush"))
+        let (calls, namespace) = (self.calls.clone(), Arc::clone(&self.namespace));
+        detached(async move { calls.flush(&namespace).await }).await.map_err(|error| error.during("flush"))
     }
 
     /// Makes every namespace unreachable at once, as [`Cache::flush_namespace`] does with one; for when nobody knows what was missed.
@@ -250,8 +258,8 @@ impl Cache {
     /// # Cancel safety
     /// As [`Cache::flush_namespace`].
     pub async fn flush_all(&self) -> Result<()> {
-        let engine = Arc::clone(&self.room.engine);
-        detached(async move { engine.flush_all().await }).await.map_err(|error| error.during("flush"))
+        let calls = self.calls.clone();
+        detached(async move { calls.flush_all().await }).await.map_err(|error| error.during("flush"))
     }
 
     /// Takes a write guard on 1..=1024 keys and purges them: no fill lands until it is released or `guard_ttl` is over.
@@ -268,7 +276,7 @@ impl Cache {
     /// # Errors
     /// [`Kind::Backend`]: the engine is away.
     pub async fn stats(&self) -> Result<CacheStats> {
-        self.room.engine.stats(&self.namespace).await.map_err(|error| error.during("stats"))
+        self.calls.stats(&self.namespace).await.map_err(|error| error.during("stats"))
     }
 
     pub(super) fn slot<'a>(&'a self, key: &'a [u8], field: Option<&'a [u8]>) -> Result<Slot<'a>> {
@@ -293,8 +301,13 @@ impl Cache {
     }
 
     pub(super) async fn get_at<T: DeserializeOwned>(&self, slot: Slot<'_>) -> Result<Option<Option<T>>> {
-        let entry = self.room.engine.lookup(slot).await.map_err(|error| error.during("get"))?;
-        Ok(entry.filter(|entry| matches!(entry.age, Age::Fresh { .. })).and_then(|entry| codec::decode(&entry.payload)))
+        let entry = self.calls.lookup(slot).await.map_err(|error| error.during("get"))?;
+        Ok(Self::fresh(entry))
+    }
+
+    /// Reads an entry, if it is fresh and readable as `T`.
+    pub(super) fn fresh<T: DeserializeOwned>(entry: Option<Entry>) -> Option<Option<T>> {
+        entry.filter(|entry| matches!(entry.age, Age::Fresh { .. })).and_then(|entry| codec::decode(&entry.payload))
     }
 
     pub(super) async fn get_or_load_at<T, E, F, Fut>(&self, slot: Slot<'_>, load: F) -> Result<T>
@@ -314,25 +327,29 @@ impl Cache {
     }
 
     pub(super) async fn invalidate_at(&self, slot: Slot<'_>) -> Result<Invalidation> {
-        let (engine, slot) = (Arc::clone(&self.room.engine), self.own(slot));
-        let result = detached(async move { engine.invalidate(slot.as_slot()).await }).await;
+        let (calls, slot, hold_off) = (self.calls.clone(), self.own(slot), self.options.hold_off.unwrap_or_default());
+        let result = detached(async move { calls.invalidate(slot.as_slot(), hold_off).await }).await;
+        self.invalidated(result, "invalidate")
+    }
+
+    pub(super) fn invalidated(&self, result: Result<Invalidation>, operation: &'static str) -> Result<Invalidation> {
         let label = match &result {
             Ok(Invalidation::Removed) => "removed",
             Ok(Invalidation::Absent) => "absent",
             Err(_) => "failed",
         };
         self.observe(&Event::CacheInvalidation { result: label });
-        result.map_err(|error| error.during("invalidate"))
+        result.map_err(|error| error.during(operation))
     }
 
     pub(super) async fn expire_at(&self, slot: Slot<'_>) -> Result<Expiry> {
-        let (engine, slot) = (Arc::clone(&self.room.engine), self.own(slot));
-        detached(async move { engine.expire(slot.as_slot()).await }).await.map_err(|error| error.during("expire"))
+        let (calls, slot) = (self.calls.clone(), self.own(slot));
+        detached(async move { calls.expire(slot.as_slot()).await }).await.map_err(|error| error.during("expire"))
     }
 
     pub(super) async fn touch_at(&self, slot: Slot<'_>, ttl: Duration) -> Result<Touched> {
         check_ttl(ttl)?;
-        self.room.engine.touch(slot, ttl).await.map_err(|error| error.during("touch"))
+        self.calls.touch(slot, ttl).await.map_err(|error| error.during("touch"))
     }
 }
 

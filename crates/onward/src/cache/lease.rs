@@ -8,9 +8,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::calls::Calls;
 use super::codec;
 use super::detach;
-use super::engine::CacheEngine;
 use super::handle::Cache;
 use super::options::check_ttl;
 use super::outcome::{Age, BusyReason, Entry, Filled, Life, Reserved};
@@ -55,8 +55,8 @@ pub struct Stale<T> {
 /// An invalidation kills it. Dropping it gives it back; one that is never committed ends after `fill_ttl`.
 #[must_use]
 pub struct Lease<T> {
-    cache: Cache,
-    held: Held,
+    pub(super) cache: Cache,
+    pub(super) held: Held,
     stale: Option<Stale<T>>,
 }
 
@@ -126,36 +126,56 @@ pub(super) fn check_value(cache: &Cache, len: usize) -> Result<()> {
 
 /// One look and, on a miss, one reservation.
 pub(super) async fn begin<T: DeserializeOwned>(cache: &Cache, slot: Slot<'_>) -> Result<Lookup<T>> {
-    let seen = match cache.room.engine.lookup(slot).await {
-        Ok(Some(entry)) => Seen::of(cache, &entry),
-        Ok(None) => Seen::Nothing,
-        Err(_) => return Ok(away(None)),
-    };
-    let (instead_of, stale) = match seen {
-        Seen::Fresh(value) => return Ok(Lookup::Hit(value)),
-        Seen::Stale(stale) => (None, Some(stale)),
-        Seen::Unreadable(nonce) => (Some(nonce), None),
-        Seen::Nothing => (None, None),
-    };
-    let reserved = cache.room.engine.reserve(slot, cache.options.fill_ttl, instead_of).await;
-    Ok(reserved_or_not(cache, slot, reserved, stale))
+    Ok(match Looked::at(cache, cache.calls.lookup(slot).await) {
+        Looked::Answered(answer) => answer,
+        Looked::Missed { instead_of, stale } => {
+            let reserved = cache.calls.reserve(slot, cache.options.fill_ttl, instead_of).await;
+            reserved_or_not(cache, slot, reserved, stale)
+        }
+    })
 }
 
-/// What a lookup found, as this handle reads it.
-enum Seen<T> {
-    Fresh(Option<T>),
-    Stale(Stale<T>),
-    Unreadable(Nonce),
-    Nothing,
+/// The same for many slots: one look at all, and one reservation of all that were missed.
+pub(super) async fn begin_many<T: DeserializeOwned>(cache: &Cache, slots: &[Slot<'_>]) -> Result<Vec<Lookup<T>>> {
+    let looked: Vec<Looked<T>> = cache.calls.lookup_many(slots).await.into_iter().map(|entry| Looked::at(cache, entry)).collect();
+    let mut asked = Vec::new();
+    for (slot, looked) in slots.iter().zip(&looked) {
+        if let Looked::Missed { instead_of, .. } = looked {
+            asked.push((*slot, *instead_of));
+        }
+    }
+    let mut reserved = cache.calls.reserve_many(&asked, cache.options.fill_ttl).await.into_iter();
+    let answers = slots.iter().zip(looked).map(|(slot, looked)| match looked {
+        Looked::Answered(answer) => answer,
+        Looked::Missed { stale, .. } => match reserved.next() {
+            Some(reserved) => reserved_or_not(cache, *slot, reserved, stale),
+            None => away(stale),
+        },
+    });
+    Ok(answers.collect())
 }
 
-impl<T: DeserializeOwned> Seen<T> {
-    fn of(cache: &Cache, entry: &Entry) -> Self {
+/// What a look at the engine settled.
+enum Looked<T> {
+    Answered(Lookup<T>),
+    Missed { instead_of: Option<Nonce>, stale: Option<Stale<T>> },
+}
+
+impl<T: DeserializeOwned> Looked<T> {
+    fn at(cache: &Cache, entry: Result<Option<Entry>>) -> Self {
+        let missed = Self::Missed { instead_of: None, stale: None };
+        let entry = match entry {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return missed,
+            Err(_) => return Self::Answered(away(None)),
+        };
         match (codec::decode(&entry.payload), entry.age) {
-            (None, _) => Self::Unreadable(entry.nonce),
-            (Some(value), Age::Fresh { .. }) => Self::Fresh(value),
-            (Some(value), Age::Stale { since }) if cache.options.serves_stale(since) => Self::Stale(Stale { value, since }),
-            (Some(_), Age::Stale { .. }) => Self::Nothing,
+            (None, _) => Self::Missed { instead_of: Some(entry.nonce), stale: None },
+            (Some(value), Age::Fresh { .. }) => Self::Answered(Lookup::Hit(value)),
+            (Some(value), Age::Stale { since }) if cache.options.serves_stale(since) => {
+                Self::Missed { instead_of: None, stale: Some(Stale { value, since }) }
+            }
+            (Some(_), Age::Stale { .. }) => missed,
         }
     }
 }
@@ -182,29 +202,34 @@ pub(super) const AWAY_RETRY: Duration = Duration::from_secs(1);
 
 /// A reservation of ours; dropping it gives it back in the background.
 pub(super) struct Held {
-    engine: Arc<dyn CacheEngine>,
+    calls: Calls,
     observer: crate::observe::SharedObserver,
-    slot: SlotBuf,
-    nonce: Nonce,
+    pub(super) slot: SlotBuf,
+    pub(super) nonce: Nonce,
     open: bool,
 }
 
 impl Held {
     pub(super) fn new(cache: &Cache, slot: SlotBuf, nonce: Nonce) -> Self {
-        Self { engine: Arc::clone(&cache.room.engine), observer: Arc::clone(&cache.room.observer), slot, nonce, open: true }
+        Self { calls: cache.calls.clone(), observer: Arc::clone(&cache.room.observer), slot, nonce, open: true }
     }
 
     /// Commits; sent once more if the engine fails, for a commit may be sent twice.
-    pub(super) async fn commit(mut self, payload: Bytes, life: Life) -> Result<Filled> {
-        let mut result = self.engine.commit(self.slot.as_slot(), self.nonce, payload.clone(), life).await;
+    pub(super) async fn commit(self, payload: Bytes, life: Life) -> Result<Filled> {
+        let mut result = self.calls.commit(self.slot.as_slot(), self.nonce, payload.clone(), life).await;
         if let Err(first) = &result {
             let effect = first.effect();
             result = self
-                .engine
+                .calls
                 .commit(self.slot.as_slot(), self.nonce, payload, life)
                 .await
                 .map_err(|error| if effect == crate::Effect::Unknown { error.with_unknown_effect() } else { error });
         }
+        self.settle(result)
+    }
+
+    /// Takes note of how the commit ended.
+    pub(super) fn settle(mut self, result: Result<Filled>) -> Result<Filled> {
         self.open = result.is_err();
         let label = match &result {
             Ok(Filled::Stored) => "stored",
@@ -218,8 +243,8 @@ impl Held {
     pub(super) async fn abandon(&mut self) -> Result<()> {
         self.open = false;
         self.observer.observe(&Event::CacheFill { result: "abandoned" });
-        let (engine, slot, nonce) = (Arc::clone(&self.engine), self.slot.clone(), self.nonce);
-        detach::detached(async move { engine.abandon(slot.as_slot(), nonce).await }).await.map_err(|error| error.during("abandon"))
+        let (calls, slot, nonce) = (self.calls.clone(), self.slot.clone(), self.nonce);
+        detach::detached(async move { calls.abandon(slot.as_slot(), nonce).await }).await.map_err(|error| error.during("abandon"))
     }
 }
 
@@ -229,10 +254,10 @@ impl Drop for Held {
             return;
         }
         self.observer.observe(&Event::CacheFill { result: "abandoned" });
-        let (engine, slot, nonce) = (Arc::clone(&self.engine), self.slot.clone(), self.nonce);
+        let (calls, slot, nonce) = (self.calls.clone(), self.slot.clone(), self.nonce);
         detach::in_background(async move {
             // One that stays ends by itself after fill_ttl.
-            let _ = engine.abandon(slot.as_slot(), nonce).await;
+            let _ = calls.abandon(slot.as_slot(), nonce).await;
         });
     }
 }

@@ -89,7 +89,7 @@ where
     Fut: Future<Output = Result<Option<T>, E>>,
 {
     let mut stale = None;
-    let seen = match cache.room.engine.lookup(slot).await {
+    let seen = match cache.calls.lookup(slot).await {
         Ok(Some(entry)) => match (codec::decode(&entry.payload), entry.age) {
             (Some(value), Age::Fresh { .. }) => return Ok(answer(cache, value, How::Hit)),
             (Some(value), Age::Stale { since }) => {
@@ -240,7 +240,7 @@ async fn obtain<'a>(cache: &'a Cache, slot: &SlotBuf, leading: &Leading<'_>, see
             (entered, _) => entered?,
         };
         leading.alive_until(cache.step_end());
-        let lease = match cache.room.engine.reserve(slot.as_slot(), cache.options.fill_ttl, instead_of).await {
+        let lease = match cache.calls.reserve(slot.as_slot(), cache.options.fill_ttl, instead_of).await {
             Ok(Reserved::Hit(entry)) => return Ok(Right::Hit(entry)),
             Ok(Reserved::Lease(nonce)) => Ok(Held::new(cache, slot.clone(), nonce)),
             Ok(Reserved::Busy { .. }) | Err(_) if matches!(seen, Seen::Stale) => return Ok(Right::Stale),

@@ -12,6 +12,7 @@
 //! | `handle` | [`Cache`], what a user calls |
 //! | `options` | [`CacheOptions`] with their limits |
 //! | `field` | [`FieldRef`], the same for one field of a key |
+//! | `batch` | the same for many keys in one call |
 //! | `load` | how a value is found or loaded, and filled |
 //! | `fetched` | what a load gives back, and what a loader may say |
 //! | `flight` | one load a key and process, and who may take its value |
@@ -21,11 +22,14 @@
 //! | `wire` | the same with bytes and opaque leases, for a server without state |
 //! | `codec` | what an entry looks like in the engine |
 //! | `engine` | [`CacheEngine`], the trait that an engine implements |
+//! | `calls` | the one way to the engine, each call bounded in time |
 //! | `slot` | where a value lies, and who may fill or guard it |
 //! | `outcome` | what an engine keeps and answers |
 //! | `detach` | calls that go on when their future is dropped |
 
+mod batch;
 mod bulkhead;
+mod calls;
 mod codec;
 mod detach;
 mod engine;
@@ -41,14 +45,16 @@ mod outcome;
 mod slot;
 mod wire;
 
-pub use engine::CacheEngine;
+pub use engine::{CacheEngine, Filling};
 pub use fetched::{Fetched, Fill, How, LoadError, Unfilled};
 pub use field::FieldRef;
 pub use guard::WriteGuard;
 pub use handle::Cache;
 pub use lease::{Busy, Lease, Lookup, Stale};
 pub use options::CacheOptions;
-pub use outcome::{Age, BusyReason, CacheStats, Entry, Expiry, Filled, GuardEnd, Invalidation, Life, Now, Reserved, Touched};
+pub use outcome::{
+    Age, BusyReason, CacheStats, Entry, Expiry, Filled, GuardEnd, Invalidation, Life, Now, Promise, Reserved, Scope, Touched,
+};
 pub use slot::{GuardOwner, Nonce, Slot};
 pub use wire::{WireHit, WireLookup};
 

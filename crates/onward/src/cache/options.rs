@@ -40,6 +40,12 @@ pub struct CacheOptions {
     pub value_limit: usize,
     /// Life of a write guard: 30 seconds. At most 10 minutes.
     pub guard_ttl: Duration,
+    /// How long to wait for one answer of the engine: 250 ms. At most 10 minutes.
+    pub op_timeout: Duration,
+    /// For how long after an invalidation, or a guard's release, nobody may fill the key: `None`, the default, is off. At most 10 minutes.
+    ///
+    /// For sources that lag behind their writes, such as read replicas: longer than the lag. Not for flush and expiry.
+    pub hold_off: Option<Duration>,
 }
 
 impl Default for CacheOptions {
@@ -56,6 +62,8 @@ impl Default for CacheOptions {
             max_loads: 64,
             value_limit: 1 << 20,
             guard_ttl: Duration::from_secs(30),
+            op_timeout: Duration::from_millis(250),
+            hold_off: None,
         }
     }
 }
@@ -90,6 +98,10 @@ impl CacheOptions {
         with_value_limit => value_limit: usize;
         /// Sets the life of a write guard.
         with_guard_ttl => guard_ttl: Duration;
+        /// Sets how long to wait for one answer of the engine.
+        with_op_timeout => op_timeout: Duration;
+        /// Keeps fills out for this long after an invalidation.
+        with_hold_off => hold_off: Duration;
     }
 
     pub(super) fn busy_wait(&self) -> Duration {
@@ -140,6 +152,12 @@ impl CacheOptions {
         }
         if self.guard_ttl.is_zero() || self.guard_ttl > WAIT_MAX {
             return Err(Error::invalid("guard_ttl is above 0 and at most 10 minutes"));
+        }
+        if self.op_timeout.is_zero() || self.op_timeout > WAIT_MAX {
+            return Err(Error::invalid("op_timeout is above 0 and at most 10 minutes"));
+        }
+        if self.hold_off.is_some_and(|hold_off| hold_off.is_zero() || hold_off > WAIT_MAX) {
+            return Err(Error::invalid("hold_off is above 0 and at most 10 minutes, or left out"));
         }
         if self.max_loads == 0 {
             return Err(Error::invalid("max_loads is at least 1"));

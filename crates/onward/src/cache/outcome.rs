@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::slot::Nonce;
+use crate::{Error, Result};
 
 /// An entry as an engine keeps it.
 #[derive(Clone, Debug)]
@@ -146,4 +147,35 @@ pub struct CacheStats {
     pub reservations: u64,
     /// Keys under a live write guard.
     pub guarded: u64,
+}
+
+/// Who sees the same cache; each scope is wider than the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// This process. Caches in other processes are told by the change feed.
+    Process,
+    /// Every process that uses the same engine.
+    Shared,
+}
+
+/// What an engine promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Promise {
+    /// Who shares one cache.
+    pub scope: Scope,
+    /// How much older than an acknowledged invalidation in this scope a read may be; `None` is not at all (INV-2).
+    pub staleness: Option<Duration>,
+}
+
+impl Promise {
+    /// Makes sure that the scope is at least this wide.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported): it is not; use another engine.
+    pub fn require(&self, scope: Scope) -> Result<()> {
+        if self.scope < scope {
+            return Err(Error::unsupported("this cache is not shared between processes"));
+        }
+        Ok(())
+    }
 }

@@ -70,6 +70,9 @@ impl fmt::Debug for Nonce {
 pub struct GuardOwner([u8; 16]);
 
 impl GuardOwner {
+    /// Who holds fills off after an invalidation.
+    pub const HOLD_OFF: Self = Self([0; 16]);
+
     /// Draws an owner.
     pub fn random() -> Self {
         Self(random::bytes())

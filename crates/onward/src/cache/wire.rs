@@ -84,7 +84,7 @@ impl Cache {
         if wait > Duration::from_secs(600) {
             return Err(Error::invalid("wait is at most 10 minutes"));
         }
-        let Ok(entry) = self.room.engine.lookup(slot).await else { return Ok(self.wire_away(None)) };
+        let Ok(entry) = self.calls.lookup(slot).await else { return Ok(self.wire_away(None)) };
         let (mut instead_of, mut stale, mut give_up) = (None, None, self.room.clock.now() + wait);
         if let Some(entry) = entry {
             match (Self::wire_hit(&entry), entry.age) {
@@ -100,7 +100,7 @@ impl Cache {
         }
         let mut pause = poll_pause();
         loop {
-            let (reason, retry_after) = match self.room.engine.reserve(slot, self.options.fill_ttl, instead_of).await {
+            let (reason, retry_after) = match self.calls.reserve(slot, self.options.fill_ttl, instead_of).await {
                 Ok(Reserved::Lease(nonce)) => {
                     return Ok(WireLookup::Lease { fill: hex::encode(nonce.as_bytes()), ttl: self.options.fill_ttl, stale });
                 }
@@ -154,9 +154,9 @@ impl Cache {
     /// # Errors
     /// [`Kind::Invalid`](crate::Kind::Invalid): key, field or a lease that is none. [`Kind::Backend`](crate::Kind::Backend): the engine is away.
     pub async fn abandon_wire(&self, key: &[u8], field: Option<&[u8]>, fill: &str) -> Result<()> {
-        let (slot, nonce, engine) = (self.own(self.slot(key, field)?), parse_fill(fill)?, self.room.engine.clone());
+        let (slot, nonce, calls) = (self.own(self.slot(key, field)?), parse_fill(fill)?, self.calls.clone());
         self.observe(&Event::CacheFill { result: "abandoned" });
-        detached(async move { engine.abandon(slot.as_slot(), nonce).await }).await.map_err(|error| error.during("abandon"))
+        detached(async move { calls.abandon(slot.as_slot(), nonce).await }).await.map_err(|error| error.during("abandon"))
     }
 
     /// Returns what is cached and fresh as bytes; never takes a lease.
@@ -164,7 +164,7 @@ impl Cache {
     /// # Errors
     /// [`Kind::Invalid`](crate::Kind::Invalid): key or field. [`Kind::Backend`](crate::Kind::Backend): the engine is away.
     pub async fn peek(&self, key: &[u8], field: Option<&[u8]>) -> Result<Option<WireHit>> {
-        let entry = self.room.engine.lookup(self.slot(key, field)?).await.map_err(|error| error.during("get"))?;
+        let entry = self.calls.lookup(self.slot(key, field)?).await.map_err(|error| error.during("get"))?;
         let fresh = entry.filter(|entry| matches!(entry.age, Age::Fresh { .. }));
         Ok(fresh.and_then(|entry| Self::wire_hit(&entry)).map(|hit| self.seen(hit)))
     }
@@ -172,7 +172,7 @@ impl Cache {
     async fn commit_payload(&self, slot: Slot<'_>, fill: &str, payload: Bytes, ttl: Duration) -> Result<Filled> {
         check_ttl(ttl)?;
         let nonce = parse_fill(fill)?;
-        let result = self.room.engine.commit(slot, nonce, payload, self.options.life(ttl)).await;
+        let result = self.calls.commit(slot, nonce, payload, self.options.life(ttl)).await;
         let label = match &result {
             Ok(Filled::Stored) => "stored",
             Ok(Filled::Superseded { .. }) => "superseded",

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a broken promise ends a test")]
 
+pub mod batch_cases;
 pub mod cases;
 pub mod faults;
 pub mod flight_cases;
@@ -120,7 +121,10 @@ macro_rules! cache_conformance {
                 a_follower_falls_back_only_on_what_it_read_itself, a_mistake_is_not_covered, jitter_only_shortens,
                 expire_keeps_stale_and_kills_the_refresh, expiring_a_field_leaves_its_siblings_fresh, touch_never_resurrects,
                 stale_bytes_come_with_and_without_a_lease;
-            faults: a_lookup_that_fails_loads_without_a_fill, a_reservation_that_fails_loads_without_a_fill,
+            batch_cases: a_batch_answers_each_key_for_itself, a_batch_of_leases_gives_one_a_key, a_batch_of_fills_refuses_only_what_is_dead,
+                a_batch_over_its_limit_is_refused, a_hold_off_keeps_fills_out_for_its_time, of_two_hold_offs_the_longer_counts,
+                a_released_guard_holds_off_too, a_promise_can_be_insisted_on;
+            faults: a_hanging_engine_hangs_no_call, a_lookup_that_fails_loads_without_a_fill, a_reservation_that_fails_loads_without_a_fill,
                 a_commit_that_fails_still_returns_the_value, a_commit_whose_reply_is_lost_is_sent_again,
                 an_invalidation_that_fails_is_an_error, cut_between_a_purge_and_its_reply,
                 a_caller_after_a_commit_does_not_take_its_value, a_dropped_invalidation_runs_to_its_end;

@@ -20,8 +20,8 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::cache_shard::{Evict, Place, Reservation, SHARD_LEASES, SHARDS, Shard, Space, Stored};
 use crate::cache::{
-    Age, BusyReason, CacheEngine, CacheStats, Entry, Expiry, Filled, GuardEnd, GuardOwner, Invalidation, Life, Nonce, Now, Reserved, Slot,
-    Touched,
+    Age, BusyReason, CacheEngine, CacheStats, Entry, Expiry, Filled, GuardEnd, GuardOwner, Invalidation, Life, Nonce, Now, Promise,
+    Reserved, Scope, Slot, Touched,
 };
 use crate::time::{Clock, Moment};
 use crate::{Error, Result};
@@ -208,13 +208,19 @@ impl MemoryCache {
         }
     }
 
-    fn drop_slot(&self, slot: Slot<'_>) -> Result<Invalidation> {
-        // A namespace that nobody knows has neither values nor leases.
-        let Some(space) = self.known(slot.namespace) else { return Ok(Invalidation::Absent) };
+    fn drop_slot(&self, slot: Slot<'_>, hold_off: Duration) -> Result<Invalidation> {
+        // A namespace that nobody knows has neither values nor leases; fills to come may have to be held off.
+        let space = match self.known(slot.namespace) {
+            Some(space) => space,
+            None if hold_off.is_zero() => return Ok(Invalidation::Absent),
+            None => self.space(slot.namespace).ok_or_else(too_many_guards)?,
+        };
         let place = Place::new(space.id, slot.key)?;
         let now = self.clock.now();
         let mut shard = self.shard(&place);
-        Ok(self.purge(&mut shard, &place, slot.field, &space, now))
+        let found = self.purge(&mut shard, &place, slot.field, &space, now);
+        Self::hold(&mut shard, &place, GuardOwner::HOLD_OFF, hold_off, now)?;
+        Ok(found)
     }
 
     /// Kills the fills in flight of a key, then removes: every way to invalidate ends here, under the shard's lock.
@@ -252,22 +258,35 @@ impl MemoryCache {
     }
 
     fn add_guard(&self, namespace: &str, key: &[u8], owner: GuardOwner, ttl: Duration) -> Result<()> {
-        let full = || Error::overloaded("too many write guards", FULL_RETRY);
-        let space = self.space(namespace).ok_or_else(full)?;
+        let space = self.space(namespace).ok_or_else(too_many_guards)?;
         let place = Place::new(space.id, key)?;
         let now = self.clock.now();
         let mut shard = self.shard(&place);
+        Self::hold(&mut shard, &place, owner, ttl, now)?;
+        let _ = self.purge(&mut shard, &place, None, &space, now);
+        Ok(())
+    }
+
+    /// Adds an owner to a key's guard, or lengthens its time; nothing for no time.
+    fn hold(shard: &mut Shard, place: &Place, owner: GuardOwner, ttl: Duration, now: Moment) -> Result<()> {
+        if ttl.is_zero() {
+            return Ok(());
+        }
         shard.sweep(now);
         if shard.guards.len() >= SHARD_GUARDS && !shard.guards.contains_key(place.key()) {
-            return Err(full());
+            return Err(too_many_guards());
         }
         let owners = shard.guards.entry(place.key().into()).or_default();
-        owners.retain(|(other, ends)| *other != owner && now < *ends);
-        if owners.len() >= GUARD_OWNERS {
-            return Err(full());
+        owners.retain(|(_, ends)| now < *ends);
+        if let Some((_, ends)) = owners.iter_mut().find(|(other, _)| *other == owner) {
+            *ends = (*ends).max(now + ttl);
+            return Ok(());
+        }
+        // An invalidation is not turned away by the guards of others.
+        if owners.len() >= GUARD_OWNERS && owner != GuardOwner::HOLD_OFF {
+            return Err(too_many_guards());
         }
         owners.push((owner, now + ttl));
-        let _ = self.purge(&mut shard, &place, None, &space, now);
         Ok(())
     }
 
@@ -279,7 +298,7 @@ impl MemoryCache {
         Ok(shard.guards.get(place.key()).is_some_and(|owners| owners.iter().any(|(other, ends)| *other == owner && now < *ends)))
     }
 
-    fn end_guard(&self, namespace: &str, key: &[u8], owner: GuardOwner) -> Result<GuardEnd> {
+    fn end_guard(&self, namespace: &str, key: &[u8], owner: GuardOwner, hold_off: Duration) -> Result<GuardEnd> {
         let Some(space) = self.known(namespace) else { return Ok(GuardEnd::WasLost) };
         let place = Place::new(space.id, key)?;
         let now = self.clock.now();
@@ -295,6 +314,7 @@ impl MemoryCache {
                 shard.guards.remove(place.key());
             }
         }
+        Self::hold(&mut shard, &place, GuardOwner::HOLD_OFF, hold_off, now)?;
         Ok(end)
     }
 
@@ -339,12 +359,20 @@ impl MemoryCache {
     }
 }
 
+fn too_many_guards() -> Error {
+    Error::overloaded("too many write guards", FULL_RETRY)
+}
+
 /// Every call is one short step under a shard's lock, so its future is ready when it is made.
 fn ready<'a, T: Send + 'a>(result: Result<T>) -> BoxFuture<'a, Result<T>> {
     Box::pin(std::future::ready(result))
 }
 
 impl CacheEngine for MemoryCache {
+    fn promise(&self) -> Promise {
+        Promise { scope: Scope::Process, staleness: None }
+    }
+
     fn lookup<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Option<Entry>>> {
         ready(self.look(slot))
     }
@@ -361,8 +389,8 @@ impl CacheEngine for MemoryCache {
         ready(self.give_back(slot, nonce))
     }
 
-    fn invalidate<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Invalidation>> {
-        ready(self.drop_slot(slot))
+    fn invalidate<'a>(&'a self, slot: Slot<'a>, hold_off: Duration) -> BoxFuture<'a, Result<Invalidation>> {
+        ready(self.drop_slot(slot, hold_off))
     }
 
     fn expire<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Expiry>> {
@@ -385,8 +413,8 @@ impl CacheEngine for MemoryCache {
         ready(self.has_guard(namespace, key, owner))
     }
 
-    fn release<'a>(&'a self, namespace: &'a str, key: &'a [u8], owner: GuardOwner) -> BoxFuture<'a, Result<GuardEnd>> {
-        ready(self.end_guard(namespace, key, owner))
+    fn release<'a>(&'a self, namespace: &'a str, key: &'a [u8], owner: GuardOwner, hold_off: Duration) -> BoxFuture<'a, Result<GuardEnd>> {
+        ready(self.end_guard(namespace, key, owner, hold_off))
     }
 
     fn flush<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<()>> {

@@ -14,7 +14,7 @@ use futures_core::future::BoxFuture;
 use super::{handle, options};
 use crate::cache::{
     Cache, CacheEngine, CacheOptions, CacheStats, Entry, Expiry, Filled, GuardEnd, GuardOwner, Invalidation, Life, LoadError, Lookup,
-    Nonce, Reserved, Slot, Touched,
+    Nonce, Promise, Reserved, Slot, Touched,
 };
 use crate::time::Clock;
 use crate::{Error, Result};
@@ -177,6 +177,10 @@ fn race_with(engine: &Arc<dyn CacheEngine>, options: CacheOptions, writes: u64) 
 pub struct TrustingCache(pub Arc<dyn CacheEngine>);
 
 impl CacheEngine for TrustingCache {
+    fn promise(&self) -> Promise {
+        self.0.promise()
+    }
+
     fn lookup<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Option<Entry>>> {
         self.0.lookup(slot)
     }
@@ -203,8 +207,8 @@ impl CacheEngine for TrustingCache {
         self.0.abandon(slot, nonce)
     }
 
-    fn invalidate<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Invalidation>> {
-        self.0.invalidate(slot)
+    fn invalidate<'a>(&'a self, slot: Slot<'a>, hold_off: Duration) -> BoxFuture<'a, Result<Invalidation>> {
+        self.0.invalidate(slot, hold_off)
     }
 
     fn expire<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Expiry>> {
@@ -227,8 +231,8 @@ impl CacheEngine for TrustingCache {
         self.0.guarded(namespace, key, owner)
     }
 
-    fn release<'a>(&'a self, namespace: &'a str, key: &'a [u8], owner: GuardOwner) -> BoxFuture<'a, Result<GuardEnd>> {
-        self.0.release(namespace, key, owner)
+    fn release<'a>(&'a self, namespace: &'a str, key: &'a [u8], owner: GuardOwner, hold_off: Duration) -> BoxFuture<'a, Result<GuardEnd>> {
+        self.0.release(namespace, key, owner, hold_off)
     }
 
     fn flush<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<()>> {
