@@ -7,7 +7,7 @@ use futures_core::future::BoxFuture;
 
 use crate::audit::Trail;
 use crate::audit::engine::AuditEngine;
-use crate::cache::{Cache, CacheOptions};
+use crate::cache::{Cache, CacheOptions, Flushed, Invalidation};
 use crate::commit::engine::CommitEngine;
 use crate::commit::{CommitQueue, QueueOptions};
 use crate::engine::memory::{MemoryCache, MemoryLocks, MemoryStore};
@@ -274,12 +274,20 @@ impl Onward {
 impl CacheSink for Cache {
     fn invalidate<'a>(&'a self, namespace: &'a str, key: &'a str) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            // Whether a reader could see something before makes no difference here.
-            self.in_namespace(namespace)?.invalidate(key).await.map(|_| ())
+            // Whether a reader could see something before makes no difference here; one that waits is delivered again.
+            match self.in_namespace(namespace)?.invalidate(key).await? {
+                Invalidation::Removed | Invalidation::Absent => Ok(()),
+                Invalidation::Queued => Err(Error::unavailable("the cache engine is away")),
+            }
         })
     }
 
     fn invalidate_all(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.flush_all())
+        Box::pin(async move {
+            match self.flush_all().await? {
+                Flushed::Flushed => Ok(()),
+                Flushed::Queued => Err(Error::unavailable("the cache engine is away")),
+            }
+        })
     }
 }
