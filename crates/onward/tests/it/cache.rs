@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use onward::cache::layers::{Breaker, Sharded};
+use onward::cache::layers::{Breaker, Sharded, Tiered};
 use onward::cache::{BusyReason, Cache, CacheEngine, CacheOptions, Filled, Lookup, Reserved, Slot};
 use onward::engine::memory::MemoryCache;
 use onward::observe::Silent;
-use onward::testing::cache::faults::{Call, Fault, FaultyCache};
+use onward::testing::cache::faults::{Call, Fault, FaultGate, FaultyCache};
 use onward::testing::cache::staleness::{TrustingCache, race, race_stale};
 use onward::time::Clock;
 
@@ -16,6 +16,14 @@ onward::cache_conformance!(memory, |clock| Arc::new(MemoryCache::new(clock)));
 onward::cache_conformance!(sharded, |clock| Arc::new(shards(&clock)));
 
 onward::cache_conformance!(breaker, |clock| Arc::new(Breaker::new(Arc::new(MemoryCache::new(clock.clone())), clock)));
+
+onward::cache_conformance!(tiered, |clock| Arc::new(tiered(&clock, Arc::new(MemoryCache::new(clock.clone())))));
+
+const BOUND: Duration = Duration::from_secs(2);
+
+fn tiered(clock: &Clock, far: Arc<dyn CacheEngine>) -> Tiered {
+    Tiered::new(Arc::new(MemoryCache::new(clock.clone())), far, clock.clone(), BOUND).unwrap()
+}
 
 fn shards(clock: &Clock) -> Sharded {
     let engine = || Arc::new(MemoryCache::new(clock.clone())) as Arc<dyn CacheEngine>;
@@ -38,6 +46,56 @@ fn no_read_is_older_than_an_acknowledged_invalidation_where_stale_values_are_ser
     let seen = race_stale(&memory(), 5_000);
     assert!(seen.loads > 100 && seen.reads > seen.loads, "the race must have misses and hits: {seen:?}");
     assert_eq!(seen.stale, 0, "{seen:?}");
+}
+
+#[test]
+fn no_read_is_older_than_an_acknowledged_invalidation_through_the_same_near_cache() {
+    let engine: Arc<dyn CacheEngine> = Arc::new(tiered(&Clock::system(), memory()));
+    for seen in [race(&engine, 2_000), race_stale(&engine, 2_000)] {
+        assert!(seen.loads > 100 && seen.reads > seen.loads, "{seen:?}");
+        assert_eq!(seen.stale, 0, "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn promotion_never_resurrects() {
+    let clock = Clock::manual();
+    let far = FaultyCache::new(Arc::new(MemoryCache::new(clock.clone())));
+    let engine = Arc::new(tiered(&clock, Arc::clone(&far) as _));
+    let cache = Cache::new(engine, "default", CacheOptions::default(), clock, Arc::new(Silent)).unwrap();
+    let Lookup::Lease(lease) = cache.begin::<u64>("k").await.unwrap() else { panic!("expected a lease") };
+    assert_eq!(lease.commit(&1).await.unwrap(), Filled::Stored);
+    let gate = FaultGate::shut();
+    far.fail(Call::Lookup, Fault::SlowReply(gate.clone()));
+    let promoting = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.get::<u64>("k").await }
+    });
+    gate.reached().await;
+    far.heal();
+    let _ = cache.invalidate("k").await.unwrap();
+    gate.open();
+    // It began before the invalidation, and may have seen the value; nobody after it does.
+    assert_eq!(promoting.await.unwrap().unwrap(), Some(Some(1u64)));
+    assert_eq!(cache.get::<u64>("k").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_near_copy_is_older_than_its_bound_never_and_told_by_the_promise() {
+    let clock = Clock::manual();
+    let far: Arc<dyn CacheEngine> = Arc::new(MemoryCache::new(clock.clone()));
+    let handle =
+        |engine: Arc<dyn CacheEngine>| Cache::new(engine, "default", CacheOptions::default(), clock.clone(), Arc::new(Silent)).unwrap();
+    let [here, there] = [(); 2].map(|()| handle(Arc::new(tiered(&clock, Arc::clone(&far)))));
+    assert_eq!(here.promise().staleness, Some(BOUND));
+    let Lookup::Lease(lease) = here.begin::<u64>("k").await.unwrap() else { panic!("expected a lease") };
+    assert_eq!(lease.commit(&1).await.unwrap(), Filled::Stored);
+    assert_eq!(here.get("k").await.unwrap(), Some(Some(1u64)));
+    let _ = there.invalidate("k").await.unwrap();
+    clock.advance(BOUND - Duration::from_millis(1));
+    assert_eq!(here.get("k").await.unwrap(), Some(Some(1u64)), "the near copy was not used");
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(here.get::<u64>("k").await.unwrap(), None);
 }
 
 #[test]

@@ -5,10 +5,12 @@
 //! | `breaker` | [`Breaker`]: no waiting for an engine that is away, and no lost invalidation |
 //! | `pending` | the invalidations that wait for it |
 //! | `sharded` | [`Sharded`]: each key on one of several engines |
+//! | `tiered` | [`Tiered`]: near copies of a far engine, for a bounded time |
 
 mod breaker;
 mod pending;
 mod sharded;
+mod tiered;
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -17,6 +19,7 @@ use futures_core::future::BoxFuture;
 
 pub use breaker::Breaker;
 pub use sharded::Sharded;
+pub use tiered::Tiered;
 
 /// Waits for all of the calls at once, in their order.
 async fn all<T>(mut calls: Vec<BoxFuture<'_, T>>) -> Vec<T> {
