@@ -83,7 +83,7 @@ impl Fill {
     /// Sets the life of this value, or of this absence.
     ///
     /// # Errors
-    /// [`Kind::Invalid`]: zero or above 30 days.
+    /// [`Kind::Invalid`](crate::Kind::Invalid): zero or above 30 days.
     pub fn ttl(&self, ttl: Duration) -> Result<()> {
         check_ttl(ttl)?;
         self.wish.lock().ttl = Some(ttl);
@@ -103,7 +103,7 @@ impl Fill {
 
 /// A loader's own error, shared by all callers that waited for that load.
 ///
-/// It stands as the source of the [`Error`]; [`LoadError::get_ref`] gives the original back.
+/// It stands as the source of the [`Error`](crate::Error); [`LoadError::get_ref`] gives the original back.
 #[derive(Clone)]
 pub struct LoadError(pub(super) Arc<dyn StdError + Send + Sync>);
 

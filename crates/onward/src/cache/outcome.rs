@@ -53,7 +53,7 @@ pub enum BusyReason {
     Away,
 }
 
-/// What [`CacheEngine::reserve`] found or did.
+/// What [`CacheEngine::reserve`](super::CacheEngine::reserve) found or did.
 #[derive(Clone, Debug)]
 #[must_use]
 pub enum Reserved {
