@@ -1,14 +1,22 @@
 //! Strict JSON: unknown and duplicate members are refused, the place is named, and what the caller wrote is never repeated.
 
+use onward::model::limits;
+use onward_api::json_depth;
 use serde::de::DeserializeOwned;
 
 use crate::nearest::nearest;
 use crate::refusal::Refusal;
 
+/// Greatest depth of a body: a payload of the greatest depth stands three levels inside.
+const DEPTH: usize = limits::JSON_DEPTH + 3;
+
 /// Reads a body.
 pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     // An empty body is an object without members.
     let bytes = if bytes.is_empty() { b"{}" } else { bytes };
+    if json_depth(bytes) > DEPTH {
+        return Err(Refusal::member("", format!("nests deeper than {DEPTH}")));
+    }
     serde_json::from_slice(bytes).map_err(|error| {
         let place = pointer(bytes, offset(bytes, error.line(), error.column()));
         Refusal::member(place, message(&error))

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use onward_api::json_depth;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
@@ -26,7 +27,7 @@ impl Payload {
     ///
     /// # Errors
     /// [`Kind::Invalid`]: more than 1 MiB, a content type that is not 1..=127 printable ASCII bytes, or JSON that does not parse or nests
-    /// deeper than 128.
+    /// deeper than 127.
     pub fn new(bytes: impl Into<Bytes>, content_type: &str) -> Result<Self> {
         let bytes = bytes.into();
         if bytes.len() > PAYLOAD_BYTES {
@@ -84,11 +85,12 @@ impl Payload {
     }
 }
 
-/// Refuses JSON that does not parse or nests deeper than the limit; serde_json itself stops at the same depth.
+/// Refuses JSON that does not parse or nests deeper than the limit, beyond which nobody could read it back as a value.
 fn check_json(bytes: &[u8]) -> Result<()> {
-    debug_assert_eq!(JSON_DEPTH, 128);
-    serde_json::from_slice::<serde::de::IgnoredAny>(bytes)
-        .map_err(|e| Error::invalid("the payload is not JSON, or nests deeper than 128").with_source(e))?;
+    if json_depth(bytes) > JSON_DEPTH {
+        return Err(Error::invalid("the payload nests deeper than 127"));
+    }
+    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|e| Error::invalid("the payload is not JSON").with_source(e))?;
     std::str::from_utf8(bytes).map_err(|e| Error::invalid("JSON is UTF-8").with_source(e))?;
     Ok(())
 }
