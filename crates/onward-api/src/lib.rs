@@ -7,6 +7,8 @@
 pub mod base64;
 pub mod cache;
 pub mod chains;
+#[cfg(feature = "client")]
+pub mod client;
 mod code;
 pub mod commit;
 mod depth;

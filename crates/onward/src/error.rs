@@ -131,6 +131,24 @@ impl Error {
         Self::new(Kind::Unsupported, Code::Unsupported, message)
     }
 
+    /// What `?` shows of a fenced commit, where a value would be hidden.
+    pub(crate) fn fenced(newest: FencingToken) -> Self {
+        Self::new(Kind::Lost, Code::Fenced, "a newer holder of the lock was seen").with_newest_token(newest)
+    }
+
+    /// The same refusal for another caller of the same batch.
+    pub(crate) fn again(&self) -> Self {
+        let error = Self::new(self.kind(), self.code(), self.message()).during(self.operation());
+        let error = match self.retry_after() {
+            Some(after) => error.with_retry_after(after),
+            None => error,
+        };
+        match self.effect() {
+            Effect::Unknown => error.with_unknown_effect(),
+            Effect::NotApplied => error,
+        }
+    }
+
     /// Returns what the caller should do.
     pub fn kind(&self) -> Kind {
         self.0.kind

@@ -12,7 +12,7 @@ use crate::commit::engine::CommitEngine;
 use crate::commit::{CommitQueue, QueueOptions};
 use crate::engine::memory::{MemoryCache, MemoryLocks, MemoryStore};
 #[cfg(feature = "sqlite")]
-use crate::engine::sqlite::SqliteStore;
+use crate::engine::sqlite::{SqliteLocks, SqliteStore};
 use crate::guarded::GuardedWrite;
 use crate::lock::{LockEngine, Locks, LocksConfig};
 use crate::model::{FencingToken, MacKeys};
@@ -168,7 +168,7 @@ async fn engines(url: &str, clock: &Clock) -> Result<Engines> {
         #[cfg(feature = "sqlite")]
         Place::Sqlite(path) => {
             let store = Arc::new(SqliteStore::open(&path, clock).await?);
-            let locks = MemoryLocks::new(clock.clone());
+            let locks = SqliteLocks::open(SqliteLocks::beside(&path), clock.clone()).await?;
             Ok(Engines { commits: store.clone(), audit: store, locks: Arc::new(locks) })
         }
         #[cfg(not(feature = "sqlite"))]

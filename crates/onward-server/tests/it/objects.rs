@@ -193,10 +193,10 @@ async fn keys_in_paths_are_decoded_once() {
 #[tokio::test]
 async fn a_payload_that_claims_to_be_json_is_checked() {
     let client = Client::memory().await;
-    for body in ["{", "{\"a\":NaN}", "\"\\ud800\"", "", &format!("{}{}", "[".repeat(128), "]".repeat(128))] {
+    for body in ["{", "{\"a\":NaN}", "\"\\ud800\"", "", &format!("{}{}", "[".repeat(129), "]".repeat(129))] {
         client.put("/v1/objects/doc/a", ("if-none-match", "*"), body).await.is_problem(400, "invalid_request");
     }
-    let deepest = format!("{}{}", "[".repeat(127), "]".repeat(127));
+    let deepest = format!("{}{}", "[".repeat(128), "]".repeat(128));
     assert_eq!(client.put("/v1/objects/doc/deep", ("if-none-match", "*"), &deepest).await.status, 201);
     client.onward.store().get::<serde_json::Value>(("doc", "deep")).await.unwrap().unwrap();
     let headers = [("if-none-match", "*"), ("content-type", "text/plain")];

@@ -214,7 +214,7 @@ impl Commit {
         self
     }
 
-    /// Gives up, with nothing applied, if the commit still waits in the queue after this time.
+    /// Gives up, with nothing applied, if the commit still waits in the queue after this time, 1 ms..=10 min.
     pub fn deadline(mut self, wait: Duration) -> Self {
         self.wait = Some(wait);
         self
@@ -243,6 +243,9 @@ impl Commit {
         most("invalidations", self.invalidations.len(), COMMIT_INVALIDATIONS)?;
         unique("one object is written twice in a commit", self.writes.iter().map(|write| &write.key))?;
         unique("one lock is fenced twice in a commit", self.fences.iter().map(|fence| &fence.0))?;
+        if self.wait.is_some_and(|wait| !(limits::WAIT_MIN..=limits::WAIT_MAX).contains(&wait)) {
+            return Err(Error::invalid("a deadline is 1 ms..=10 min"));
+        }
         for (namespace, key) in &self.invalidations {
             crate::model::check_cache_namespace(namespace)?;
             if key.is_empty() || key.len() > KEY_BYTES {

@@ -16,7 +16,7 @@ use super::outcome::{CommitOutcome, Delivery, Receipt};
 use crate::model::{ChainName, Epoch, Fingerprint, Head, MacKeys, RequestId, Revision, Sealed};
 use crate::observe::{Event, SharedObserver};
 use crate::time::{Clock, Moment, Timestamp};
-use crate::{Code, Effect, Error, Kind, Result, random, retry};
+use crate::{Code, Effect, Error, Result, random, retry};
 
 /// Most commits that wait; one more is told to come back (C7).
 const QUEUE_COMMITS: usize = 4_096;
@@ -252,8 +252,9 @@ impl Batcher {
         }
         let outcomes = match self.attempt(&live).await {
             Ok(outcomes) => outcomes,
-            // The engine refuses the plan as a whole. One by one, only the culprit is refused.
-            Err(error) if error.code() == Code::IntegrityFailure && live.len() > 1 => {
+            // The engine refuses the plan as a whole. One by one, only the culprit is refused. Not so if the plan may have landed: a second
+            // try could apply it twice.
+            Err(error) if error.code() == Code::IntegrityFailure && error.effect() == Effect::NotApplied && live.len() > 1 => {
                 for pending in live {
                     let outcome = self.attempt(std::slice::from_ref(&pending)).await;
                     let outcome = outcome
@@ -379,27 +380,5 @@ impl Draft {
             records,
             entries,
         })
-    }
-}
-
-impl Error {
-    /// The same refusal for another commit of the batch.
-    fn again(&self) -> Self {
-        let error = Error::new(self.kind(), self.code(), self.message()).during(self.operation());
-        let error = match self.retry_after() {
-            Some(after) => error.with_retry_after(after),
-            None => error,
-        };
-        match self.effect() {
-            Effect::Unknown => error.with_unknown_effect(),
-            Effect::NotApplied => error,
-        }
-    }
-}
-
-impl Error {
-    /// What `?` shows of a lost race where a value would hide it.
-    pub(crate) fn fenced(newest: crate::model::FencingToken) -> Self {
-        Error::new(Kind::Lost, Code::Fenced, "a newer holder of the lock was seen").with_newest_token(newest)
     }
 }

@@ -1,5 +1,7 @@
 //! Every stated limit in one place (C10). Sizes are bytes.
 
+use std::time::Duration;
+
 /// Longest lock or cache key, and longest cache field name.
 pub const KEY_BYTES: usize = 512;
 /// Longest object name.
@@ -30,8 +32,12 @@ pub const SEQ_MAX: u64 = (1 << 53) - 1;
 pub const PAGE_ITEMS: usize = 1_000;
 /// Longest page in bytes of payload.
 pub const PAGE_BYTES: usize = 8 << 20;
-/// Greatest depth of JSON that is stored as an object: as deep as serde_json reads a value back.
-pub const JSON_DEPTH: usize = 127;
+/// Greatest depth of JSON that is stored as an object.
+pub const JSON_DEPTH: usize = 128;
+/// Shortest time that a caller may set for a write to wait.
+pub const WAIT_MIN: Duration = Duration::from_millis(1);
+/// Longest time that a caller may set for a write to wait.
+pub const WAIT_MAX: Duration = Duration::from_secs(600);
 /// How long the answer to a caller's request id is kept.
 pub const REQUEST_WINDOW_US: i64 = 24 * 3_600 * 1_000_000;
 /// How long the answer to an id is kept that a server or client made by itself: above the longest deadline.

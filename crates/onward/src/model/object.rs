@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onward_api::json_depth;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
@@ -27,7 +26,7 @@ impl Payload {
     ///
     /// # Errors
     /// [`Kind::Invalid`]: more than 1 MiB, a content type that is not 1..=127 printable ASCII bytes, or JSON that does not parse or nests
-    /// deeper than 127.
+    /// deeper than 128.
     pub fn new(bytes: impl Into<Bytes>, content_type: &str) -> Result<Self> {
         let bytes = bytes.into();
         if bytes.len() > PAYLOAD_BYTES {
@@ -81,18 +80,53 @@ impl Payload {
         if !self.is_json() {
             return Err(Error::invalid("the object is not JSON; read its payload instead"));
         }
-        serde_json::from_slice(&self.bytes).map_err(|e| Error::invalid("the object has another shape than asked for").with_source(e))
+        if depth(&self.bytes) > JSON_DEPTH {
+            return Err(Error::integrity("a stored document nests deeper than 128"));
+        }
+        let mut reader = serde_json::Deserializer::from_slice(&self.bytes);
+        // Its own limit is one below ours: what was accepted must be readable.
+        reader.disable_recursion_limit();
+        let value = T::deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+        value.map_err(|e| Error::invalid("the object has another shape than asked for").with_source(e))
     }
 }
 
-/// Refuses JSON that does not parse or nests deeper than the limit, beyond which nobody could read it back as a value.
+/// Refuses JSON that does not parse or nests deeper than the limit.
 fn check_json(bytes: &[u8]) -> Result<()> {
-    if json_depth(bytes) > JSON_DEPTH {
-        return Err(Error::invalid("the payload nests deeper than 127"));
-    }
+    // Parsed without keeping anything: this way serde_json has no limit of its own.
     serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|e| Error::invalid("the payload is not JSON").with_source(e))?;
     std::str::from_utf8(bytes).map_err(|e| Error::invalid("JSON is UTF-8").with_source(e))?;
+    if depth(bytes) > JSON_DEPTH {
+        return Err(Error::invalid("JSON nests at most 128 deep"));
+    }
     Ok(())
+}
+
+/// Returns how deep JSON nests, which must parse.
+fn depth(json: &[u8]) -> usize {
+    let (mut now, mut most) = (0_usize, 0);
+    let mut bytes = json.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'[' | b'{' => {
+                now += 1;
+                most = most.max(now);
+            }
+            b']' | b'}' => now = now.saturating_sub(1),
+            b'"' => {
+                // To the end of the string; what a backslash escapes does not end it.
+                while let Some(byte) = bytes.next() {
+                    match byte {
+                        b'"' => break,
+                        b'\\' => _ = bytes.next(),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    most
 }
 
 /// What the store knows about an object beside its payload.

@@ -36,7 +36,7 @@ impl WriteOptions {
         self
     }
 
-    /// Gives up, with nothing applied, if the write still waits after this time.
+    /// Gives up, with nothing applied, if the write still waits after this time, 1 ms..=10 min.
     #[must_use]
     pub fn with_deadline(mut self, wait: Duration) -> Self {
         self.deadline = Some(wait);

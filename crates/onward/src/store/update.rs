@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use super::handle::Store;
 use super::options::{Put, Updated, WriteOptions};
 use crate::commit::WriteCondition;
+use crate::model::limits::{WAIT_MAX, WAIT_MIN};
 use crate::model::{FencingToken, Key, LockKey, Meta, Object, Payload};
 use crate::retry::{self, Backoff};
 use crate::{Code, Error, Kind, Refusal, Result};
@@ -114,7 +115,7 @@ where
         if !(1..=100).contains(&self.tries) {
             return Err(Error::invalid("tries is 1..=100"));
         }
-        if self.deadline < Duration::from_millis(1) || self.deadline > Duration::from_secs(600) {
+        if !(WAIT_MIN..=WAIT_MAX).contains(&self.deadline) {
             return Err(Error::invalid("deadline is 1 ms..=10 min"));
         }
         let clock = self.store.queue().clock();
@@ -151,7 +152,7 @@ where
                 let before: Option<T> = state.as_ref().map(|object| object.value.read()).transpose()?;
                 validate(&value, before.as_ref()).map_err(Refusal::into_error)?;
             }
-            let options = self.options.clone().with_deadline(left);
+            let options = self.options.clone().with_deadline(left.max(WAIT_MIN));
             match self.store.put_payload_if(&key, Payload::json(&value)?, condition, options).await? {
                 Put::Committed(written) => return Ok(Updated { value, written, tries }),
                 Put::Conflict(conflict) => state = conflict.current,

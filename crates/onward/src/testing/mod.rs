@@ -1,4 +1,9 @@
 //! Test tools: the conformance suite of each part, faults, checkers.
+//!
+//! A case is written once and runs on every engine; a checker judges a recorded history and has a planted bug that it must catch.
 
 pub mod audit;
 pub mod cache;
+pub mod history;
+pub mod store;
+pub mod store_faults;

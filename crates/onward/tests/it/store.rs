@@ -1,25 +1,31 @@
-//! The store on every engine.
+//! The store on every engine, plain and with faults.
 
-use onward::commit::{Commit, CommitOutcome, WriteCondition};
-use onward::model::{ChainName, Entry};
-use onward::store::Put;
-use onward::{Onward, Result};
+use std::sync::Arc;
 
-#[tokio::test]
-async fn thin_line() -> Result<()> {
-    let dir = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}/a.db", dir.path().display());
-    let store = Onward::open(&url).await?.store();
-    let Put::Committed(first) = store.create(("project", "42"), &1).await? else { panic!() };
-    let Put::Committed(second) = store.replace(("project", "42"), &2, first.version).await? else { panic!() };
-    let Put::Conflict(lost) = store.replace(("project", "42"), &3, first.version).await? else { panic!() };
-    assert_eq!(lost.current.unwrap().value, 2);
-    let c = Commit::new().put(("project", "43"), &1, WriteCondition::MustCreate).audit(ChainName::new("main")?, Entry::new("x.y"));
-    let CommitOutcome::Committed(r) = store.commit(c).await? else { panic!() };
-    assert_eq!(r.revision.get(), second.revision.get() + 1);
-    assert_eq!(r.audit[0].seq.get(), 2);
-    drop(store);
-    let store = Onward::open(&url).await?.store();
-    assert_eq!(store.get::<i32>(("project", "42")).await?.unwrap().value, 2);
-    Ok(())
+use onward::engine::memory::MemoryStore;
+use onward::engine::sqlite::SqliteStore;
+use onward::testing::store::Harness;
+use onward::testing::store_faults::Fault;
+use onward::time::Clock;
+
+async fn memory(often: Option<Fault>) -> Harness {
+    let store = MemoryStore::new();
+    Harness::open([Arc::new(store.clone()), Arc::new(store)], often, ()).await
 }
+
+async fn sqlite(often: Option<Fault>) -> Harness {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let clock = Clock::system();
+    let open = || SqliteStore::open(&path, &clock);
+    let (a, b) = (open().await.unwrap(), open().await.unwrap());
+    Harness::open([Arc::new(a), Arc::new(b)], often, dir).await
+}
+
+onward::store_conformance!(on_memory, memory(None));
+onward::store_conformance!(on_memory_with_lost_answers, memory(Some(Fault::Lost)));
+onward::store_conformance!(on_memory_with_refusals, memory(Some(Fault::Refused)));
+onward::store_conformance!(on_sqlite, sqlite(None));
+onward::store_conformance!(on_sqlite_with_lost_answers, sqlite(Some(Fault::Lost)));
+onward::store_conformance!(on_sqlite_with_refusals, sqlite(Some(Fault::Refused)));
+onward::store_conformance!(on_sqlite_that_is_slow, sqlite(Some(Fault::Slow)));

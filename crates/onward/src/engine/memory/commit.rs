@@ -91,12 +91,31 @@ impl Right {
     }
 }
 
-struct MemoryWriter(MemoryStore);
+struct MemoryWriter {
+    store: MemoryStore,
+    held: bool,
+}
+
+impl MemoryWriter {
+    fn release(&mut self) {
+        if std::mem::take(&mut self.held) {
+            self.store.0.right.give_back();
+        }
+    }
+}
+
+/// A writer that ends in the middle of a batch, by a panic, must not leave the others waiting for ever.
+impl Drop for MemoryWriter {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
 
 impl Writer for MemoryWriter {
     fn begin<'a>(&'a mut self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Rows>> {
-        self.0.0.right.take();
-        let rows = self.0.read(|state| Rows {
+        self.store.0.right.take();
+        self.held = true;
+        let rows = self.store.read(|state| Rows {
             meta: state.meta.clone(),
             objects: pick(&wanted.objects, |key| state.objects.get(key)),
             fences: pick(&wanted.fences, |lock| state.fences.get(lock)),
@@ -108,7 +127,7 @@ impl Writer for MemoryWriter {
 
     fn finish<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<()>> {
         {
-            let mut state = self.0.0.state.write();
+            let mut state = self.store.0.state.write();
             state.meta = plan.meta.clone();
             for (key, object) in &plan.objects {
                 match object {
@@ -127,12 +146,12 @@ impl Writer for MemoryWriter {
                 state.entries.entry(chain.clone()).or_default().push(entry.clone());
             }
         }
-        self.0.0.right.give_back();
+        self.release();
         Box::pin(std::future::ready(Ok(())))
     }
 
     fn give_back(&mut self) -> BoxFuture<'_, ()> {
-        self.0.0.right.give_back();
+        self.release();
         Box::pin(std::future::ready(()))
     }
 }
@@ -155,7 +174,7 @@ impl CommitEngine for MemoryStore {
     }
 
     fn writer(&self) -> Result<Box<dyn Writer>> {
-        Ok(Box::new(MemoryWriter(self.clone())))
+        Ok(Box::new(MemoryWriter { store: self.clone(), held: false }))
     }
 
     fn meta(&self) -> BoxFuture<'_, Result<StoreMeta>> {

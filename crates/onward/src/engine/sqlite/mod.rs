@@ -7,9 +7,11 @@ mod audit;
 mod commit;
 mod connection;
 mod error;
+mod lock;
 mod log;
 mod migrate;
 mod reader;
 mod rows;
 
 pub use commit::SqliteStore;
+pub use lock::SqliteLocks;

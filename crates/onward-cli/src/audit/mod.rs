@@ -1,0 +1,93 @@
+//! `onward audit`: append to, read and verify chains.
+
+mod read;
+mod verify;
+
+use clap::{Args, Subcommand};
+use onward_api::client::{Client, Request, base64, segment};
+use serde_json::{Map, Value, json};
+
+use crate::args::EXIT_CODES;
+use crate::failure::Result;
+use crate::object::input;
+use crate::output::Out;
+use crate::target::{Otherwise, Target};
+
+/// Verbs on chains.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Append an entry; the answer is its place and hash
+    #[command(before_help = "Examples:\n  onward audit append orders --kind order.refund --actor user:7 --resource order:42\n  onward audit append orders --kind order.refund --data refund.json --event-id refund-42\n  generate | onward audit append orders --kind report --data -\n", after_help = EXIT_CODES)]
+    Append(Append),
+    /// Show the newest entries, and follow
+    #[command(before_help = "Examples:\n  onward audit tail orders\n  onward audit tail orders -f\n  onward audit tail orders -f --from 100 -o jsonl\n", after_help = EXIT_CODES)]
+    Tail(read::Tail),
+    /// Find entries
+    #[command(before_help = "Examples:\n  onward audit query orders --actor user:7\n  onward audit query orders --kind order.refund --since 2026-01-01T00:00:00Z\n  onward audit query orders --from 100 --to 200 -o jsonl\n", after_help = EXIT_CODES)]
+    Query(read::Query),
+    /// Check a chain: every hash, link and MAC, and against a head saved elsewhere
+    #[command(before_help = "Examples:\n  onward audit verify orders\n  onward audit verify orders --checkpoint head --save head      a head kept elsewhere shows a cut tail\n  onward --url sqlite:./app.db audit verify orders --key k1     by ourselves: trusts no server\n", after_help = verify::EXIT_CODES)]
+    Verify(verify::Verify),
+}
+
+/// Appends an entry.
+#[derive(Args, Debug)]
+pub(crate) struct Append {
+    /// The chain
+    chain: String,
+    /// What happened
+    #[arg(long)]
+    kind: String,
+    /// Who did it
+    #[arg(long)]
+    actor: Option<String>,
+    /// To what
+    #[arg(long)]
+    resource: Option<String>,
+    /// A file with the data, kept byte for byte; - for stdin
+    #[arg(long, value_name = "FILE")]
+    data: Option<String>,
+    /// The same id again is appended once
+    #[arg(long, value_name = "ID")]
+    event_id: Option<String>,
+}
+
+impl Audit {
+    /// Does it, with a client for all but a verification of our own.
+    pub(crate) async fn run(self, target: &Target, out: &Out) -> Result<()> {
+        let client = || target.client(Otherwise::Refuse);
+        match self {
+            Self::Append(append) => append.run(&client().await?, out).await,
+            Self::Tail(tail) => tail.run(&client().await?, out).await,
+            Self::Query(query) => query.run(&client().await?, out).await,
+            Self::Verify(verify) => verify.run(target, out).await,
+        }
+    }
+}
+
+impl Append {
+    async fn run(self, client: &Client, out: &Out) -> Result<()> {
+        let mut entry = Map::new();
+        entry.insert("kind".to_owned(), Value::from(self.kind));
+        for (name, value) in [("actor", self.actor), ("resource", self.resource), ("event_id", self.event_id)] {
+            if let Some(value) = value {
+                entry.insert(name.to_owned(), Value::from(value));
+            }
+        }
+        if let Some(file) = &self.data {
+            let bytes = input(file)?;
+            match std::str::from_utf8(&bytes) {
+                Ok(text) => entry.insert("data_text".to_owned(), Value::from(text)),
+                Err(_) => entry.insert("data_base64".to_owned(), Value::from(base64(&bytes))),
+            };
+        }
+        let answer: Value = client.call(Request::post(entries(&self.chain)).json(&json!({"entries": [entry]}))).await?.json()?;
+        let receipt = answer.get("receipts").and_then(|receipts| receipts.get(0));
+        out.record(receipt.unwrap_or(&answer))
+    }
+}
+
+/// The path of a chain's entries.
+fn entries(chain: &str) -> String {
+    format!("chains/{}/entries", segment(chain))
+}

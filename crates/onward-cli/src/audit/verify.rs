@@ -1,0 +1,99 @@
+//! `verify`: a verdict on a chain, and heads kept outside that show a cut tail or a database put back.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use onward::audit::verify::Report;
+use onward::audit::{read_saved_head, save_head};
+use onward::model::MacKeys;
+use onward::time::Clock;
+use onward_api::client::{Client, Request, segment};
+use serde_json::{Map, Value};
+
+use crate::failure::{Failure, Result};
+use crate::local;
+use crate::output::{Format, Out};
+use crate::target::{Otherwise, Target, is_server};
+
+/// The end of the help of `verify`.
+pub(super) const EXIT_CODES: &str = "\
+Exit codes:
+  0 the chain is good
+  1 the chain is bad: the first broken entry, what was found and the next step are shown
+  2 usage, could not run, or no verdict possible";
+
+/// Verifies a chain.
+#[derive(Args, Debug)]
+pub(crate) struct Verify {
+    /// The chain
+    chain: String,
+    /// Begin with this entry; what lies before is believed
+    #[arg(long, value_name = "SEQ")]
+    from: Option<u64>,
+    /// End with this entry
+    #[arg(long, value_name = "SEQ")]
+    to: Option<u64>,
+    /// Save the proved head here; keep the file where the database's writers cannot reach it
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Check against the head that was saved here
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+    /// A file with the MAC key; only with an engine URL
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+}
+
+impl Verify {
+    /// Verifies; every failure to come to a verdict is exit 2.
+    pub(super) async fn run(self, target: &Target, out: &Out) -> Result<()> {
+        let client = self.client(target).await.map_err(|failure| failure.with_exit(2))?;
+        let report = self.ask(&client).await.map_err(|failure| failure.with_exit(2))?;
+        show(&report, out)?;
+        if let Some(path) = &self.save {
+            if report.exit() == 0 {
+                let head = save_head(path, &report, Clock::system().wall()).map_err(|e| Failure::from(e).with_exit(2))?;
+                out.say(format_args!("saved the head of {} entries in {}", head.size, path.display()));
+            } else {
+                out.say(format_args!("the head was not saved: the chain is not good"));
+            }
+        }
+        match report.exit() {
+            0 => Ok(()),
+            exit => Err(Failure::Exit(exit)),
+        }
+    }
+
+    async fn client(&self, target: &Target) -> Result<Client> {
+        let Some(path) = &self.key else { return target.client(Otherwise::Refuse).await };
+        let Some(url) = target.url.as_deref().filter(|url| !is_server(url)) else {
+            return Err(Failure::usage("a key is not sent to a server: name the engine, such as --url sqlite:./app.db"));
+        };
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Failure::usage(format_args!("cannot read the key file {}: {e}", path.display())))?;
+        Ok(local::open(url, Some(MacKeys::parse(&text)?)).await?.with_timeout(target.timeout))
+    }
+
+    async fn ask(&self, client: &Client) -> Result<Report> {
+        let mut members = Map::new();
+        for (name, seq) in [("from_seq", self.from), ("to_seq", self.to)] {
+            if let Some(seq) = seq {
+                members.insert(name.to_owned(), Value::from(seq));
+            }
+        }
+        if let Some(path) = &self.checkpoint {
+            let head = read_saved_head(path)?
+                .ok_or_else(|| Failure::usage(format_args!("there is no saved head at {}", path.display())))?;
+            members.insert("checkpoint".to_owned(), Value::from(head.to_text()));
+        }
+        let request = Request::post(format!("chains/{}/verify", segment(&self.chain))).json(&Value::Object(members));
+        Ok(client.call(request).await?.json()?)
+    }
+}
+
+fn show(report: &Report, out: &Out) -> Result<()> {
+    match out.format() {
+        Format::Table => out.line(&report.to_string()),
+        _ => out.line(&serde_json::to_string(report).unwrap_or_default()),
+    }
+}

@@ -1,0 +1,170 @@
+//! `onward cache`: fill leases from the shell; a late fill is refused.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use onward_api::Code;
+use onward_api::client::{Request, key_path, segment};
+use serde_json::{Value, json};
+
+use crate::args::EXIT_CODES;
+use crate::failure::{Failure, Result};
+use crate::object::input;
+use crate::output::{Format, Out};
+use crate::target::{Otherwise, Target};
+use crate::units::{duration, millis};
+
+/// Verbs on cached values.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cache {
+    /// Write a cached value to stdout; a miss is exit 4
+    #[command(before_help = "Examples:\n  onward cache get web project:42\n  onward cache get web project:42 --field html\n  nonce=$(onward cache get web project:42 --lease)      exit 4: a miss, and ours to fill; exit 5: somebody else fills\n", after_help = EXIT_CODES)]
+    Get(Get),
+    /// Fill a value under a lease; superseded by an invalidation is exit 3
+    #[command(before_help = "Examples:\n  onward cache put web project:42 p.json --fill $nonce --ttl 60s\n  render 42 | onward cache put web project:42 - --fill $nonce --ttl 5m --field html\n  onward cache put web project:42 p.json --fill $nonce --ttl 1h -o json\n", after_help = EXIT_CODES)]
+    Put(Put),
+    /// Drop a value and refuse every fill that began before
+    #[command(before_help = "Examples:\n  onward cache invalidate web project:42\n  onward cache invalidate web project:42 --field html\n  onward cache invalidate web project:42 -o json\n", after_help = EXIT_CODES)]
+    Invalidate(Invalidate),
+    /// Drop a whole namespace
+    #[command(before_help = "Examples:\n  onward cache flush web --yes\n  onward cache flush web --yes --reason 'schema changed'\n  onward cache flush web --yes -o json\n", after_help = EXIT_CODES)]
+    Flush(Flush),
+}
+
+/// Which value.
+#[derive(Args, Debug)]
+struct Place {
+    /// The namespace
+    #[arg(value_name = "NS")]
+    namespace: String,
+    /// The key
+    key: String,
+    /// A field of the key
+    #[arg(long)]
+    field: Option<String>,
+}
+
+/// Reads a value.
+#[derive(Args, Debug)]
+pub(crate) struct Get {
+    #[command(flatten)]
+    place: Place,
+    /// On a miss take the lease to fill it, and write its nonce to stdout
+    #[arg(long)]
+    lease: bool,
+    /// How long to wait for somebody else's fill
+    #[arg(long, value_parser = duration, default_value = "2s", value_name = "TIME", requires = "lease")]
+    wait: Duration,
+}
+
+/// Fills a value.
+#[derive(Args, Debug)]
+pub(crate) struct Put {
+    #[command(flatten)]
+    place: Place,
+    /// The file with the value; - for stdin
+    #[arg(value_name = "FILE")]
+    file: String,
+    /// The nonce that `get --lease` wrote
+    #[arg(long, value_name = "NONCE")]
+    fill: String,
+    /// How long the value lives
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    ttl: Duration,
+}
+
+/// Invalidates a value.
+#[derive(Args, Debug)]
+pub(crate) struct Invalidate {
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Flushes a namespace.
+#[derive(Args, Debug)]
+pub(crate) struct Flush {
+    /// The namespace
+    #[arg(value_name = "NS")]
+    namespace: String,
+    /// Yes, all of it
+    #[arg(long)]
+    yes: bool,
+    /// Why, for the log
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+impl Place {
+    fn path(&self) -> String {
+        format!("cache/{}/{}", segment(&self.namespace), key_path(self.key.as_bytes()))
+    }
+}
+
+impl Cache {
+    /// Does it.
+    pub(crate) async fn run(self, target: &Target, out: &Out) -> Result<()> {
+        match self {
+            Self::Get(get) => get.run(target, out).await,
+            Self::Put(put) => put.run(target, out).await,
+            Self::Invalidate(Invalidate { place }) => {
+                let request = Request::delete(place.path()).maybe_query("field", place.field.as_deref());
+                out.record(&target.client(Otherwise::Refuse).await?.call(request).await?.json()?)
+            }
+            Self::Flush(flush) => flush.run(target, out).await,
+        }
+    }
+}
+
+impl Get {
+    async fn run(self, target: &Target, out: &Out) -> Result<()> {
+        let mut request = Request::get(self.place.path()).maybe_query("field", self.place.field.as_deref());
+        request = if self.lease { request.query("wait_ms", millis(self.wait)) } else { request.query("lease", false) };
+        match target.client(Otherwise::Refuse).await?.call(request).await {
+            Ok(answer) if answer.status == http::StatusCode::ACCEPTED => {
+                out.say(format_args!("somebody else fills it"));
+                Err(Failure::Exit(Code::ResourceLocked.exit()))
+            }
+            Ok(answer) => out.bytes(&answer.body),
+            Err(problem) => {
+                if let (Code::CacheMiss, Some(nonce)) = (problem.code(), problem.header("onward-fill")) {
+                    let ttl = problem.header("onward-fill-ttl-ms").and_then(onward_api::number::parse);
+                    match out.format() {
+                        Format::Table => out.line(nonce)?,
+                        _ => out.record(&json!({"outcome": "lease", "fill": nonce, "fill_ttl_ms": ttl}))?,
+                    }
+                    out.say(format_args!("a miss, and ours to fill: the nonce is on stdout"));
+                    return Err(Failure::Exit(Code::CacheMiss.exit()));
+                }
+                Err(problem.into())
+            }
+        }
+    }
+}
+
+impl Put {
+    async fn run(self, target: &Target, out: &Out) -> Result<()> {
+        let request = Request::put(self.place.path())
+            .maybe_query("field", self.place.field.as_deref())
+            .header("onward-fill", &self.fill)
+            .header("onward-ttl-ms", &millis(self.ttl).to_string())
+            .body("application/octet-stream", input(&self.file)?);
+        let answer: Value = target.client(Otherwise::Refuse).await?.call(request).await?.json()?;
+        out.record(&answer)?;
+        if answer.get("outcome").and_then(Value::as_str) == Some("superseded") {
+            out.say(format_args!("the key was invalidated since the miss: the value was not kept"));
+            return Err(Failure::Exit(Code::StateConflict.exit()));
+        }
+        Ok(())
+    }
+}
+
+impl Flush {
+    async fn run(self, target: &Target, out: &Out) -> Result<()> {
+        if !self.yes {
+            return Err(Failure::usage("this drops every value of the namespace: say --yes"));
+        }
+        let reason = self.reason.as_deref().unwrap_or("asked for on the command line");
+        let request = Request::delete(format!("cache/{}", segment(&self.namespace))).text_header("onward-reason", reason);
+        out.record(&target.client(Otherwise::Refuse).await?.call(request).await?.json()?)
+    }
+}

@@ -1,0 +1,46 @@
+//! `list`: all pages of one revision.
+
+use clap::Args;
+use onward_api::client::{Client, Request, segment};
+use serde_json::Value;
+
+use super::Namespace;
+use crate::failure::Result;
+use crate::output::Out;
+use crate::pages::{Columns, Pages};
+
+const COLUMNS: Columns = &[
+    ("NAME", "name"),
+    ("VERSION", "version"),
+    ("REVISION", "revision"),
+    ("TYPE", "content_type"),
+    ("UPDATED", "updated_at"),
+];
+
+/// Lists objects.
+#[derive(Args, Debug)]
+pub(crate) struct List {
+    /// The kind of objects
+    kind: String,
+    #[command(flatten)]
+    namespace: Namespace,
+    /// Only names that begin so
+    #[arg(long)]
+    prefix: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "NUMBER")]
+    limit: Option<u64>,
+}
+
+impl List {
+    pub(super) async fn run(self, client: &Client, out: &Out) -> Result<()> {
+        let request = Request::get(format!("objects/{}", segment(&self.kind)))
+            .maybe_query("namespace", self.namespace.namespace.as_deref())
+            .maybe_query("prefix", self.prefix.as_deref());
+        let end: Value = Pages::new(request, COLUMNS, self.limit).write(client, out).await?;
+        if let Some(revision) = end.get("revision") {
+            out.detail(format_args!("as of revision {revision}"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+//! `onward object`: versioned objects by compare-and-swap.
+
+mod list;
+mod watch;
+mod write;
+
+use clap::{Args, Subcommand};
+use onward_api::client::{Request, key_path, segment};
+
+use crate::args::EXIT_CODES;
+use crate::failure::{Failure, Result};
+use crate::output::{Format, Out};
+use crate::target::{Otherwise, Target};
+
+pub(crate) use write::input;
+
+/// The media type of an object with all that is known about it.
+const ENVELOPE: &str = "application/vnd.onward.object+json";
+
+/// Verbs on objects.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Object {
+    /// Write the object's bytes to stdout, exactly
+    #[command(before_help = "Examples:\n  onward object get project/42\n  onward object get project/42 --meta -o json\n  onward object get project/42 -n eu > p.json\n", after_help = EXIT_CODES)]
+    Get(Get),
+    /// Write an object, if it is as you believe it is
+    #[command(before_help = "Examples:\n  onward object put project/42 p.json --create\n  onward object put project/42 p.json --if-version 7\n  echo '{}' | onward object put project/42 - --if-version 7 --fence nightly=$ONWARD_FENCE\n", after_help = EXIT_CODES)]
+    Put(write::Put),
+    /// Delete an object, if it is as you believe it is
+    #[command(before_help = "Examples:\n  onward object delete project/42 --if-version 7\n  onward object delete project/42 --overwrite\n  onward object delete project/42 --if-version 7 -o json\n", after_help = EXIT_CODES)]
+    Delete(write::Delete),
+    /// List the objects of a kind
+    #[command(before_help = "Examples:\n  onward object list project\n  onward object list project --prefix eu/ --limit 20\n  onward object list project -o jsonl\n", after_help = EXIT_CODES)]
+    List(list::List),
+    /// Follow changes as they are committed, across cut connections
+    #[command(before_help = "Examples:\n  onward object watch\n  onward object watch project --prefix eu/\n  onward object watch project --from 1207 -o table\n", after_help = EXIT_CODES)]
+    Watch(watch::Watch),
+}
+
+/// Where an object is.
+#[derive(Args, Debug)]
+pub(crate) struct Place {
+    /// The object: its kind, a slash, its name
+    #[arg(value_name = "KIND/NAME")]
+    object: String,
+    #[command(flatten)]
+    namespace: Namespace,
+}
+
+/// Which namespace.
+#[derive(Args, Debug)]
+pub(crate) struct Namespace {
+    /// The namespace
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+}
+
+impl Place {
+    fn path(&self) -> Result<String> {
+        match self.object.split_once('/') {
+            Some((kind, name)) if !kind.is_empty() && !name.is_empty() => {
+                Ok(format!("objects/{}/{}", segment(kind), key_path(name.as_bytes())))
+            }
+            _ => Err(Failure::usage("an object is KIND/NAME, such as project/42")),
+        }
+    }
+}
+
+/// Reads an object.
+#[derive(Args, Debug)]
+pub(crate) struct Get {
+    #[command(flatten)]
+    place: Place,
+    /// Show version, times and labels with the payload
+    #[arg(long)]
+    meta: bool,
+}
+
+impl Object {
+    /// Does it.
+    pub(crate) async fn run(self, target: &Target, out: &Out) -> Result<()> {
+        match self {
+            Self::Get(get) => get.run(target, out).await,
+            Self::Put(put) => put.run(target, out).await,
+            Self::Delete(delete) => delete.run(target, out).await,
+            Self::List(list) => list.run(&target.client(Otherwise::Refuse).await?, out).await,
+            Self::Watch(watch) => watch.run(&target.client(Otherwise::Refuse).await?, out).await,
+        }
+    }
+}
+
+impl Get {
+    async fn run(self, target: &Target, out: &Out) -> Result<()> {
+        let path = self.place.path()?;
+        let client = target.client(Otherwise::Refuse).await?;
+        let request = Request::get(path).maybe_query("namespace", self.place.namespace.namespace.as_deref());
+        if self.meta {
+            let answer = client.call(request.header("accept", ENVELOPE)).await?;
+            return if out.format() == Format::Table { out.record(&answer.json()?) } else { out.json_text(&answer.body) };
+        }
+        let answer = client.call(request).await?;
+        out.detail(format_args!("version {}", answer.header("etag").unwrap_or("-")));
+        out.bytes(&answer.body)
+    }
+}

@@ -1,0 +1,136 @@
+//! `onward prove`: each bug with its protection off, where it must appear, and on, where it must not.
+//!
+//! Owns the scenarios, their counts and their verdicts; holds no rule of the library. Both sides run one schedule, drawn from one seed;
+//! barriers force the bad interleaving, so that a count of zero on the unprotected side means that the proof is broken, not that the bug
+//! is rare. Everything runs on embedded engines in a temporary folder. Shows INV-1 (paused-holder), INV-2 (stale-cache), INV-3
+//! (lost-update, lost-create), INV-5 and INV-7 (tampering).
+//!
+//! Refuses to call a proof good that cannot fail: an unprotected count of zero is a failure too.
+
+mod command;
+mod herd;
+mod lost_create;
+mod lost_update;
+mod paused_holder;
+mod report;
+mod scenario;
+mod setting;
+mod stale_cache;
+mod tampering;
+
+use std::time::Duration;
+
+use onward::time::Clock;
+
+pub(crate) use command::{Prove, ProveHolder};
+pub(crate) use paused_holder::{Holder, hold};
+use report::{Proof, Shown, Verdict};
+use scenario::Claim;
+pub(crate) use scenario::{Choice, Scenario};
+use setting::{Count, Outcome, Random, Setting, Side};
+
+/// How long one side of a scenario may take before it counts as hung.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Most rounds of a scenario.
+pub(crate) const ROUNDS_MAX: u64 = 10_000;
+
+/// What to prove, and how to say it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Options {
+    /// Which scenarios.
+    pub(crate) choice: Choice,
+    /// How many rounds of each, 1..=10,000; each scenario has its own default.
+    pub(crate) rounds: Option<u64>,
+    /// What everything random is drawn from; drawn and printed if absent.
+    pub(crate) seed: Option<u32>,
+    /// Whether the answer is JSON.
+    pub(crate) format: Format,
+    /// Whether the protected side is protected.
+    pub(crate) protection: Protection,
+}
+
+/// How the answer is written to stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Format {
+    /// Two lines a scenario.
+    #[default]
+    Table,
+    /// One object, `onward.prove/1`.
+    Json,
+}
+
+/// Whether the protected side is protected; only a test of the proof itself takes it away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Protection {
+    /// As a user runs it.
+    #[default]
+    On,
+    /// Both sides are unprotected: every scenario must fail.
+    Removed,
+}
+
+/// Runs the scenarios and returns the exit code: 0 all shown, 1 a protection failed or a bug did not appear, 2 wrong usage or no room.
+///
+/// Needs a multi-threaded Tokio runtime.
+pub(crate) async fn run(options: Options) -> u8 {
+    if options.rounds.is_some_and(|rounds| !(1..=ROUNDS_MAX).contains(&rounds)) {
+        report::complain(&format!("rounds is 1..={ROUNDS_MAX}"));
+        return 2;
+    }
+    let seed = options.seed.unwrap_or_else(setting::draw_seed);
+    let setting = match Setting::new(seed, options.rounds) {
+        Ok(setting) => setting,
+        Err(e) => {
+            report::complain(&format!("there is no room for the proofs: {e}"));
+            return 2;
+        }
+    };
+    let clock = Clock::system();
+    let started = clock.now();
+    let mut shown = Vec::new();
+    if options.format == Format::Table {
+        report::print_seed(seed);
+    }
+    for &scenario in options.choice.scenarios() {
+        if options.format == Format::Table {
+            report::print_claim(scenario);
+        }
+        let one = show(scenario, &setting, options.protection, &clock).await;
+        if options.format == Format::Table {
+            report::print_shown(&one);
+        }
+        shown.push(one);
+    }
+    let proof = Proof::new(seed, clock.now().since(started), shown);
+    match options.format {
+        Format::Table => report::print_end(&proof),
+        Format::Json => report::print_json(&proof),
+    }
+    if proof.verdict() == Verdict::Pass { 0 } else { 1 }
+}
+
+/// Runs both sides of a scenario and judges them.
+async fn show(scenario: Scenario, setting: &Setting, protection: Protection, clock: &Clock) -> Shown {
+    let started = clock.now();
+    let second = match protection {
+        Protection::On => Side::Protected,
+        Protection::Removed => Side::Unprotected,
+    };
+    let unprotected = side(scenario, setting, "unprotected", Side::Unprotected).await;
+    let protected = match unprotected {
+        Ok(_) => side(scenario, setting, "protected", second).await,
+        Err(_) => Ok(Count::default()),
+    };
+    setting.progress().clear();
+    Shown::judge(scenario, unprotected, protected, clock.now().since(started))
+}
+
+async fn side(scenario: Scenario, setting: &Setting, label: &'static str, side: Side) -> Outcome {
+    setting.begin(scenario.name(), label);
+    #[allow(clippy::disallowed_methods, reason = "the library's sleeper is its own; a proof that hangs must end all the same")]
+    match tokio::time::timeout(LIMIT, scenario.run(setting, side)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(format!("it took longer than {} s", LIMIT.as_secs()).into()),
+    }
+}

@@ -1,0 +1,169 @@
+//! What every scenario is given: a folder, a seed, the number of rounds, a line to say how far it is.
+
+use std::collections::hash_map::RandomState;
+use std::error::Error;
+use std::hash::{BuildHasher, Hasher};
+use std::io::{IsTerminal, Write, stderr};
+use std::path::{Path, PathBuf};
+
+use onward::{Config, Onward};
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
+/// Which way a scenario writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// As it is often done.
+    Unprotected,
+    /// As the library does it.
+    Protected,
+}
+
+/// What one side counted.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Count {
+    /// How often it could have gone wrong.
+    pub(super) rounds: u64,
+    /// How often it did.
+    pub(super) bad: u64,
+    /// How often a late write was refused, or, where nothing is written, spared.
+    pub(super) refused: u64,
+    /// The first time that it went wrong, in words.
+    pub(super) example: Option<String>,
+}
+
+impl Count {
+    /// Counts one thing that could go wrong.
+    pub(super) fn round(&mut self, bad: bool, example: impl FnOnce() -> String) {
+        self.rounds += 1;
+        if bad {
+            self.bad += 1;
+            self.example.get_or_insert_with(example);
+        }
+    }
+}
+
+/// A side could not be run.
+pub(super) type Failure = Box<dyn Error + Send + Sync>;
+
+/// What came of one side.
+pub(super) type Outcome = Result<Count, Failure>;
+
+/// What every scenario is given.
+#[derive(Debug)]
+pub(super) struct Setting {
+    folder: TempDir,
+    seed: u32,
+    rounds: Option<u64>,
+    progress: Progress,
+}
+
+impl Setting {
+    pub(super) fn new(seed: u32, rounds: Option<u64>) -> std::io::Result<Self> {
+        Ok(Self { folder: tempfile::Builder::new().prefix("onward-prove-").tempdir()?, seed, rounds, progress: Progress::default() })
+    }
+
+    /// Returns how many rounds to run.
+    pub(super) fn rounds(&self, default: u64) -> u64 {
+        self.rounds.unwrap_or(default)
+    }
+
+    /// Returns the random numbers of a scenario: the same for both sides, so that they run one schedule.
+    pub(super) fn random(&self, scenario: &str) -> Random {
+        scenario.bytes().fold(Random(u64::from(self.seed)), |random, byte| Random(random.0.wrapping_mul(31).wrapping_add(u64::from(byte))))
+    }
+
+    /// Makes an empty folder for one side.
+    pub(super) fn room(&self, name: &str) -> std::io::Result<Room> {
+        tempfile::Builder::new().prefix(name).tempdir_in(self.folder.path()).map(Room)
+    }
+
+    pub(super) fn begin(&self, scenario: &'static str, side: &'static str) {
+        *self.progress.now.lock() = (scenario, side);
+    }
+
+    pub(super) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+}
+
+/// The folder of one side; gone when it is dropped.
+#[derive(Debug)]
+pub(super) struct Room(TempDir);
+
+impl Room {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Makes an empty folder in here.
+    pub(super) fn inner(&self, name: &str) -> std::io::Result<Room> {
+        tempfile::Builder::new().prefix(name).tempdir_in(self.0.path()).map(Room)
+    }
+
+    /// Returns the URL of a SQLite file in here.
+    pub(super) fn url(&self, name: &str) -> String {
+        url(&self.path(name))
+    }
+}
+
+/// Returns the URL of a SQLite file.
+pub(super) fn url(path: &Path) -> String {
+    format!("sqlite:{}", path.display())
+}
+
+/// Opens an embedded engine whatever the environment says: a kill switch that is set there would prove nothing.
+pub(super) async fn open(url: &str) -> onward::Result<Onward> {
+    Onward::connect(Config::new(url)).await
+}
+
+/// One line on stderr that says how far it is, if a terminal is there.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    now: Mutex<(&'static str, &'static str)>,
+}
+
+impl Progress {
+    /// Shows how many of all steps are done.
+    pub(super) fn show(&self, done: u64, all: u64) {
+        if stderr().is_terminal() {
+            let (scenario, side) = *self.now.lock();
+            // Talk that nobody hears is no failure.
+            let _ = write!(stderr(), "\r\x1b[K{scenario}: {side} {done}/{all}");
+        }
+    }
+
+    /// Takes the line away.
+    pub(super) fn clear(&self) {
+        if stderr().is_terminal() {
+            let _ = write!(stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// Numbers that follow from a seed (SplitMix64): to choose, never for secrets.
+#[derive(Debug, Clone)]
+pub(super) struct Random(u64);
+
+impl Random {
+    /// Returns the next 64 bits.
+    pub(super) fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
+    }
+
+    /// Returns a number of `from..to`; `from` if that is empty.
+    pub(super) fn within(&mut self, from: usize, to: usize) -> usize {
+        let size = to.saturating_sub(from).max(1) as u64;
+        from + usize::try_from(self.bits() % size).unwrap_or(0)
+    }
+}
+
+/// Draws a seed.
+pub(super) fn draw_seed() -> u32 {
+    // The standard library keys its hash maps from the system's generator.
+    u32::try_from(RandomState::new().build_hasher().finish() >> 32).unwrap_or_default()
+}

@@ -1,0 +1,88 @@
+//! Which server or engine a command speaks to, and with which token.
+//!
+//! `--url`, else `ONWARD_URL`, else a running `onward dev`; for locks at last a SQLite file in the user's data folder, so that
+//! `onward lock run` works on a bare machine. An engine URL is served in this process: one code path for both.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use onward_api::client::Client;
+
+use crate::failure::{Failure, Result};
+use crate::{devfile, local};
+
+/// What the command line and the environment say about the target.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// A server or an engine.
+    pub(crate) url: Option<String>,
+    /// A file with the token.
+    pub(crate) token_file: Option<PathBuf>,
+    /// How long a request may take.
+    pub(crate) timeout: Duration,
+}
+
+/// What to do when nothing names a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Otherwise {
+    /// Refuse and name the ways out.
+    Refuse,
+    /// Use the SQLite file in the user's data folder.
+    OwnFile,
+}
+
+impl Target {
+    /// Makes a client of the target.
+    ///
+    /// # Errors
+    /// Exit 2: there is no target, or its URL or token is malformed.
+    pub(crate) async fn client(&self, otherwise: Otherwise) -> Result<Client> {
+        let client = match &self.url {
+            Some(url) if is_server(url) => {
+                let found = devfile::find().ok().flatten().filter(|dev| dev.url == url.trim_end_matches('/'));
+                let token = self.token()?.or(found.map(|dev| dev.token));
+                Client::connect(url, token.as_deref()).map_err(Failure::from)?
+            }
+            Some(url) => local::open(url, None).await?,
+            None => match devfile::find()? {
+                Some(dev) => Client::connect(&dev.url, Some(&self.token()?.unwrap_or(dev.token)))?,
+                None if otherwise == Otherwise::OwnFile => local::open(&own_file()?, None).await?,
+                None => {
+                    return Err(Failure::usage(
+                        "no server is named and no `onward dev` runs: start one, give --url, or set ONWARD_URL (an engine such as sqlite:./app.db works too)",
+                    ));
+                }
+            },
+        };
+        Ok(client.with_timeout(self.timeout))
+    }
+
+    fn token(&self) -> Result<Option<String>> {
+        if let Some(path) = &self.token_file {
+            let text = std::fs::read_to_string(path)
+                .map_err(|e| Failure::usage(format_args!("cannot read the token file {}: {e}", path.display())))?;
+            return Ok(Some(text.trim().to_owned()));
+        }
+        Ok(std::env::var("ONWARD_TOKEN").ok().map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()))
+    }
+}
+
+/// Tells a server's URL from an engine's.
+pub(crate) fn is_server(url: &str) -> bool {
+    url.starts_with("http://") || url.starts_with("https://")
+}
+
+fn own_file() -> Result<String> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let set = |name: &str| std::env::var_os(name).filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let data = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));
+    let Some(folder) = data.map(|dir| dir.join("onward")) else {
+        return Err(Failure::usage("HOME is not set, so there is no place for locks: give --url"));
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)
+        .map_err(|e| Failure::usage(format_args!("cannot make {}: {e}; give --url", folder.display())))?;
+    Ok(format!("sqlite:{}", folder.join("onward.db").display()))
+}

@@ -1,0 +1,242 @@
+//! Faults around any store engine: an answer that gets lost, a refusal, a slow or held write, a panic; and it counts reads.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::watch;
+
+use crate::commit::engine::{Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use crate::model::{Key, Object, RequestId, Revision};
+use crate::time::Clock;
+use crate::{Error, Result};
+
+/// What goes wrong with a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It is applied, and the answer is lost.
+    Lost,
+    /// It is not applied, and the engine says so.
+    Refused,
+    /// It takes a millisecond.
+    Slow,
+    /// The engine finds that the plan contradicts what it holds; nothing is applied.
+    Contradicted,
+    /// It is applied, and then the engine says that data contradict themselves: it cannot tell what it did.
+    Confused,
+    /// The engine panics before it applies anything.
+    Panics,
+}
+
+/// A switchboard for the faults of one engine; clones share it.
+#[derive(Debug, Clone)]
+pub struct Faults(Arc<Board>);
+
+#[derive(Debug)]
+struct Board {
+    /// What happens to every second write.
+    often: Mutex<Option<Fault>>,
+    /// What happens to the very next writes; `None`: nothing.
+    script: Mutex<VecDeque<Option<Fault>>>,
+    held: Mutex<bool>,
+    let_go: Condvar,
+    waiting: watch::Sender<bool>,
+    writes: AtomicU64,
+    reads: AtomicU64,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
+impl Faults {
+    /// Makes a board that lets `often` happen to every second write, beginning with the first.
+    pub fn new(often: Option<Fault>) -> Self {
+        Self(Arc::new(Board {
+            often: Mutex::new(often),
+            script: Mutex::default(),
+            held: Mutex::new(false),
+            let_go: Condvar::new(),
+            waiting: watch::Sender::new(false),
+            writes: AtomicU64::new(0),
+            reads: AtomicU64::new(0),
+        }))
+    }
+
+    /// Ends the faults that happen by themselves.
+    pub fn calm(&self) {
+        *self.0.often.lock() = None;
+    }
+
+    /// Lets a fault happen to the next write.
+    pub fn next(&self, fault: Fault) {
+        self.script([Some(fault)]);
+    }
+
+    /// Says what happens to the next writes, one after the other; `None`: nothing.
+    pub fn script(&self, faults: impl IntoIterator<Item = Option<Fault>>) {
+        self.0.script.lock().extend(faults);
+    }
+
+    /// Stops each write right before it is carried out, until [`Faults::release`].
+    pub fn hold(&self) {
+        *self.0.held.lock() = true;
+    }
+
+    /// Waits until a write is stopped by [`Faults::hold`].
+    pub async fn stopped(&self) {
+        // The sender lives in this board, so the channel cannot close.
+        let _ = self.0.waiting.subscribe().wait_for(|waiting| *waiting).await;
+    }
+
+    /// Lets stopped writes go on.
+    pub fn release(&self) {
+        *self.0.held.lock() = false;
+        self.0.let_go.notify_all();
+    }
+
+    /// Returns how many transactions were carried out or failed so far.
+    pub fn writes(&self) -> u64 {
+        self.0.writes.load(Ordering::SeqCst)
+    }
+
+    /// Returns how many single objects were read so far outside the writer.
+    pub fn reads(&self) -> u64 {
+        self.0.reads.load(Ordering::SeqCst)
+    }
+
+    fn wait_if_held(&self) {
+        let mut held = self.0.held.lock();
+        if *held {
+            self.0.waiting.send_replace(true);
+            while *held {
+                self.0.let_go.wait(&mut held);
+            }
+            self.0.waiting.send_replace(false);
+        }
+    }
+
+    fn draw(&self) -> Option<Fault> {
+        let count = self.0.writes.fetch_add(1, Ordering::SeqCst);
+        let often = *self.0.often.lock();
+        match self.0.script.lock().pop_front() {
+            Some(scripted) => scripted,
+            None => often.filter(|fault| *fault == Fault::Slow || count.is_multiple_of(2)),
+        }
+    }
+}
+
+/// An engine that fails as its [`Faults`] say.
+#[derive(Debug)]
+pub struct Faulty {
+    inner: Arc<dyn CommitEngine>,
+    faults: Faults,
+}
+
+impl Faulty {
+    /// Wraps an engine.
+    pub fn new(inner: Arc<dyn CommitEngine>, faults: Faults) -> Self {
+        Self { inner, faults }
+    }
+}
+
+struct FaultyWriter {
+    inner: Box<dyn Writer>,
+    faults: Faults,
+}
+
+impl Writer for FaultyWriter {
+    fn begin<'a>(&'a mut self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Rows>> {
+        self.inner.begin(wanted)
+    }
+
+    fn finish<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.faults.wait_if_held();
+            match self.faults.draw() {
+                None => self.inner.finish(plan).await,
+                Some(Fault::Lost) => {
+                    self.inner.finish(plan).await?;
+                    Err(Error::unknown("the answer got lost"))
+                }
+                Some(Fault::Refused) => {
+                    self.inner.give_back().await;
+                    Err(Error::unavailable("the engine is away"))
+                }
+                Some(Fault::Slow) => {
+                    let clock = Clock::system();
+                    let until = clock.now() + Duration::from_millis(1);
+                    while clock.now() < until {
+                        std::thread::yield_now();
+                    }
+                    self.inner.finish(plan).await
+                }
+                Some(Fault::Contradicted) => {
+                    self.inner.give_back().await;
+                    Err(Error::integrity("the plan contradicts what is stored"))
+                }
+                Some(Fault::Confused) => {
+                    self.inner.finish(plan).await?;
+                    Err(Error::integrity("what is stored contradicts itself").with_unknown_effect())
+                }
+                #[allow(clippy::panic, reason = "the fault itself")]
+                Some(Fault::Panics) => panic!("the engine panics"),
+            }
+        })
+    }
+
+    fn give_back(&mut self) -> BoxFuture<'_, ()> {
+        self.inner.give_back()
+    }
+
+    fn tidy(&mut self) -> BoxFuture<'_, ()> {
+        self.inner.tidy()
+    }
+}
+
+impl CommitEngine for Faulty {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
+    fn writer(&self) -> Result<Box<dyn Writer>> {
+        Ok(Box::new(FaultyWriter { inner: self.inner.writer()?, faults: self.faults.clone() }))
+    }
+
+    fn meta(&self) -> BoxFuture<'_, Result<StoreMeta>> {
+        self.inner.meta()
+    }
+
+    fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Arc<Object>>>> {
+        self.faults.0.reads.fetch_add(1, Ordering::SeqCst);
+        self.inner.get(key)
+    }
+
+    fn list<'a>(
+        &'a self,
+        namespace: &'a str,
+        kind: &'a str,
+        prefix: &'a str,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Listed>> {
+        self.inner.list(namespace, kind, prefix, after, limit)
+    }
+
+    fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>> {
+        self.inner.remembered(id)
+    }
+
+    fn changes(&self, after: Revision, limit: usize) -> BoxFuture<'_, Result<Changes>> {
+        self.inner.changes(after, limit)
+    }
+}
