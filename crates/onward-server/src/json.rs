@@ -52,11 +52,8 @@ fn message(error: &serde_json::Error) -> String {
 
 /// The byte that a line and a column of serde_json stand for.
 fn offset(bytes: &[u8], line: usize, column: usize) -> usize {
-    let start = if line <= 1 {
-        0
-    } else {
-        bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').nth(line - 2).map_or(0, |(place, _)| place + 1)
-    };
+    let start =
+        if line <= 1 { 0 } else { bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').nth(line - 2).map_or(0, |(place, _)| place + 1) };
     (start + column).min(bytes.len())
 }
 

@@ -16,10 +16,10 @@ use onward::time::Clock;
 use onward::{Code, Effect, Error, random};
 
 use crate::call::Call;
+use crate::log;
 use crate::refusal::{Answer, Refusal};
 use crate::routes::Gate;
 use crate::state::State;
-use crate::log;
 
 /// Longest path with its query.
 const URI_BYTES: usize = 8 << 10;
@@ -151,7 +151,9 @@ mod tests {
         for host in ["localhost", "LOCALHOST:7337", "127.0.0.1", "127.0.0.1:80", "[::1]", "[::1]:7337"] {
             assert!(is_loopback(host), "{host}");
         }
-        for host in ["", "evil.example", "evil.example:7337", "127.0.0.1.evil.example", "localhost.evil.example", "127.0.0.1:", "localhost:a"] {
+        for host in
+            ["", "evil.example", "evil.example:7337", "127.0.0.1.evil.example", "localhost.evil.example", "127.0.0.1:", "localhost:a"]
+        {
             assert!(!is_loopback(host), "{host}");
         }
     }

@@ -63,7 +63,8 @@ impl Answer {
     /// # Errors
     /// [`Code::Internal`] with an unknown effect: the body is not what the API promises.
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, Problem> {
-        serde_json::from_slice(&self.body).map_err(|e| Problem::of(Code::Internal, Effect::Unknown, format!("the answer cannot be read: {e}")))
+        serde_json::from_slice(&self.body)
+            .map_err(|e| Problem::of(Code::Internal, Effect::Unknown, format!("the answer cannot be read: {e}")))
     }
 }
 

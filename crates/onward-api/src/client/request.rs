@@ -137,12 +137,18 @@ impl Request {
         !matches!(self.method, Method::GET | Method::HEAD)
     }
 
-    pub(super) fn build(self, base: &str, authorization: Option<&HeaderValue>, timeout: Duration) -> Result<http::Request<Full<Bytes>>, Problem> {
+    pub(super) fn build(
+        self,
+        base: &str,
+        authorization: Option<&HeaderValue>,
+        timeout: Duration,
+    ) -> Result<http::Request<Full<Bytes>>, Problem> {
         let invalid = |detail: String| Problem::of(Code::InvalidRequest, Effect::NotApplied, detail);
         if let Some(name) = self.malformed {
             return Err(invalid(format!("the value of the header {name} has characters that no header can carry")));
         }
-        let uri: http::Uri = format!("{base}/v1/{}{}", self.path, self.query).parse().map_err(|_| invalid("the path is malformed".to_owned()))?;
+        let uri: http::Uri =
+            format!("{base}/v1/{}{}", self.path, self.query).parse().map_err(|_| invalid("the path is malformed".to_owned()))?;
         let mut request = http::Request::new(Full::new(self.body));
         *request.method_mut() = self.method;
         *request.uri_mut() = uri;

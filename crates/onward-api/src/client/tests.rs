@@ -30,7 +30,9 @@ fn plain_keys_stand_as_they_are_and_others_take_the_total_form() {
 
 #[test]
 fn base64_agrees_with_the_vectors_of_rfc_4648() {
-    for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE="), ("foobar", "Zm9vYmFy")] {
+    for (bytes, text) in
+        [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE="), ("foobar", "Zm9vYmFy")]
+    {
         assert_eq!(base64(bytes.as_bytes()), text);
     }
     assert_eq!(base64_url(&[0xfb, 0xff]), "-_8");
@@ -79,7 +81,15 @@ fn plain_http_goes_to_loopback_only() {
     for good in ["http://127.0.0.1:1", "http://localhost", "http://[::1]:7337/", "http://127.9.9.9"] {
         assert!(Client::connect(good, None).is_ok(), "{good}");
     }
-    for bad in ["http://example.com", "http://10.0.0.1", "ftp://localhost", "http://u:p@localhost", "http://localhost/x", "nonsense", "http://127.0.0.1.example.com"] {
+    for bad in [
+        "http://example.com",
+        "http://10.0.0.1",
+        "ftp://localhost",
+        "http://u:p@localhost",
+        "http://localhost/x",
+        "nonsense",
+        "http://127.0.0.1.example.com",
+    ] {
         assert_eq!(Client::connect(bad, None).unwrap_err().code(), Code::InvalidRequest, "{bad}");
     }
     assert_eq!(Client::connect("https://localhost", None).unwrap_err().code(), Code::Unsupported);

@@ -108,7 +108,11 @@ fn sweep(base: &Path) {
         let named = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
         // Not through a link, and nobody else's.
         let ours = || fs::symlink_metadata(entry.path()).is_ok_and(|meta| meta.is_dir() && meta.uid() == user());
-        if named && ours() && entry.path().join(LOCK).exists() && let Ok(Some(_lock)) = lock(&entry.path()) {
+        if named
+            && ours()
+            && entry.path().join(LOCK).exists()
+            && let Ok(Some(_lock)) = lock(&entry.path())
+        {
             let _ = fs::remove_dir_all(entry.path());
         }
     }

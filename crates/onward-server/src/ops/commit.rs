@@ -93,7 +93,11 @@ fn payload(json: Option<&RawValue>, binary: Option<&str>, content_type: Option<&
     match (json, binary) {
         (Some(json), None) => {
             let payload = Payload::new(json.get().to_owned().into_bytes(), content_type.unwrap_or("application/json"))?;
-            if payload.is_json() { Ok(payload) } else { Err(Refusal::member("/content_type", "a payload is JSON; send other types as payload_base64")) }
+            if payload.is_json() {
+                Ok(payload)
+            } else {
+                Err(Refusal::member("/content_type", "a payload is JSON; send other types as payload_base64"))
+            }
         }
         (None, Some(binary)) => {
             let bytes = base64::decode(binary).ok_or_else(|| Refusal::member("/payload_base64", "not base64"))?;
@@ -129,9 +133,7 @@ pub(crate) fn data(json: Option<&RawValue>, text: Option<String>, binary: Option
         (None, None, None) => Ok(Data::default()),
         (Some(json), None, None) => Ok(Data::json_text(json.get()).map_err(|e| Refusal::from(e).under("/data"))?),
         (None, Some(text), None) => Ok(Data::text(text)),
-        (None, None, Some(binary)) => {
-            Ok(Data::bytes(base64::decode(binary).ok_or_else(|| Refusal::member("/data_base64", "not base64"))?))
-        }
+        (None, None, Some(binary)) => Ok(Data::bytes(base64::decode(binary).ok_or_else(|| Refusal::member("/data_base64", "not base64"))?)),
         _ => Err(Refusal::member("/data", "at most one of data, data_text and data_base64")),
     }
 }

@@ -118,9 +118,7 @@ pub(crate) async fn status(call: Call) -> Answer {
             remaining_ms: held.remaining.map(millis),
             waiters: held.waiters,
         },
-        None => {
-            Status { key, state: "free".to_owned(), holder: None, token: None, since: None, remaining_ms: None, waiters: 0 }
-        }
+        None => Status { key, state: "free".to_owned(), holder: None, token: None, since: None, remaining_ms: None, waiters: 0 },
     };
     json(StatusCode::OK, &status)
 }

@@ -23,9 +23,8 @@ pub(crate) async fn watch(call: Call) -> Answer {
         (None, Some(_)) => query.parse("from", "now or a revision")?.map_or(From::Now, From::After),
     };
     let epoch: Option<Epoch> = query.parse("epoch", "16 hex digits")?;
-    let named = |name: &str| -> Result<Option<String>, Refusal> {
-        query.get(name).map(|word| ours(word).map(|()| word.to_owned())).transpose()
-    };
+    let named =
+        |name: &str| -> Result<Option<String>, Refusal> { query.get(name).map(|word| ours(word).map(|()| word.to_owned())).transpose() };
     let watch = Watch {
         from,
         epoch,

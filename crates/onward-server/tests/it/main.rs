@@ -10,6 +10,6 @@ mod drain;
 mod locks;
 mod objects;
 mod races;
-mod surface;
 mod support;
+mod surface;
 mod watch;

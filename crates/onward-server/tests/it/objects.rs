@@ -20,10 +20,7 @@ async fn an_object_is_kept_byte_for_byte() {
 async fn the_envelope_has_everything_that_is_known() {
     let client = Client::memory().await;
     client.send("PUT", "/v1/objects/doc/a?overwrite=true&namespace=eu", &[("content-type", "text/plain")], "hi").await;
-    let got = client
-        .send("GET", "/v1/objects/doc/a?namespace=eu", &[("accept", "application/vnd.onward.object+json")], "")
-        .await
-        .json();
+    let got = client.send("GET", "/v1/objects/doc/a?namespace=eu", &[("accept", "application/vnd.onward.object+json")], "").await.json();
     assert_eq!((&got["namespace"], &got["kind"], &got["name"]), (&json!("eu"), &json!("doc"), &json!("a")));
     assert_eq!((&got["version"], &got["etag"], &got["payload_base64"]), (&json!(1), &json!("\"1\""), &json!("aGk=")));
     assert!(got["created_at"].as_str().unwrap().ends_with('Z') && got["uid"].is_string());
