@@ -57,7 +57,7 @@ pub(crate) async fn acquire(mut call: Call) -> Answer {
         token: leased.token.get(),
         ttl_ms,
         remaining_ms: whole(leased.remaining),
-        waited_ms: millis(leased.waited),
+        waited_ms: whole(leased.waited),
     };
     json(if leased.already_ours { StatusCode::OK } else { StatusCode::CREATED }, &grant)
 }

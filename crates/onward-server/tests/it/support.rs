@@ -11,7 +11,7 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use onward::time::Clock;
 use onward::{Onward, retry};
-use onward_server::{Drained, Metrics, Server, State, Token, router};
+use onward_server::{Drained, Metrics, Server, State, Timeouts, Token, router};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -198,10 +198,14 @@ pub struct Live {
 
 impl Live {
     pub async fn start() -> Self {
+        Self::start_with(Timeouts::default()).await
+    }
+
+    pub async fn start_with(timeouts: Timeouts) -> Self {
         let onward = Onward::open("memory:").await.unwrap();
         let token = Token::draw();
         let state = State::new(onward.clone(), "dev", &token, Arc::new(Metrics::default()));
-        let server = Server::bind("127.0.0.1:0".parse().unwrap(), state).await.unwrap();
+        let server = Server::bind("127.0.0.1:0".parse().unwrap(), state.with_timeouts(timeouts)).await.unwrap();
         let address = server.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(server.serve(async move {
