@@ -5,7 +5,7 @@
 #   ./test.sh --quick   format, lints, tests
 #
 # Needs a Rust toolchain. What else is missing is installed by apt-get where that is possible: a C compiler (for the bundled SQLite and
-# the linker) and python3 (for verify.py). With CI=true a missing rustfmt or clippy fails; without, its stage is skipped and named.
+# the linker), python3 (for verify.py) and curl (for the README's requests). With CI=true a missing rustfmt or clippy fails; without, its stage is skipped and named.
 # One feature set and the dev profile throughout, so that nothing is built twice; the smoke stage runs the binary that the tests built.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -39,7 +39,7 @@ trap 'exit 130' INT TERM
 export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"
 export CARGO_INCREMENTAL="${CARGO_INCREMENTAL:-1}"
 # The tests make their own stores and keys; nothing of the caller's may leak in.
-unset ONWARD_URL ONWARD_TOKEN ONWARD_AUDIT_KEY ONWARD__LOCKS__ENABLED 2>/dev/null || true
+for name in ${!ONWARD@}; do unset "$name"; done
 target="${CARGO_TARGET_DIR:-target}"
 
 started=$SECONDS
@@ -118,7 +118,7 @@ tools() {
       return 1
     fi
   fi
-  need cc gcc libc6-dev && need python3 python3 && cargo --version && cc --version | head -n 1 && python3 --version
+  need cc gcc libc6-dev && need python3 python3 && { $quick || need curl curl; } && cargo --version && cc --version | head -n 1 && python3 --version
 }
 
 format() { cargo fmt --all --check; }
@@ -135,7 +135,57 @@ tests() {
 
 verifier() { python3 crates/onward/src/audit/verify/verify.py --self-test; }
 
-documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked; }
+# Without the binary: it has the name of the library, and its pages would overwrite the library's.
+documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --exclude onward-cli --no-deps --locked; }
+
+# The README's commands with the binary that the tests built: a server, its HTTP interface, the command line, the proofs.
+smoke() {
+  local onward="$PWD/$target/debug/onward"
+  case "$target" in /*) onward="$target/debug/onward" ;; esac
+  # Built with the tests where the package has some; else now.
+  [ -x "$onward" ] || cargo build --locked -p onward-cli || return 1
+  local runtime="$scratch/run"
+  mkdir -m 700 "$runtime" && export XDG_RUNTIME_DIR="$runtime" && mkfifo "$scratch/ready" || return 1
+  "$onward" dev --port 0 -o json >"$scratch/ready" 2>"$scratch/dev.log" &
+  server=$!
+  local line=""
+  if ! read -r -t 30 line <"$scratch/ready"; then
+    echo "onward dev did not become ready" && cat "$scratch/dev.log"
+    return 1
+  fi
+  echo "dev is ready"
+  local url token
+  url=$(member url "$line") && token=$(member token "$line") || return 1
+  # Each request of the README must end as the README says.
+  printf 'silent\nshow-error\nwrite-out = "\\nstatus=%%{http_code}\\n"\n' >"$scratch/.curlrc"
+  block 'With curl' | sed "s#http://127.0.0.1:7337#$url#" >"$scratch/curl.sh"
+  CURL_HOME="$scratch" ONWARD_TOKEN="$token" bash -euo pipefail "$scratch/curl.sh" >"$scratch/curl.log" 2>&1 || { cat "$scratch/curl.log"; return 1; }
+  local statuses
+  statuses=$(sed -n 's/^status=//p' "$scratch/curl.log" | paste -sd ' ')
+  if [ "$statuses" != "201 200 412 201 404 201 200" ]; then
+    cat "$scratch/curl.log"
+    echo "the README's requests ended with $statuses"
+    return 1
+  fi
+  echo "README, with curl: $statuses"
+  block 'On the command line' >"$scratch/cli.sh"
+  # Its object is there already from the requests before.
+  sed -i 's#project/42#project/43#; s#web project:42#web project:43#; s#run nightly#run hourly#' "$scratch/cli.sh"
+  (cd "$scratch" && PATH="$(dirname "$onward"):$PATH" bash -euo pipefail cli.sh) || return 1
+  echo "README, on the command line: ok"
+  local data
+  data=$(member data_dir "$line") || return 1
+  bash -euo pipefail -c "$(block 'For the auditor' | sed "s# data/# $data/#g; s#billing.head#$scratch/billing.head#")" || return 1
+  echo "README, for the auditor: ok"
+  kill "$server" && { wait "$server" || true; } && server=""
+  "$onward" prove all
+}
+
+# A member of one line of flat JSON.
+member() { python3 -c 'import json, sys; print(json.loads(sys.argv[2])[sys.argv[1]])' "$1" "$2"; }
+
+# The first bash block under a heading of the README.
+block() { awk -v heading="## $1" '$0 == heading {in_part = 1; next} /^## / {in_part = 0} in_part && /^```$/ {exit} in_part && in_block {print} in_part && /^```bash$/ {in_block = 1}' README.md; }
 
 stage tools tools
 if cargo fmt --version >/dev/null 2>&1; then stage format format; else skip format "no rustfmt; rustup component add rustfmt"; fi
@@ -144,5 +194,6 @@ stage tests tests
 stage verifier verifier
 if ! $quick; then
   stage docs documentation
+  stage smoke smoke
 fi
 summary ok

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use onward_api::Code;
-use onward_api::client::{Request, key_path, segment};
-use serde_json::{Value, json};
+use onward_api::client::{Request, segment};
+use onward_api::locks::Outcome;
+use onward_api::{Code, header, path};
+use serde_json::json;
 
 use crate::args::EXIT_CODES;
 use crate::failure::{Failure, Result};
@@ -27,7 +28,7 @@ pub(crate) enum Cache {
     #[command(before_help = "Examples:\n  onward cache invalidate web project:42\n  onward cache invalidate web project:42 --field html\n  onward cache invalidate web project:42 -o json\n", after_help = EXIT_CODES)]
     Invalidate(Invalidate),
     /// Drop a whole namespace
-    #[command(before_help = "Examples:\n  onward cache flush web --yes\n  onward cache flush web --yes --reason 'schema changed'\n  onward cache flush web --yes -o json\n", after_help = EXIT_CODES)]
+    #[command(before_help = "Examples:\n  onward cache flush web --yes\n  onward --url http://127.0.0.1:7337 cache flush web --yes\n  onward cache flush web --yes -o json\n", after_help = EXIT_CODES)]
     Flush(Flush),
 }
 
@@ -89,14 +90,11 @@ pub(crate) struct Flush {
     /// Yes, all of it
     #[arg(long)]
     yes: bool,
-    /// Why, for the log
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
 }
 
 impl Place {
     fn path(&self) -> String {
-        format!("cache/{}/{}", segment(&self.namespace), key_path(self.key.as_bytes()))
+        format!("cache/{}/{}", segment(&self.namespace), path::encode(self.key.as_bytes()))
     }
 }
 
@@ -108,7 +106,7 @@ impl Cache {
             Self::Put(put) => put.run(target, out).await,
             Self::Invalidate(Invalidate { place }) => {
                 let request = Request::delete(place.path()).maybe_query("field", place.field.as_deref());
-                out.record(&target.client(Otherwise::Refuse).await?.call(request).await?.json()?)
+                out.record(&target.client(Otherwise::Refuse).await?.call(request).await?.body)
             }
             Self::Flush(flush) => flush.run(target, out).await,
         }
@@ -126,11 +124,11 @@ impl Get {
             }
             Ok(answer) => out.bytes(&answer.body),
             Err(problem) => {
-                if let (Code::CacheMiss, Some(nonce)) = (problem.code(), problem.header("onward-fill")) {
-                    let ttl = problem.header("onward-fill-ttl-ms").and_then(onward_api::number::parse);
+                if let (Code::CacheMiss, Some(nonce)) = (problem.code(), problem.header(header::FILL)) {
+                    let ttl = problem.header(header::FILL_TTL_MS).and_then(onward_api::number::parse);
                     match out.format() {
                         Format::Table => out.line(nonce)?,
-                        _ => out.record(&json!({"outcome": "lease", "fill": nonce, "fill_ttl_ms": ttl}))?,
+                        _ => out.record(json!({"outcome": "lease", "fill": nonce, "fill_ttl_ms": ttl}).to_string().as_bytes())?,
                     }
                     out.say(format_args!("a miss, and ours to fill: the nonce is on stdout"));
                     return Err(Failure::Exit(Code::CacheMiss.exit()));
@@ -145,12 +143,12 @@ impl Put {
     async fn run(self, target: &Target, out: &Out) -> Result<()> {
         let request = Request::put(self.place.path())
             .maybe_query("field", self.place.field.as_deref())
-            .header("onward-fill", &self.fill)
-            .header("onward-ttl-ms", &millis(self.ttl).to_string())
+            .header(header::FILL, &self.fill)
+            .header(header::TTL_MS, &millis(self.ttl).to_string())
             .body("application/octet-stream", input(&self.file)?);
-        let answer: Value = target.client(Otherwise::Refuse).await?.call(request).await?.json()?;
-        out.record(&answer)?;
-        if answer.get("outcome").and_then(Value::as_str) == Some("superseded") {
+        let answer = target.client(Otherwise::Refuse).await?.call(request).await?;
+        out.record(&answer.body)?;
+        if answer.json::<Outcome>()?.outcome == "superseded" {
             out.say(format_args!("the key was invalidated since the miss: the value was not kept"));
             return Err(Failure::Exit(Code::StateConflict.exit()));
         }
@@ -163,8 +161,7 @@ impl Flush {
         if !self.yes {
             return Err(Failure::usage("this drops every value of the namespace: say --yes"));
         }
-        let reason = self.reason.as_deref().unwrap_or("asked for on the command line");
-        let request = Request::delete(format!("cache/{}", segment(&self.namespace))).text_header("onward-reason", reason);
-        out.record(&target.client(Otherwise::Refuse).await?.call(request).await?.json()?)
+        let request = Request::delete(format!("cache/{}", segment(&self.namespace)));
+        out.record(&target.client(Otherwise::Refuse).await?.call(request).await?.body)
     }
 }

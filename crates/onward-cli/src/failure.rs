@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io;
 
-use onward_api::Code;
-use onward_api::client::{Effect, Problem};
+use onward_api::client::Problem;
+use onward_api::{Code, Effect};
 
 /// A result of the command line.
 pub(crate) type Result<T> = std::result::Result<T, Failure>;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use onward::time::Clock;
-use onward_api::Code;
-use onward_api::client::{Client, Effect, Event, Events, Problem, Request};
+use onward_api::client::{Client, Event, Events, Problem, Request};
+use onward_api::{Code, Effect};
 use serde_json::Value;
 
 use crate::failure::Result;
@@ -48,8 +48,10 @@ impl Follow {
                 Ok(Some(event)) if event.name == "open" => {
                     let open: Value = serde_json::from_str(&event.data).unwrap_or_default();
                     self.epoch = open.get("epoch").and_then(Value::as_str).map(str::to_owned).or(self.epoch.take());
-                    let revision = open.get("revision").map(Value::to_string).unwrap_or_default();
-                    out.say(format_args!("following from {revision}"));
+                    match open.get("revision") {
+                        Some(revision) => out.say(format_args!("following from revision {revision}")),
+                        None => out.say(format_args!("following")),
+                    }
                 }
                 Ok(Some(event)) => {
                     if event.id.is_some() {

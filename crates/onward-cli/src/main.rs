@@ -7,7 +7,6 @@ mod args;
 mod audit;
 mod cache;
 mod dev;
-mod devfile;
 mod failure;
 mod follow;
 mod local;

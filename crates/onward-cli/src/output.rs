@@ -6,6 +6,9 @@ use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
+use onward_api::Effect;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::failure::{Failure, Result};
@@ -75,22 +78,24 @@ impl Out {
         self.bytes(format!("{line}\n").as_bytes())
     }
 
-    /// Writes JSON as it came, as a line.
-    pub(crate) fn json_text(&self, json: &[u8]) -> Result<()> {
-        self.bytes(json)?;
-        self.bytes(b"\n")
+    /// Writes JSON that came with line ends of its own as one line: between tokens they are white space, and strings have none.
+    pub(crate) fn json_line(&self, json: &str) -> Result<()> {
+        self.line(&json.replace(['\n', '\r'], " "))
     }
 
-    /// Writes one record: its members as lines `name  value`, or as JSON.
-    pub(crate) fn record(&self, record: &Value) -> Result<()> {
-        if self.format() != Format::Table {
-            return self.line(&record.to_string());
+    /// Writes one record, a JSON object as it came: its members as lines `name  value`, or itself.
+    pub(crate) fn record(&self, record: &[u8]) -> Result<()> {
+        match (self.format(), std::str::from_utf8(record)) {
+            (Format::Jsonl, Ok(text)) => self.json_line(text),
+            (Format::Json, Ok(text)) => self.line(text),
+            _ => {
+                let mut table = Table::default();
+                for (name, value) in serde_json::from_slice::<Members>(record).unwrap_or_default().0 {
+                    table.row([name, cell(&value)]);
+                }
+                self.bytes(table.to_string().as_bytes())
+            }
         }
-        let mut table = Table::default();
-        for (name, value) in record.as_object().into_iter().flatten() {
-            table.row([name.clone(), cell(value)]);
-        }
-        self.bytes(table.to_string().as_bytes())
     }
 
     /// Says something to the person, unless they asked for quiet.
@@ -115,31 +120,33 @@ impl Out {
     /// Tells a failure: the problem itself in a JSON mode, else what a person needs.
     pub(crate) fn failure(&self, failure: &Failure) {
         let Some(problem) = failure.problem() else { return };
+        let document = problem.document();
         if matches!(self.format, Some(Format::Json | Format::Jsonl)) {
-            self.tell(&problem.to_json().to_string());
+            self.tell(&serde_json::to_string(document).unwrap_or_default());
             return;
         }
         let mark = if self.color { "\u{1b}[1;31monward:\u{1b}[0m" } else { "onward:" };
-        self.tell(&format!("{mark} {}", plain(problem.detail())));
-        for error in problem.member("errors").and_then(Value::as_array).into_iter().flatten() {
-            let text = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-            self.tell(&plain(&format!("  {} {}", text("pointer"), text("message"))));
+        self.tell(&format!("{mark} {}", plain(&document.detail)));
+        for error in &document.errors {
+            self.tell(&plain(&format!("  {} {}", error.pointer, error.message)));
         }
-        match problem.current() {
-            Some(Value::Null) => self.tell("  there is no such object now"),
-            Some(current) => self.tell(&plain(&format!("  it is at version {} now", cell(current.get("version").unwrap_or(&Value::Null))))),
-            None => {}
+        if let Some(current) = problem.current() {
+            let current: Value = serde_json::from_str(current.get()).unwrap_or_default();
+            match current.get("version") {
+                Some(version) => self.tell(&plain(&format!("  it is at version {} now", cell(version)))),
+                None => self.tell("  there is no such object now"),
+            }
         }
-        if problem.effect() == onward_api::client::Effect::Unknown {
+        if problem.effect() == Effect::Unknown {
             match problem.request_id() {
-                Some(id) => self.tell(&plain(&format!("  it may have happened; the same request with --request-id {id} happens once"))),
+                Some(id) => self.tell(&plain(&format!("  it may have happened; the same request with the id {id} happens once"))),
                 None => self.tell("  it may have happened"),
             }
         }
-        if let Some(after) = problem.retry_after_ms() {
+        if let Some(after) = document.retry_after_ms {
             self.tell(&format!("  try again in {after} ms"));
         }
-        self.detail(format_args!("  {} ({}), request {}", problem.code(), problem.status(), problem.request_id().unwrap_or("-")));
+        self.detail(format_args!("  {} ({}), request {}", document.code, document.status, problem.request_id().unwrap_or("-")));
     }
 
     fn tell(&self, line: &str) {
@@ -182,6 +189,32 @@ impl fmt::Display for Table {
             writeln!(f, "{}", line.trim_end())?;
         }
         Ok(())
+    }
+}
+
+/// The members of an object in the order in which they came.
+#[derive(Default)]
+struct Members(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Members, A::Error> {
+                let mut members = Members::default();
+                while let Some(member) = map.next_entry()? {
+                    members.0.push(member);
+                }
+                Ok(members)
+            }
+        }
+        deserializer.deserialize_map(InOrder)
     }
 }
 

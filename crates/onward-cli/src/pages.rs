@@ -88,7 +88,7 @@ impl<'a> Writer<'a> {
             }
             Format::Jsonl => {
                 for item in items {
-                    self.out.line(item.get())?;
+                    self.out.json_line(item.get())?;
                 }
             }
             Format::Json => {

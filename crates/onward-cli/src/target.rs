@@ -9,7 +9,7 @@ use std::time::Duration;
 use onward_api::client::Client;
 
 use crate::failure::{Failure, Result};
-use crate::{devfile, local};
+use crate::local;
 
 /// What the command line and the environment say about the target.
 #[derive(Clone, Debug)]
@@ -39,12 +39,12 @@ impl Target {
     pub(crate) async fn client(&self, otherwise: Otherwise) -> Result<Client> {
         let client = match &self.url {
             Some(url) if is_server(url) => {
-                let found = devfile::find().ok().flatten().filter(|dev| dev.url == url.trim_end_matches('/'));
+                let found = onward_server::running().filter(|dev| dev.url == url.trim_end_matches('/'));
                 let token = self.token()?.or(found.map(|dev| dev.token));
                 Client::connect(url, token.as_deref()).map_err(Failure::from)?
             }
             Some(url) => local::open(url, None).await?,
-            None => match devfile::find()? {
+            None => match onward_server::running() {
                 Some(dev) => Client::connect(&dev.url, Some(&self.token()?.unwrap_or(dev.token)))?,
                 None if otherwise == Otherwise::OwnFile => local::open(&own_file()?, None).await?,
                 None => {

@@ -1,5 +1,7 @@
 //! `onward prove`: each proof holds, and each can fail.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::process::{Command, Output};
 
 use serde_json::Value;

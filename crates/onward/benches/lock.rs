@@ -1,7 +1,7 @@
 //! A lock's cycle, taken and given back: in memory, and on SQLite against the bare statements with the same pragmas, in one run.
 //!
-//! `cargo bench -p onward --bench lock`. Ratios decide. Each block checks that every cycle was granted and every grant was still held when
-//! it was given back.
+//! `cargo bench -p onward --bench lock`. Ratios decide. Each cycle checks that it was granted and that the grant was still held when it
+//! was given back.
 
 #![allow(
     missing_docs,
@@ -11,61 +11,116 @@
     reason = "a benchmark measures time and prints it"
 )]
 
-use std::sync::Arc;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use onward::engine::memory::MemoryLocks;
-use onward::lock::{LockOptions, Locks, LocksConfig, Release, Renew};
+use onward::lock::{LockOptions, Locks, Release, Renew};
 use onward::model::LockKey;
-use onward::time::Clock;
+use onward::{Config, Onward};
+use rusqlite::{Connection, params};
 
 const ROUNDS: usize = 9;
 const MEMORY_CYCLES: usize = 200_000;
+const SQLITE_CYCLES: usize = 5_000;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let memory = runtime.block_on(async { Locks::new(Arc::new(MemoryLocks::new(Clock::system())), LocksConfig::default()).unwrap() });
-    let key = LockKey::typed("bench", "", "cycle", "1").unwrap();
-    let plain = LockOptions::fail().with_renew(Renew::Off);
-    let renewed = LockOptions::fail();
-    let (mut clock, mut plains, mut reneweds) = (Vec::new(), Vec::new(), Vec::new());
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("store.db").display());
+    let memory = runtime.block_on(Onward::connect(Config::new("memory:"))).unwrap();
+    let sqlite = runtime.block_on(Onward::connect(Config::new(url))).unwrap();
+    let bare = Bare::open(&folder.path().join("bare.db"));
+    let (plain, renewed) = (LockOptions::fail().with_renew(Renew::Off), LockOptions::fail());
+    let mut figures: [Vec<Duration>; 5] = Default::default();
     for round in 0..=ROUNDS {
-        let rows = [
-            p50((0..MEMORY_CYCLES).map(|_| Instant::now().elapsed())),
-            runtime.block_on(cycles(&memory, &key, &plain, MEMORY_CYCLES)),
-            runtime.block_on(cycles(&memory, &key, &renewed, MEMORY_CYCLES)),
-        ];
-        // The first round warms up.
-        if round > 0 {
-            clock.push(rows[0]);
-            plains.push(rows[1]);
-            reneweds.push(rows[2]);
+        // Forwards, then backwards: a drift of the machine meets all of them.
+        let mut blocks: Vec<usize> = (0..figures.len()).collect();
+        if round % 2 == 1 {
+            blocks.reverse();
+        }
+        for block in blocks {
+            let figure = match block {
+                0 => median(&mut (0..MEMORY_CYCLES).map(|_| Instant::now().elapsed()).collect::<Vec<_>>()),
+                1 => runtime.block_on(cycles(&memory.locks(), &plain, MEMORY_CYCLES)),
+                2 => runtime.block_on(cycles(&memory.locks(), &renewed, MEMORY_CYCLES)),
+                3 => runtime.block_on(cycles(&sqlite.locks(), &plain, SQLITE_CYCLES)),
+                _ => bare.cycles(SQLITE_CYCLES),
+            };
+            // The first round warms up.
+            if round > 0 {
+                figures[block].push(figure);
+            }
         }
     }
-    println!("reading the clock, in each figure:  {:>8} ns", median(&mut clock).as_nanos());
-    println!("memory, acquire and release, p50:   {:>8} ns   (bar 1000)", median(&mut plains).as_nanos());
-    println!("memory, the same with renewal, p50: {:>8} ns   (bar 1000)", median(&mut reneweds).as_nanos());
+    let [clock, plain, renewed, sqlite, bare] = figures.map(|mut all| median(&mut all).as_nanos());
+    println!("reading the clock, in each figure:      {clock:>7} ns");
+    println!("memory, acquire and release, p50:       {plain:>7} ns   (bar 1000)");
+    println!("memory, the same with renewal, p50:     {renewed:>7} ns");
+    println!("sqlite, acquire and release, p50:       {sqlite:>7} ns");
+    println!("sqlite, the bare statements, p50:       {bare:>7} ns");
+    println!("sqlite / the bare statements:           {:>7.2}      (bar 2)", sqlite as f64 / bare as f64);
 }
 
 /// Takes and gives back one lock many times; returns the median of a cycle.
-async fn cycles(locks: &Locks, key: &LockKey, options: &LockOptions, count: usize) -> Duration {
+async fn cycles(locks: &Locks, options: &LockOptions, count: usize) -> Duration {
+    let key = LockKey::typed("bench", "", "cycle", "1").unwrap();
     let mut times = Vec::with_capacity(count);
     for _ in 0..count {
         let options = options.clone();
         let started = Instant::now();
-        let grant = locks.acquire(key, options).await.unwrap();
+        let grant = locks.acquire(&key, options).await.unwrap();
         let released = grant.release().await.unwrap();
         times.push(started.elapsed());
         assert_eq!(released, Release::Released, "a grant was lost");
     }
-    p50(times.into_iter())
+    median(&mut times)
 }
 
-fn p50(times: impl Iterator<Item = Duration>) -> Duration {
-    median(&mut times.collect())
+/// What somebody would write by hand: look, take with the next token, give back; on one connection, without a thread in between.
+struct Bare(Connection);
+
+impl Bare {
+    fn open(path: &Path) -> Self {
+        let connection = Connection::open(path).unwrap();
+        connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;").unwrap();
+        connection
+            .execute_batch(
+                "CREATE TABLE leases (key TEXT PRIMARY KEY, owner BLOB, holder TEXT, token INTEGER, until INTEGER) STRICT, WITHOUT ROWID;
+                 CREATE TABLE tokens (id INTEGER PRIMARY KEY, last INTEGER) STRICT; INSERT INTO tokens VALUES (1, 0);",
+            )
+            .unwrap();
+        Self(connection)
+    }
+
+    fn cycles(&self, count: usize) -> Duration {
+        let (key, now) = ("lock:bench:unknown:cycle:1", 1_i64);
+        let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| self.0.prepare_cached(sql).unwrap().execute(values).unwrap();
+        let mut times = Vec::with_capacity(count);
+        for owner in 0..count {
+            let owner = (owner as u128).to_be_bytes();
+            let started = Instant::now();
+            run("BEGIN IMMEDIATE", &[]);
+            let mut look = self.0.prepare_cached("SELECT owner FROM leases WHERE key = ?1 AND until > ?2").unwrap();
+            assert!(!look.exists(params![key, now]).unwrap(), "the lock is taken");
+            let mut newest = self.0.prepare_cached("SELECT last FROM tokens WHERE id = 1").unwrap();
+            let token: i64 = newest.query_row([], |row| row.get(0)).unwrap();
+            run("UPDATE tokens SET last = ?1 WHERE id = 1", &[&(token + 1)]);
+            run("INSERT OR REPLACE INTO leases VALUES (?1, ?2, 'bench', ?3, 2)", &[&key, &owner, &(token + 1)]);
+            run("COMMIT", &[]);
+            run("BEGIN IMMEDIATE", &[]);
+            assert_eq!(
+                run("DELETE FROM leases WHERE key = ?1 AND owner = ?2 AND until > ?3", &[&key, &owner, &now]),
+                1,
+                "a grant was lost"
+            );
+            run("COMMIT", &[]);
+            times.push(started.elapsed());
+        }
+        median(&mut times)
+    }
 }
 
-fn median(times: &mut Vec<Duration>) -> Duration {
+fn median(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use http_body_util::BodyExt as _;
 
-use super::{Body, Effect, Problem, within};
-use crate::Code;
+use super::{Body, Problem, within};
+use crate::{Code, Effect};
 
 /// How long a stream may be silent: the server sends a comment each 15 s.
 pub const IDLE_MAX: Duration = Duration::from_secs(45);

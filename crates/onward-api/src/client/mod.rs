@@ -6,7 +6,6 @@
 //! Two transports, one code path: HTTP/1.1 to a URL, or a service in this process (a server's router over an engine).
 
 mod events;
-mod path;
 mod problem;
 mod request;
 mod transport;
@@ -17,12 +16,11 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::BodyExt as _;
 
-use crate::Code;
+use crate::{Code, Effect};
 
 pub use events::{Event, Events, IDLE_MAX};
-pub use path::{base64, base64_url, key_path, segment};
-pub use problem::{Effect, Problem};
-pub use request::{Request, header_text};
+pub use problem::Problem;
+pub use request::{Request, header_text, segment};
 pub use transport::{Body, BoxError, Local};
 
 use transport::Transport;
@@ -30,8 +28,13 @@ use transport::Transport;
 /// The longest answer that is read whole, in bytes.
 pub const ANSWER_BYTES_MAX: usize = 256 << 20;
 
-/// How much longer than the server the client waits, so that the server's own word on the effect comes first.
+/// How much longer than the server the client waits at most, so that the server's own word on the effect comes first.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long the client waits for an answer that the server owes within `timeout`.
+fn patience(timeout: Duration) -> Duration {
+    timeout.saturating_add(timeout.min(PATIENCE))
+}
 
 /// Sends requests to one server. Cheap to clone; clones share their connections.
 #[derive(Clone, Debug)]
@@ -120,9 +123,9 @@ impl Client {
         let (write, timeout) = (request.is_write(), request.timeout.unwrap_or(self.timeout));
         let late = || {
             let code = if write { Code::OutcomeUnknown } else { Code::DeadlineExceeded };
-            Problem::of(code, Effect::after_send(write), "the server did not answer in time")
+            Problem::of(code, problem::after_send(write), "the server did not answer in time")
         };
-        within(timeout.saturating_add(PATIENCE), async {
+        within(patience(timeout), async {
             let (head, body) = self.exchange(request, timeout).await?.into_parts();
             let body = read(body, write).await?;
             let answer = Answer { status: head.status, headers: head.headers, body };
@@ -142,7 +145,7 @@ impl Client {
         let timeout = request.timeout.unwrap_or(self.timeout);
         let request = request.header("accept", "text/event-stream").untimed();
         let late = || Problem::of(Code::DeadlineExceeded, Effect::NotApplied, "the server did not answer in time");
-        within(timeout.saturating_add(PATIENCE), async {
+        within(patience(timeout), async {
             let (head, body) = self.exchange(request, timeout).await?.into_parts();
             if head.status.is_success() {
                 return Ok(Events::new(body));
@@ -167,7 +170,7 @@ async fn read(mut body: Body, write: bool) -> Result<Bytes, Problem> {
         let frame = frame.map_err(|e| transport::broken(write, &*e))?;
         if let Ok(data) = frame.into_data() {
             if whole.len().saturating_add(data.len()) > ANSWER_BYTES_MAX {
-                return Err(Problem::of(Code::Internal, Effect::after_send(write), "the answer is too long to read"));
+                return Err(Problem::of(Code::Internal, problem::after_send(write), "the answer is too long to read"));
             }
             whole.extend_from_slice(&data);
         }

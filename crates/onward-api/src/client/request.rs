@@ -8,13 +8,20 @@ use http::{HeaderMap, Method};
 use http_body_util::Full;
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{Effect, Problem, path};
-use crate::Code;
+use super::Problem;
+use crate::{Code, Effect, header};
 
+/// What may stand in one segment.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// What may stand in a query value as it is: what may stand in a segment, and the marks of times and lists.
-const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':').remove(b'/').remove(b',');
+const QUERY: &AsciiSet = &SEGMENT.remove(b':').remove(b'/').remove(b',');
 /// Text in our headers is percent-encoded UTF-8.
 const HEADER: &AsciiSet = &CONTROLS.add(b'%').add(b' ');
+
+/// Writes one segment of a path, such as a kind, a namespace or a chain.
+pub fn segment(name: &str) -> String {
+    utf8_percent_encode(name, SEGMENT).to_string()
+}
 
 /// Writes a person's text as it stands in our headers.
 pub fn header_text(text: &str) -> String {
@@ -35,7 +42,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Makes a request for a path below `/v1/` that is encoded already; see [`key_path`](super::key_path).
+    /// Makes a request for a path below `/v1/` that is encoded already; see [`path::encode`](crate::path::encode).
     pub fn new(method: Method, path: impl Into<String>) -> Self {
         Self {
             method,
@@ -73,7 +80,7 @@ impl Request {
     #[must_use]
     pub fn query(mut self, name: &str, value: impl std::fmt::Display) -> Self {
         self.query.push(if self.query.is_empty() { '?' } else { '&' });
-        self.query.push_str(&path::segment(name));
+        self.query.push_str(&segment(name));
         self.query.push('=');
         self.query.extend(utf8_percent_encode(&value.to_string(), QUERY));
         self
@@ -158,7 +165,7 @@ impl Request {
         }
         if self.timed {
             let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
-            request.headers_mut().insert("onward-timeout-ms", HeaderValue::from(millis));
+            request.headers_mut().insert(header::TIMEOUT_MS, HeaderValue::from(millis));
         }
         Ok(request)
     }

@@ -17,33 +17,13 @@ fn answering(status: u16, headers: &'static [(&'static str, &'static str)], body
     Client::local(Local::new(service), Some("secret")).unwrap()
 }
 
-#[test]
-fn plain_keys_stand_as_they_are_and_others_take_the_total_form() {
-    assert_eq!(key_path(b"projects/42"), "projects/42");
-    assert_eq!(key_path(b"a:b@c=d+e,f_g-h.i"), "a:b@c=d+e,f_g-h.i");
-    for odd in [&b"a//b"[..], b"..", b"a/./b", b"a b", b"", b"a/", "ä".as_bytes(), b"\xff", b"~a", b"a%2Fb"] {
-        let path = key_path(odd);
-        assert!(path.starts_with('~') && !path.contains(['/', '%', '=']), "{path}");
-    }
-    assert_eq!(key_path(b"a b"), "~YSBi");
-}
-
-#[test]
-fn base64_agrees_with_the_vectors_of_rfc_4648() {
-    for (bytes, text) in
-        [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE="), ("foobar", "Zm9vYmFy")]
-    {
-        assert_eq!(base64(bytes.as_bytes()), text);
-    }
-    assert_eq!(base64_url(&[0xfb, 0xff]), "-_8");
-}
-
 #[tokio::test]
 async fn a_problem_document_is_read_with_its_members_and_headers() {
-    let body = r#"{"code":"version_conflict","status":412,"detail":"it is at another version","effect":"not_applied","retryable":false,"current":{"version":7}}"#;
+    let body = r#"{"type":"urn:onward:problem:version_conflict","title":"version conflict","status":412,"code":"version_conflict",
+        "detail":"it is at another version","effect":"not_applied","retryable":false,"request_id":"r1","current":{"version":7}}"#;
     let problem = answering(412, &[("etag", "\"7\"")], body).call(Request::put("objects/a/b")).await.unwrap_err();
-    assert_eq!((problem.code(), problem.effect(), problem.status()), (Code::VersionConflict, Effect::NotApplied, 412));
-    assert_eq!(problem.current().unwrap()["version"], 7);
+    assert_eq!((problem.code(), problem.effect(), problem.document().status), (Code::VersionConflict, Effect::NotApplied, 412));
+    assert_eq!((problem.current().unwrap().get(), problem.request_id()), (r#"{"version":7}"#, Some("r1")));
     assert_eq!(problem.header("etag"), Some("\"7\""));
 }
 

@@ -14,8 +14,9 @@ use hyper_util::rt::TokioExecutor;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
 
-use super::{Effect, Problem};
-use crate::Code;
+use super::Problem;
+use super::problem::after_send;
+use crate::{Code, Effect};
 
 /// How long a connection may take to come up.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -115,7 +116,7 @@ impl Transport {
 /// The connection broke after the first byte: of a write nobody knows whether it happened.
 pub(super) fn broken(write: bool, error: &(dyn std::error::Error + 'static)) -> Problem {
     let code = if write { Code::OutcomeUnknown } else { Code::Unavailable };
-    Problem::of(code, Effect::after_send(write), format!("the connection broke before the answer: {}", root(error)))
+    Problem::of(code, after_send(write), format!("the connection broke before the answer: {}", root(error)))
 }
 
 /// Returns the innermost cause: the outer ones only say that something failed.

@@ -13,8 +13,7 @@ use crate::follow::Follow;
 use crate::output::{Format, Out, cell, plain};
 use crate::pages::{Columns, Pages, Writer};
 
-const COLUMNS: Columns =
-    &[("SEQ", "seq"), ("AT", "at"), ("KIND", "kind"), ("ACTOR", "actor"), ("RESOURCE", "resource"), ("DATA", "data")];
+const COLUMNS: Columns = &[("SEQ", "seq"), ("AT", "at"), ("KIND", "kind"), ("ACTOR", "actor"), ("RESOURCE", "resource"), ("DATA", "data")];
 
 /// Which way to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -116,7 +115,7 @@ async fn follow(request: Request, client: &Client, out: &Out) -> Result<()> {
             continue;
         }
         if out.stream_format() != Format::Table {
-            out.line(&event.data)?;
+            out.json_line(&event.data)?;
             continue;
         }
         let entry: Value = serde_json::from_str(&event.data).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! `verify`: a verdict on a chain, and heads kept outside that show a cut tail or a database put back.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use onward::audit::verify::Report;
@@ -14,6 +15,9 @@ use crate::failure::{Failure, Result};
 use crate::local;
 use crate::output::{Format, Out};
 use crate::target::{Otherwise, Target, is_server};
+
+/// How long a verification may take: a long chain is many hashes.
+const VERIFY_MAX: Duration = Duration::from_secs(60);
 
 /// The end of the help of `verify`.
 pub(super) const EXIT_CODES: &str = "\
@@ -69,8 +73,8 @@ impl Verify {
         let Some(url) = target.url.as_deref().filter(|url| !is_server(url)) else {
             return Err(Failure::usage("a key is not sent to a server: name the engine, such as --url sqlite:./app.db"));
         };
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Failure::usage(format_args!("cannot read the key file {}: {e}", path.display())))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|e| Failure::usage(format_args!("cannot read the key file {}: {e}", path.display())))?;
         Ok(local::open(url, Some(MacKeys::parse(&text)?)).await?.with_timeout(target.timeout))
     }
 
@@ -82,11 +86,13 @@ impl Verify {
             }
         }
         if let Some(path) = &self.checkpoint {
-            let head = read_saved_head(path)?
-                .ok_or_else(|| Failure::usage(format_args!("there is no saved head at {}", path.display())))?;
+            let head =
+                read_saved_head(path)?.ok_or_else(|| Failure::usage(format_args!("there is no saved head at {}", path.display())))?;
             members.insert("checkpoint".to_owned(), Value::from(head.to_text()));
         }
-        let request = Request::post(format!("chains/{}/verify", segment(&self.chain))).json(&Value::Object(members));
+        let request = Request::post(format!("chains/{}/verify", segment(&self.chain)))
+            .json(&Value::Object(members))
+            .timeout(VERIFY_MAX.max(client.timeout()));
         Ok(client.call(request).await?.json()?)
     }
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use onward::lock::Owner;
 use onward::time::{Clock, Moment};
-use onward_api::Code;
-use onward_api::client::{Client, Effect, Problem, Request};
+use onward_api::client::{Client, Problem, Request};
+use onward_api::{Code, Effect, header};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -148,9 +148,9 @@ impl Lease {
     pub(super) fn renew(&self) -> impl Future<Output = Renewal> + use<> {
         let (client, clock, ttl) = (self.client.clone(), self.clock.clone(), self.ttl);
         let request = Request::put(path(&self.key))
-            .header("onward-owner", &self.owner.to_string())
+            .header(header::OWNER, &self.owner.to_string())
             .json(&json!({"ttl_ms": millis(ttl)}))
-            .timeout((ttl / 6).clamp(Duration::from_millis(5), client.timeout()));
+            .timeout((ttl / 6).min(client.timeout()).max(Duration::from_millis(5)));
         async move {
             let sent = clock.now();
             match client.call(request).await {
@@ -176,7 +176,7 @@ pub(super) async fn give_up(client: &Client, key: &str, owner: &Owner) {
 }
 
 async fn release(client: &Client, key: &str, owner: &Owner) -> Release {
-    match client.call(Request::delete(path(key)).header("onward-owner", &owner.to_string())).await {
+    match client.call(Request::delete(path(key)).header(header::OWNER, &owner.to_string())).await {
         Ok(_) => Release::Released,
         Err(problem) if problem.code() == Code::LeaseLost => Release::AlreadyLost,
         Err(problem) => Release::Failed(problem),

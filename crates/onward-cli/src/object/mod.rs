@@ -5,17 +5,15 @@ mod watch;
 mod write;
 
 use clap::{Args, Subcommand};
-use onward_api::client::{Request, key_path, segment};
+use onward_api::client::{Request, segment};
+use onward_api::{OBJECT_TYPE, path};
 
 use crate::args::EXIT_CODES;
 use crate::failure::{Failure, Result};
-use crate::output::{Format, Out};
+use crate::output::Out;
 use crate::target::{Otherwise, Target};
 
 pub(crate) use write::input;
-
-/// The media type of an object with all that is known about it.
-const ENVELOPE: &str = "application/vnd.onward.object+json";
 
 /// Verbs on objects.
 #[derive(Debug, Subcommand)]
@@ -59,7 +57,7 @@ impl Place {
     fn path(&self) -> Result<String> {
         match self.object.split_once('/') {
             Some((kind, name)) if !kind.is_empty() && !name.is_empty() => {
-                Ok(format!("objects/{}/{}", segment(kind), key_path(name.as_bytes())))
+                Ok(format!("objects/{}/{}", segment(kind), path::encode(name.as_bytes())))
             }
             _ => Err(Failure::usage("an object is KIND/NAME, such as project/42")),
         }
@@ -95,8 +93,8 @@ impl Get {
         let client = target.client(Otherwise::Refuse).await?;
         let request = Request::get(path).maybe_query("namespace", self.place.namespace.namespace.as_deref());
         if self.meta {
-            let answer = client.call(request.header("accept", ENVELOPE)).await?;
-            return if out.format() == Format::Table { out.record(&answer.json()?) } else { out.json_text(&answer.body) };
+            let answer = client.call(request.header("accept", OBJECT_TYPE)).await?;
+            return out.record(&answer.body);
         }
         let answer = client.call(request).await?;
         out.detail(format_args!("version {}", answer.header("etag").unwrap_or("-")));

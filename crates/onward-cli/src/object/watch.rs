@@ -36,7 +36,7 @@ impl Watch {
             let event = follow.next(out).await?;
             match (event.name.as_str(), out.stream_format()) {
                 ("change", Format::Table) => rows(&event.data, out)?,
-                ("change", _) => out.line(&event.data)?,
+                ("change", _) => out.json_line(&event.data)?,
                 _ => {}
             }
         }

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use bytes::Bytes;
 use clap::Args;
 use onward_api::client::{Request, header_text};
-use serde_json::Value;
+use onward_api::header;
 
 use super::Place;
 use crate::failure::{Failure, Result};
@@ -115,14 +115,13 @@ async fn send(request: Request, place: &Place, common: &Common, target: &Target,
         let Some((key, token)) = parts else {
             return Err(Failure::usage("a fence is KEY=TOKEN: the lock's key and the number from ONWARD_FENCE"));
         };
-        request = request.header("onward-fence", &format!("{token} {}", header_text(key)));
+        request = request.header(header::FENCE, &format!("{token} {}", header_text(key)));
     }
     if let Some(id) = &common.request_id {
-        request = request.header("idempotency-key", id);
+        request = request.header(header::IDEMPOTENCY_KEY, id);
     }
     let answer = target.client(Otherwise::Refuse).await?.call(request).await?;
-    let written: Value = answer.json()?;
-    out.record(&written)
+    out.record(&answer.body)
 }
 
 /// Reads a file, or stdin for `-`.

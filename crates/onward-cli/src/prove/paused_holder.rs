@@ -26,7 +26,8 @@ pub(super) const CLAIM: Claim = Claim {
 const ROUNDS: u64 = 6;
 /// Children that live at the same time.
 const AT_ONCE: u64 = 6;
-const LEASE: Duration = Duration::from_millis(400);
+/// Renewed at every third of it; the stop comes long before the first renewal, or the child could stand still inside a transaction.
+const LEASE: Duration = Duration::from_millis(900);
 /// How long the second holder waits for the first one's lease to end.
 const WAIT: Duration = Duration::from_secs(20);
 const KIND: &str = "report";
@@ -137,7 +138,7 @@ impl Turn {
     fn play(self, runtime: &Handle) -> Result<bool, Failure> {
         let fenced = self.side == Side::Protected;
         let mut first = Paused::start(&self.url, &self.name, fenced)?;
-        first.expect("held")?;
+        first.hear("held")?;
         let lock = lock_key(&self.name)?;
         let now = LockOptions::fail().with_wait(Duration::ZERO);
         match runtime.block_on(self.locks.acquire(&lock, now)) {
@@ -192,7 +193,7 @@ impl Paused {
         Ok(line.trim().to_owned())
     }
 
-    fn expect(&mut self, word: &str) -> Result<(), Failure> {
+    fn hear(&mut self, word: &str) -> Result<(), Failure> {
         let said = self.listen()?;
         if said == word { Ok(()) } else { Err(format!("the holder said {said:?} instead of {word:?}").into()) }
     }

@@ -51,6 +51,9 @@ pub(crate) fn event_ids(entries: &[(ChainName, Entry)], request: Option<&Request
     entries.iter().enumerate().map(each).collect()
 }
 
+/// Entries in their chains' order, ready to be written.
+type Chained = Vec<(ChainName, Arc<Sealed>)>;
+
 /// Chains the entries of one commit onto copies of the heads, so that a refused commit leaves no hole.
 ///
 /// # Errors
@@ -60,7 +63,7 @@ pub(crate) fn chain(
     heads: &mut HashMap<ChainName, Head>,
     keys: &MacKeys,
     now: Timestamp,
-) -> Result<(Vec<(ChainName, Arc<Sealed>)>, Vec<EntryReceipt>)> {
+) -> Result<(Chained, Vec<EntryReceipt>)> {
     let mut changed: HashMap<ChainName, Head> = HashMap::new();
     let mut sealed = Vec::with_capacity(prepared.len());
     let mut receipts = Vec::with_capacity(prepared.len());

@@ -108,11 +108,6 @@ impl LockKey {
     pub fn id(&self) -> Option<&str> {
         self.parts.as_deref().map(|parts| parts.id.as_str())
     }
-
-    /// Reads a key back that an engine stored: no rule is applied again.
-    pub(crate) fn stored(text: &str) -> Self {
-        Self { text: text.into(), parts: None }
-    }
 }
 
 fn escape(out: &mut String, segment: &str) {

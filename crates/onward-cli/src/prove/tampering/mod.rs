@@ -137,7 +137,7 @@ async fn append(chain: &Chain, entries: usize) -> Result<(), Failure> {
     for batch in all.chunks(100) {
         let entry = |number: &usize| {
             let entry = Entry::new("order.refund").by("user:7").with_data(Data::text(format!("{{\"cents\":{number}}}")));
-            if number % 3 == 0 { entry } else { entry.on(format!("order:{number}")) }
+            if number.is_multiple_of(3) { entry } else { entry.on(format!("order:{number}")) }
         };
         chain.append_many(batch.iter().map(entry).collect(), AppendOptions::new()).await?;
     }

@@ -5,7 +5,7 @@
 mod rules;
 mod source;
 
-use rules::{escapes, gone, long, places, rooms, strays};
+use rules::{dead_links, engines, escapes, gone, long, places, rooms, strays, unlisted};
 use source::{Source, project};
 
 /// Fails with every breach, one a line.
@@ -17,6 +17,11 @@ fn none(rule: &str, breaches: Vec<String>) {
 #[test]
 fn each_room_uses_only_rooms_below_it() {
     none("a room uses one above it, or a neighbour (ARCHITECTURE.md, the rooms)", rooms(&project()));
+}
+
+#[test]
+fn the_server_and_the_command_line_name_no_engine() {
+    none("ask the library through its parts", engines(&project()));
 }
 
 #[test]
@@ -42,6 +47,16 @@ fn no_file_names_a_place_on_one_machine() {
 #[test]
 fn the_map_names_only_what_exists() {
     none("ARCHITECTURE.md or docs/ name something that is gone", gone(&project()));
+}
+
+#[test]
+fn every_link_of_the_documents_leads_somewhere() {
+    none("a link to nothing", dead_links(&project()));
+}
+
+#[test]
+fn every_conformance_case_is_listed_for_the_engines() {
+    none("add the case to the list of its macro, or it never runs", unlisted(&project()));
 }
 
 fn planted(path: &str, text: &str) -> Vec<Source> {
@@ -76,6 +91,14 @@ fn a_room_that_looks_up_is_found_however_it_is_written() {
     ] {
         none(text, rooms(&planted(&format!("{library}/{file}"), text)));
     }
+}
+
+#[test]
+fn an_engine_in_the_server_is_found() {
+    let text = "use onward::engine::memory::MemoryStore;";
+    assert_eq!(engines(&planted("crates/onward-server/src/routes.rs", text)).len(), 1);
+    none("the library may", engines(&planted("crates/onward/src/open.rs", text)));
+    none("a handle may", engines(&planted("crates/onward-server/src/routes.rs", "store.queue().engine().meta()")));
 }
 
 #[test]
@@ -124,4 +147,23 @@ fn a_map_to_what_is_gone_is_found() {
     assert_eq!(gone(&sources).len(), 1);
     sources.extend(planted("crates/onward/src/a.rs", "fn it_holds() {}"));
     none("all there", gone(&sources));
+}
+
+#[test]
+fn a_case_that_no_macro_lists_is_found() {
+    let case = "\npub async fn it_holds(harness: &Harness) {}";
+    let file = "crates/onward/src/testing/store.rs";
+    assert_eq!(unlisted(&planted(file, case)).len(), 1);
+    assert_eq!(unlisted(&planted(file, &format!("// it_holds{case} fn it_holds_not() {{}}"))).len(), 1);
+    none("listed", unlisted(&planted(file, &format!("{case} list! {{ a it_holds b }}"))));
+    none("no case", unlisted(&planted(file, "\npub async fn open(clock: Clock) -> Harness {}")));
+}
+
+#[test]
+fn a_link_to_nothing_is_found() {
+    let mut sources = planted("docs/a.md", "[b](b.md#x), [c](design/), [d](https://example.org/d), [e](#e)");
+    assert_eq!(dead_links(&sources).len(), 2);
+    sources.extend(planted("docs/b.md", ""));
+    sources.extend(planted("docs/design/c.md", ""));
+    none("all there", dead_links(&sources));
 }

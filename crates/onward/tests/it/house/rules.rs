@@ -95,19 +95,36 @@ pub(super) fn long(sources: &[Source]) -> Vec<String> {
         .collect()
 }
 
-/// Where time, sleep and chance may be drawn from the system.
-const HOMES: &[(&str, &[&str])] = &[
-    ("crates/onward/src/time.rs", &["SystemTime::now", "Instant::now", "clock_gettime", "Utc::now", "Zoned::now"]),
-    ("crates/onward/src/retry.rs", &["tokio::time", "thread::sleep"]),
-    ("crates/onward/src/random.rs", &["getrandom::", "Uuid::new_v4", "Uuid::now_v7", "rand::"]),
+/// Where time, sleep and chance may be drawn from the system: one module a crate, and the longest time of a whole proof.
+const HOMES: &[(&[&str], &[&str])] = &[
+    (&["crates/onward/src/time.rs"], &["SystemTime::now", "Instant::now", "clock_gettime", "Utc::now", "Zoned::now"]),
+    (
+        &[
+            "crates/onward/src/retry.rs",
+            "crates/onward-api/src/client/mod.rs",
+            "crates/onward-server/src/wait.rs",
+            "crates/onward-cli/src/wait.rs",
+            "crates/onward-cli/src/prove/mod.rs",
+        ],
+        &["tokio::time::sleep", "tokio::time::timeout", "tokio::time::interval", "tokio::time::Instant", "tokio::time::{", "thread::sleep"],
+    ),
+    (&["crates/onward/src/random.rs"], &["getrandom::", "Uuid::new_v4", "Uuid::now_v7", "rand::"]),
 ];
 
 /// Finds clocks, sleeps and generators outside their module.
 pub(super) fn strays(sources: &[Source]) -> Vec<String> {
     search(sources, |path, code| {
-        let foreign = HOMES.iter().filter(|(home, _)| *home != path);
+        let foreign = HOMES.iter().filter(|(homes, _)| !homes.contains(&path));
         foreign.flat_map(|(_, words)| words.iter()).flat_map(|word| hits(code, word)).collect()
     })
+}
+
+/// Finds code of the server and the command line that names an engine: they translate, for any engine.
+///
+/// The proofs may: they play both sides, an attacker at the file too.
+pub(super) fn engines(sources: &[Source]) -> Vec<String> {
+    let may = |path: &str| path.starts_with(LIBRARY) || path.starts_with("crates/onward-cli/src/prove/");
+    search(sources, |path, code| if may(path) { Vec::new() } else { hits(code, "engine::") })
 }
 
 /// Finds absolute paths of somebody's machine, in any text file.
@@ -132,7 +149,7 @@ pub(super) fn places(sources: &[Source]) -> Vec<String> {
 pub(super) fn gone(sources: &[Source]) -> Vec<String> {
     let files: HashSet<&str> = sources.iter().map(|source| source.path.as_str()).collect();
     let has_fn = |file: Option<&str>, name: &str| {
-        let marks = [format!("fn {name}("), format!("def {name}("), format!("fn {name}<")];
+        let marks = [format!("fn {name}("), format!("def {name}("), format!("fn {name}<"), format!("    {name}(onward) {{")];
         let mut among = sources.iter().filter(|source| file.is_none_or(|file| file == source.path));
         among.any(|source| marks.iter().any(|mark| source.text.contains(mark)))
     };
@@ -155,6 +172,55 @@ pub(super) fn gone(sources: &[Source]) -> Vec<String> {
             if missing {
                 let at = text.split('`').take(index).map(|part| part.len() + 1).sum();
                 found.push(format!("{path}:{}: {span}", line(text, at)));
+            }
+        }
+    }
+    found
+}
+
+/// Finds conformance cases that no macro lists: they would never run.
+///
+/// A case is an async function of the test tools that takes a harness; the list is what a macro repeats.
+pub(super) fn unlisted(sources: &[Source]) -> Vec<String> {
+    let tools: Vec<(&str, String)> = sources
+        .iter()
+        .filter(|source| source.path.starts_with("crates/onward/src/testing"))
+        .map(|source| (source.path.as_str(), code(&source.text)))
+        .collect();
+    let times = |name: &str| tools.iter().map(|(_, code)| whole_words(code).filter(|word| *word == name).count()).sum::<usize>();
+    let mut found = Vec::new();
+    for (path, code) in &tools {
+        for (at, mark) in code.match_indices("\npub async fn ") {
+            let rest = &code[at + mark.len()..];
+            let (Some(open), Some(close)) = (rest.find('('), rest.find(')')) else { continue };
+            let name = &rest[..open];
+            if rest[open..close].contains("Harness") && times(name) < 2 {
+                found.push(format!("{path}:{}: {name}", line(code, at + 1)));
+            }
+        }
+    }
+    found
+}
+
+fn whole_words(code: &str) -> impl Iterator<Item = &str> {
+    code.split(|c: char| !(c.is_alphanumeric() || c == '_'))
+}
+
+/// Finds links of documents that lead nowhere.
+pub(super) fn dead_links(sources: &[Source]) -> Vec<String> {
+    let mut found = Vec::new();
+    for Source { path, text } in sources.iter().filter(|source| source.path.ends_with(".md")) {
+        let folder = path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+        for (at, mark) in text.match_indices("](") {
+            let rest = &text[at + mark.len()..];
+            let to = rest[..rest.find(')').unwrap_or(rest.len())].split('#').next().unwrap_or_default();
+            if to.is_empty() || to.contains("://") {
+                continue;
+            }
+            let goal = format!("{folder}{}", to.trim_end_matches('/'));
+            let there = |source: &Source| source.path == goal || source.path.starts_with(&format!("{goal}/"));
+            if !sources.iter().any(there) {
+                found.push(format!("{path}:{}: {to}", line(text, at)));
             }
         }
     }

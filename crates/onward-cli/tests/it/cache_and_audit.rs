@@ -1,0 +1,102 @@
+use crate::support::Home;
+
+#[test]
+fn a_fill_that_an_invalidation_overtook_is_refused() {
+    let home = Home::with_server();
+    let value = home.file("v", "value");
+    let lease = |code| home.expect(code, &["cache", "get", "web", "project:42", "--lease", "--wait", "0s"]).trim().to_owned();
+    home.expect(4, &["cache", "get", "web", "project:42"]);
+    let nonce = lease(4);
+    assert!(!nonce.is_empty());
+    assert_eq!(lease(5), "");
+    home.expect(0, &["cache", "put", "web", "project:42", &value, "--fill", &nonce, "--ttl", "1m"]);
+    assert_eq!(home.expect(0, &["cache", "get", "web", "project:42"]), "value");
+
+    home.expect(0, &["cache", "invalidate", "web", "project:42"]);
+    let late = lease(4);
+    home.expect(0, &["cache", "invalidate", "web", "project:42"]);
+    home.expect(3, &["cache", "put", "web", "project:42", &value, "--fill", &late, "--ttl", "1m"]);
+    home.expect(4, &["cache", "get", "web", "project:42"]);
+}
+
+#[test]
+fn a_flush_needs_a_yes() {
+    let home = Home::with_server();
+    home.expect(2, &["cache", "flush", "web"]);
+    home.expect(0, &["cache", "flush", "web", "--yes"]);
+}
+
+#[test]
+fn an_event_is_appended_once_and_found_again() {
+    let home = Home::with_server();
+    let data = home.file("data", "exactly  this\n");
+    let append =
+        ["audit", "append", "orders", "--kind", "order.refund", "--actor", "user:7", "--data", &data, "--event-id", "e1", "-o", "json"];
+    let first = home.run(&append).json();
+    let again = home.run(&append).json();
+    assert_eq!((&first["seq"], &first["hash"], again["replayed"].as_bool()), (&again["seq"], &again["hash"], Some(true)));
+    home.expect(3, &["audit", "append", "orders", "--kind", "other", "--event-id", "e1"]);
+    home.expect(0, &["audit", "append", "orders", "--kind", "order.paid"]);
+
+    let found = home.expect(0, &["audit", "query", "orders", "--kind", "order.refund", "-o", "jsonl"]);
+    let found: serde_json::Value = serde_json::from_str(found.trim()).unwrap();
+    assert_eq!(found["data"], "exactly  this\n");
+    let tail = home.expect(0, &["audit", "tail", "orders", "-o", "jsonl"]);
+    // The chain begins with an entry of its own.
+    assert_eq!(tail.lines().count(), 3);
+    assert!(tail.lines().last().unwrap().contains("order.paid"), "{tail}");
+}
+
+#[test]
+fn a_head_saved_outside_shows_a_database_that_was_put_back() {
+    let home = Home::bare();
+    let url = format!("sqlite:{}", home.path("app.db").display());
+    let append = |kind: &str| home.expect(0, &["--url", &url, "audit", "append", "orders", "--kind", kind]);
+    append("first");
+    let backup = home.path("backup");
+    std::fs::create_dir(&backup).unwrap();
+    let files = || std::fs::read_dir(home.path("")).unwrap().flatten().filter(|f| f.file_name().to_string_lossy().starts_with("app."));
+    files().for_each(|f| std::fs::copy(f.path(), backup.join(f.file_name())).map(|_| ()).unwrap());
+    append("second");
+    let head = home.path("head").display().to_string();
+    home.expect(0, &["--url", &url, "audit", "verify", "orders", "--save", &head]);
+    append("third");
+    home.expect(0, &["--url", &url, "audit", "verify", "orders", "--checkpoint", &head, "--save", &head]);
+
+    files().for_each(|f| std::fs::remove_file(f.path()).unwrap());
+    std::fs::read_dir(&backup)
+        .unwrap()
+        .flatten()
+        .for_each(|f| std::fs::copy(f.path(), home.path("").join(f.file_name())).map(|_| ()).unwrap());
+    home.expect(0, &["--url", &url, "audit", "verify", "orders"]);
+    let bad = home.run(&["--url", &url, "audit", "verify", "orders", "--checkpoint", &head]);
+    assert_eq!(bad.code, Some(1), "{bad:?}");
+    home.expect(2, &["--url", &url, "audit", "verify", "orders", "--checkpoint", "missing"]);
+    home.expect(2, &["audit", "verify", "orders"]);
+}
+
+#[test]
+fn a_key_never_goes_to_a_server() {
+    let home = Home::with_server();
+    let key = home.file("key", "00".repeat(32));
+    home.expect(0, &["audit", "append", "orders", "--kind", "a"]);
+    home.expect(0, &["audit", "verify", "orders"]);
+    let refused = home.run(&["audit", "verify", "orders", "--key", &key]);
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.err.contains("not sent to a server"), "{}", refused.err);
+}
+
+#[test]
+fn entries_under_a_key_verify_with_the_key() {
+    let home = Home::bare();
+    let url = format!("sqlite:{}", home.path("app.db").display());
+    let key = "ab".repeat(32);
+    let appended =
+        home.command(&["--url", &url, "audit", "append", "orders", "--kind", "a"]).env("ONWARD__AUDIT__KEY", &key).output().unwrap();
+    assert_eq!(appended.status.code(), Some(0), "{appended:?}");
+    let file = home.file("key", &key);
+    let report = home.run(&["--url", &url, "audit", "verify", "orders", "--key", &file, "-o", "json"]).json();
+    assert_eq!((report["verdict"].as_str(), report["authenticated"].as_bool()), (Some("ok"), Some(true)));
+    let wrong = home.file("wrong", "cd".repeat(32));
+    home.expect(1, &["--url", &url, "audit", "verify", "orders", "--key", &wrong]);
+}
