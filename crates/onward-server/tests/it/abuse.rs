@@ -3,7 +3,7 @@ use std::time::Duration;
 use onward_server::Timeouts;
 use tokio::io::AsyncWriteExt;
 
-use crate::support::{Live, answer, rest, within};
+use crate::support::{Live, answer, rest};
 
 #[tokio::test]
 async fn a_body_over_its_limit_is_refused_before_it_is_read() {
@@ -135,7 +135,8 @@ async fn a_client_that_does_not_read_is_cut_off_and_holds_little() {
         drop(live.onward.store().put_payload_if(("doc", n.to_string()), payload.clone(), condition, options).await.unwrap());
     }
     // The stream of bytes ends early, and no event says goodbye: nobody was there to read it.
-    within(Duration::from_secs(2), std::future::pending::<()>()).await;
+    live.shows("onward_streams 0").await;
+    live.shows("onward_connections 0").await;
     let said = rest(&mut stream).await;
     assert!(said.len() < 24 << 20 && !said.contains("event: bye"), "{}", said.len());
 }

@@ -20,35 +20,35 @@ use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
 /// Waits for what must come soon.
-pub async fn soon<F: Future>(future: F) -> F::Output {
+pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
     within(Duration::from_secs(20), future).await.expect("it came in time")
 }
 
-pub async fn within<F: Future>(time: Duration, future: F) -> Option<F::Output> {
+pub(crate) async fn within<F: Future>(time: Duration, future: F) -> Option<F::Output> {
     let clock = Clock::system();
     retry::deadline(&clock, clock.now() + time, future).await
 }
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub struct Reply {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Reply {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {:?}", self.body))
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     /// Checks that this is a problem of a code, with everything that a problem has.
     #[track_caller]
-    pub fn is_problem(&self, status: u16, code: &str) -> Value {
+    pub(crate) fn is_problem(&self, status: u16, code: &str) -> Value {
         let problem = self.json();
         assert_eq!((self.status.as_u16(), problem["code"].as_str()), (status, Some(code)), "{problem}");
         assert_eq!(self.header("content-type"), "application/problem+json");
@@ -68,25 +68,25 @@ impl Reply {
 
 /// The router in process, with a token.
 #[derive(Clone)]
-pub struct Client {
-    pub router: Router,
-    pub onward: Onward,
+pub(crate) struct Client {
+    pub(crate) router: Router,
+    pub(crate) onward: Onward,
     token: String,
 }
 
 impl Client {
-    pub async fn memory() -> Self {
+    pub(crate) async fn memory() -> Self {
         Self::on("memory:").await
     }
 
-    pub async fn on(url: &str) -> Self {
+    pub(crate) async fn on(url: &str) -> Self {
         let onward = Onward::open(url).await.unwrap();
         let token = Token::draw();
         let state = State::new(onward.clone(), "dev", &token, Arc::new(Metrics::default()));
         Self { router: router(state), onward, token: token.secret().to_owned() }
     }
 
-    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
+    pub(crate) async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
         let mut request = Request::builder().method(method).uri(path).header("authorization", format!("Bearer {}", self.token));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -94,28 +94,28 @@ impl Client {
         self.raw(request.body(body.into()).unwrap()).await
     }
 
-    pub async fn raw(&self, request: Request<Body>) -> Reply {
+    pub(crate) async fn raw(&self, request: Request<Body>) -> Reply {
         let response = soon(self.router.clone().oneshot(request)).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = soon(body.collect()).await.unwrap().to_bytes();
         Reply { status: parts.status, headers: parts.headers, body }
     }
 
-    pub async fn get(&self, path: &str) -> Reply {
+    pub(crate) async fn get(&self, path: &str) -> Reply {
         self.send("GET", path, &[], "").await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Reply {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Reply {
         self.send("POST", path, &[("content-type", "application/json")], body.to_string()).await
     }
 
     /// Puts JSON under one condition header.
-    pub async fn put(&self, path: &str, condition: (&str, &str), body: &str) -> Reply {
+    pub(crate) async fn put(&self, path: &str, condition: (&str, &str), body: &str) -> Reply {
         self.send("PUT", path, &[("content-type", "application/json"), condition], body.to_owned()).await
     }
 
     /// Opens an event stream.
-    pub async fn events(&self, path: &str, headers: &[(&str, &str)]) -> Events {
+    pub(crate) async fn events(&self, path: &str, headers: &[(&str, &str)]) -> Events {
         let mut request = Request::builder().uri(path).header("authorization", format!("Bearer {}", self.token));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -129,21 +129,21 @@ impl Client {
 
 /// One event of a stream.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Event {
-    pub name: String,
-    pub id: Option<u64>,
-    pub data: Value,
+pub(crate) struct Event {
+    pub(crate) name: String,
+    pub(crate) id: Option<u64>,
+    pub(crate) data: Value,
 }
 
 /// An open event stream.
-pub struct Events {
+pub(crate) struct Events {
     body: Body,
     text: String,
 }
 
 impl Events {
     /// Waits for the next event; `None` at the end of the stream.
-    pub async fn next(&mut self) -> Option<Event> {
+    pub(crate) async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let event = parse(event);
@@ -159,7 +159,7 @@ impl Events {
     }
 
     /// Waits for the next event of a name.
-    pub async fn next_of(&mut self, name: &str) -> Event {
+    pub(crate) async fn next_of(&mut self, name: &str) -> Event {
         loop {
             let event = self.next().await.expect("the stream goes on");
             if event.name == name {
@@ -188,52 +188,64 @@ fn parse(text: &str) -> Option<Event> {
 }
 
 /// The listener.
-pub struct Live {
-    pub address: SocketAddr,
-    pub token: String,
-    pub onward: Onward,
+pub(crate) struct Live {
+    pub(crate) address: SocketAddr,
+    pub(crate) token: String,
+    pub(crate) onward: Onward,
+    pub(crate) metrics: Arc<Metrics>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<Drained>,
 }
 
 impl Live {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(Timeouts::default()).await
     }
 
-    pub async fn start_with(timeouts: Timeouts) -> Self {
+    pub(crate) async fn start_with(timeouts: Timeouts) -> Self {
         let onward = Onward::open("memory:").await.unwrap();
         let token = Token::draw();
-        let state = State::new(onward.clone(), "dev", &token, Arc::new(Metrics::default()));
+        let metrics = Arc::new(Metrics::default());
+        let state = State::new(onward.clone(), "dev", &token, metrics.clone());
         let server = Server::bind("127.0.0.1:0".parse().unwrap(), state.with_timeouts(timeouts)).await.unwrap();
         let address = server.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(server.serve(async move {
             let _ = stopped.await;
         }));
-        Self { address, token: token.secret().to_owned(), onward, stop: Some(stop), task }
+        Self { address, token: token.secret().to_owned(), onward, metrics, stop: Some(stop), task }
     }
 
     /// Begins to drain.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let _ = self.stop.take().unwrap().send(());
     }
 
-    pub async fn ended(self) -> Drained {
+    pub(crate) async fn ended(self) -> Drained {
         soon(self.task).await.unwrap()
     }
 
-    pub async fn connect(&self) -> TcpStream {
+    /// Waits until a metric shows a line.
+    pub(crate) async fn shows(&self, line: &str) {
+        let shown = async {
+            while !self.metrics.text().lines().any(|shown| shown == line) {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon(shown).await;
+    }
+
+    pub(crate) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
 
     /// The head of a request with a token, up to its last header.
-    pub fn head(&self, line: &str) -> String {
+    pub(crate) fn head(&self, line: &str) -> String {
         format!("{line} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n", self.address, self.token)
     }
 
     /// Sends bytes and reads until the server closes.
-    pub async fn exchange(&self, bytes: impl AsRef<[u8]>) -> String {
+    pub(crate) async fn exchange(&self, bytes: impl AsRef<[u8]>) -> String {
         let mut stream = self.connect().await;
         stream.write_all(bytes.as_ref()).await.unwrap();
         rest(&mut stream).await
@@ -241,7 +253,7 @@ impl Live {
 }
 
 /// Reads until the server closes.
-pub async fn rest(stream: &mut TcpStream) -> String {
+pub(crate) async fn rest(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     // A server that refuses a body may reset what was still on its way.
     let _ = soon(stream.read_to_end(&mut bytes)).await;
@@ -249,7 +261,7 @@ pub async fn rest(stream: &mut TcpStream) -> String {
 }
 
 /// Reads one answer with a length.
-pub async fn answer(stream: &mut TcpStream) -> (u16, String) {
+pub(crate) async fn answer(stream: &mut TcpStream) -> (u16, String) {
     let mut bytes = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&bytes).into_owned();
