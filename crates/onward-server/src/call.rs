@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, header};
 use onward::commit::Window;
-use onward::model::{FencingToken, LockKey, RequestId};
+use onward::model::{FencingToken, LockKey, RequestId, limits};
 use onward::{Code, Onward};
 use onward_api::path::{decode, percent};
 use serde::de::DeserializeOwned;
@@ -150,7 +150,7 @@ impl Call {
 
     /// How long the library may keep a write in its queue.
     pub(crate) fn queue_time(&self) -> Duration {
-        self.timeout.saturating_sub(MARGIN).max(self.timeout / 2)
+        self.timeout.saturating_sub(MARGIN).max(self.timeout / 2).max(limits::WAIT_MIN)
     }
 
     /// Ends a read at the deadline.

@@ -77,6 +77,24 @@ async fn deadlines_and_paths_are_bounded() {
     assert_eq!(problem["limit_bytes"], 8_192);
 }
 
+#[tokio::test]
+async fn a_write_with_the_shortest_deadline_ends_one_way_and_can_be_settled() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = Client::on(&format!("sqlite:{}", folder.path().join("o.db").display())).await;
+    for n in 0..20 {
+        let path = format!("/v1/objects/doc/n{n}");
+        let reply = client.send("PUT", &path, &[("if-none-match", "*"), ("onward-timeout-ms", "1")], "1").await;
+        match reply.status.as_u16() {
+            201 => {}
+            503 => assert_eq!(reply.is_problem(503, "overloaded")["effect"], "not_applied"),
+            _ => assert_eq!(reply.is_problem(504, "outcome_unknown")["effect"], "unknown"),
+        }
+        let id = reply.header("onward-request-id").to_owned();
+        let settled = client.send("PUT", &path, &[("if-none-match", "*"), ("idempotency-key", &id)], "1").await;
+        assert_eq!((settled.status.as_u16(), &settled.json()["version"]), (201, &json!(1)));
+    }
+}
+
 fn description() -> Value {
     serde_json::from_str(onward_api::OPENAPI).unwrap()
 }
