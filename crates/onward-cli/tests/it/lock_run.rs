@@ -35,6 +35,16 @@ fn the_commands_exit_code_and_environment_pass_through() {
 }
 
 #[test]
+fn the_command_gets_the_three_standard_files_only() {
+    let home = Home::bare();
+    // A shell leaves file 9 open for whatever it starts.
+    let script = format!("exec 9</dev/null; {} lock run nightly -- ls /proc/self/fd", env!("CARGO_BIN_EXE_onward"));
+    let said = home.other("sh", &["-c", &script]);
+    // Number 3 is the folder that is listed.
+    assert_eq!(said.text().split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"], "{said:?}");
+}
+
+#[test]
 fn one_runs_and_the_others_find_it_taken() {
     let home = Home::with_server();
     one_runs(&home);

@@ -79,6 +79,13 @@ impl Home {
         command
     }
 
+    /// Runs another program to its end, as this session.
+    pub(crate) fn other(&self, program: &str, args: &[&str]) -> Said {
+        let mut command = Command::new(program);
+        self.isolate(&mut command);
+        finish(command.args(args).output().unwrap())
+    }
+
     fn isolate(&self, command: &mut Command) {
         let runtime = self.path("run");
         make_private(&runtime);

@@ -76,7 +76,7 @@ impl View {
 /// # Errors
 /// The request id was used with other content, a token is ahead of any clock, or the store is at the end of its numbers.
 pub(crate) fn decide(commit: &Commit, print: &Fingerprint, view: &View) -> Result<Decision> {
-    let known = commit.request.as_ref().and_then(|request| view.requests.get(&request.id));
+    let known = commit.request.as_ref().and_then(|id| view.requests.get(id));
     if let Some(known) = known.filter(|known| known.expires_at > view.now) {
         if known.fingerprint == *print {
             return Ok(Decision::Replay(known.receipt.clone()));
