@@ -6,6 +6,7 @@
 #![allow(
     missing_docs,
     clippy::disallowed_methods,
+    clippy::panic,
     clippy::unwrap_used,
     clippy::print_stdout,
     reason = "a benchmark measures time and prints it"

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use onward::lock::{LockOptions, Locks, Owner, Release};
-use onward::model::{FencingToken, LockKey};
+use onward::model::LockKey;
 use onward::{Code, Error};
 use onward_api::locks::{Acquire, Grant, Outcome, Renew, RenewMany, RenewResult, Renewed, RenewedMany, Status};
 
@@ -113,7 +113,7 @@ pub(crate) async fn status(call: Call) -> Answer {
             key,
             state: "held".to_owned(),
             holder: Some(held.holder.to_string()),
-            token: Some(held.token).map(FencingToken::get),
+            token: Some(held.token.get()),
             since: Some(held.since.to_string()),
             remaining_ms: held.remaining.map(millis),
             waiters: held.waiters,

@@ -83,13 +83,6 @@ impl Window {
     }
 }
 
-#[derive(Clone, Debug)]
-pub(crate) struct Request {
-    pub(crate) id: RequestId,
-    pub(crate) window: Window,
-    pub(crate) intent: Option<Fingerprint>,
-}
-
 /// A change of the store that is applied whole or not at all, in one transaction, with one revision.
 ///
 /// Judged in this order, and the first class that fails decides: limits, request id, fences, guards, conditions. Guards and conditions
@@ -115,7 +108,9 @@ pub struct Commit {
     pub(crate) fences: Vec<(LockKey, FencingToken)>,
     pub(crate) entries: Vec<(ChainName, Entry)>,
     pub(crate) invalidations: Vec<(String, String)>,
-    pub(crate) request: Option<Request>,
+    pub(crate) request: Option<RequestId>,
+    pub(crate) window: Window,
+    intent: Option<Fingerprint>,
     pub(crate) wait: Option<Duration>,
     refused: Option<Error>,
 }
@@ -194,23 +189,19 @@ impl Commit {
 
     /// Makes the commit happen once, however often it is sent with this id.
     pub fn request(mut self, id: RequestId) -> Self {
-        self.request = Some(Request { id, window: Window::Caller, intent: None });
+        self.request = Some(id);
         self
     }
 
     /// Sets how long the answer to the request id is remembered.
     pub fn window(mut self, window: Window) -> Self {
-        if let Some(request) = &mut self.request {
-            request.window = window;
-        }
+        self.window = window;
         self
     }
 
     /// Identifies the request by `intent` instead of by its content, for callers whose content differs between tries.
     pub fn intent(mut self, intent: &[u8]) -> Self {
-        if let Some(request) = &mut self.request {
-            request.intent = Some(Fingerprint(Sha256::digest(intent).into()));
-        }
+        self.intent = Some(Fingerprint(Sha256::digest(intent).into()));
         self
     }
 
@@ -274,8 +265,8 @@ impl Commit {
 
     /// What the commit asks for, as 32 bytes.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
-        if let Some(Request { intent: Some(intent), .. }) = &self.request {
-            return *intent;
+        if let Some(intent) = self.intent {
+            return intent;
         }
         let mut print = Print(Sha256::new());
         print.number(self.writes.len());

@@ -155,7 +155,8 @@ pub trait CommitEngine: Debug + Send + Sync {
     /// Reads one object.
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Arc<Object>>>>;
 
-    /// Reads objects of a kind whose name starts with `prefix` and comes after `after`, in order of their bytes, from one snapshot.
+    /// Reads objects of a kind whose name starts with `prefix` and comes after `after`, in order of their bytes, from one snapshot; fewer
+    /// than `limit` if they hold a page's bytes.
     fn list<'a>(
         &'a self,
         namespace: &'a str,
@@ -168,6 +169,7 @@ pub trait CommitEngine: Debug + Send + Sync {
     /// Reads the answer to a request id, if it is still remembered.
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>>;
 
-    /// Reads the commits after a revision, whole ones only, at most `limit` of them, from one snapshot.
+    /// Reads the commits after a revision, whole ones only, from one snapshot: at most `limit`, and fewer if they hold a page's bytes, but
+    /// at least one if there is one.
     fn changes(&self, after: Revision, limit: usize) -> BoxFuture<'_, Result<Changes>>;
 }

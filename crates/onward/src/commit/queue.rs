@@ -125,7 +125,7 @@ impl CommitQueue {
         let print = commit.fingerprint();
         let inner = &*self.0;
         let clock = &inner.options.clock;
-        let request = commit.request.as_ref().map(|request| request.id.clone());
+        let request = commit.request.clone();
         let ids = judge::event_ids(&commit.entries, request.as_ref(), || random::uuid_v7(clock).to_string());
         let entries = judge::prepare(&inner.origin, &commit.entries, &ids);
         let deadline = clock.now() + commit.wait.unwrap_or(DEADLINE);
@@ -171,8 +171,8 @@ impl CommitQueue {
     /// # Errors
     /// [`Kind::Invalid`], `request_id_reused`: the id was used with other content. [`Kind::Backend`]: the engine is away.
     pub async fn replay(&self, commit: &Commit) -> Result<Option<Receipt>> {
-        let Some(request) = &commit.request else { return Ok(None) };
-        let known = self.0.engine.remembered(&request.id).await?.filter(|known| known.expires_at > self.clock().wall());
+        let Some(id) = &commit.request else { return Ok(None) };
+        let known = self.0.engine.remembered(id).await?.filter(|known| known.expires_at > self.clock().wall());
         match known {
             Some(known) if known.fingerprint == commit.fingerprint() => Ok(Some(replayed(&known.receipt))),
             Some(_) => Err(decide::reused()),
@@ -298,7 +298,7 @@ fn wanted(batch: &[Pending]) -> Wanted {
         wanted.objects.extend(commit.writes.iter().map(|write| write.key.clone()));
         wanted.objects.extend(commit.guards.iter().map(|guard| guard.key().clone()));
         wanted.fences.extend(commit.fences.iter().map(|fence| fence.0.clone()));
-        wanted.requests.extend(commit.request.iter().map(|request| request.id.clone()));
+        wanted.requests.extend(commit.request.iter().cloned());
         wanted.chains.extend(commit.entries.iter().map(|entry| entry.0.clone()));
     }
     wanted
@@ -352,14 +352,14 @@ impl Draft {
                 changes: verdict.changes,
                 invalidations: commit.invalidations.clone(),
                 entries: receipt.audit.clone(),
-                request: commit.request.as_ref().map(|request| request.id.clone()),
+                request: commit.request.clone(),
             });
         }
-        if let Some(request) = &commit.request {
-            let expires_at = Timestamp::from_micros(self.view.now.as_micros() + request.window.micros());
+        if let Some(id) = &commit.request {
+            let expires_at = Timestamp::from_micros(self.view.now.as_micros() + commit.window.micros());
             let known = Remembered { fingerprint: pending.print, receipt: Arc::new(receipt.clone()), expires_at };
-            self.view.requests.insert(request.id.clone(), known);
-            self.touched.requests.push(request.id.clone());
+            self.view.requests.insert(id.clone(), known);
+            self.touched.requests.push(id.clone());
         }
         Ok(CommitOutcome::Committed(receipt))
     }

@@ -52,6 +52,7 @@ impl Payload {
         Self::new(bytes, JSON)
     }
 
+    #[cfg(feature = "sqlite")]
     pub(crate) fn stored(bytes: Bytes, content_type: Arc<str>) -> Self {
         Self { bytes, content_type }
     }

@@ -283,6 +283,9 @@ pub async fn a_reused_request_id_is_refused(h: &Harness) {
     let merged = |value| Commit::new().put(key("m"), &value, WriteCondition::MustCreate).request(id.clone()).intent(b"add one");
     h.a.apply(|| merged(1)).await;
     assert!(h.b.apply(|| merged(2)).await.replayed);
+    // In whatever order it is said.
+    let said = || Commit::new().intent(b"add one").window(Window::Own).put(key("m"), &3, WriteCondition::MustCreate).request(id.clone());
+    assert!(h.a.apply(said).await.replayed);
     assert_eq!(h.b.get("m").await.unwrap().value, 1);
 }
 

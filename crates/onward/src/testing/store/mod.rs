@@ -236,12 +236,12 @@ fn revision(number: u64) -> Revision {
     Revision::new(number).expect("a revision")
 }
 
-/// Polls a future once: what it starts is started, and it can be dropped half-way.
+/// Polls a future once: what it starts is started, and it can be dropped half-way. Its answer cannot be there yet.
 async fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) {
     let mut future = Some(future);
     std::future::poll_fn(|cx| {
         if let Some(future) = future.take() {
-            let _ = future.poll(cx);
+            assert!(future.poll(cx).is_pending(), "nothing can have answered yet");
         }
         std::task::Poll::Ready(())
     })
@@ -326,6 +326,8 @@ macro_rules! store_conformance {
                 a_note_carries_invalidations_entries_and_request
                 a_watch_shows_only_what_was_asked_for
                 a_dropped_wait_loses_no_commit
+                a_gap_in_the_log_is_told_and_never_skipped
+                a_reader_pages_through_more_than_it_may_hold
                 version_zero_is_refused_everywhere
                 bad_keys_are_refused
                 bad_payloads_are_refused

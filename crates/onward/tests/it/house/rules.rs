@@ -107,7 +107,7 @@ const HOMES: &[(&[&str], &[&str])] = &[
         ],
         &["tokio::time::sleep", "tokio::time::timeout", "tokio::time::interval", "tokio::time::Instant", "tokio::time::{", "thread::sleep"],
     ),
-    (&["crates/onward/src/random.rs", "crates/onward-server/src/random.rs"], &["getrandom::", "Uuid::new_v4", "Uuid::now_v7", "rand::"]),
+    (&["crates/onward/src/random.rs"], &["getrandom::", "Uuid::new_v4", "Uuid::now_v7", "rand::"]),
 ];
 
 /// Finds clocks, sleeps and generators outside their module.
