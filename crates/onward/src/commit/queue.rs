@@ -175,8 +175,7 @@ impl CommitQueue {
     /// [`Kind::Invalid`], `request_id_reused`: the id was used with other content. [`Kind::Backend`]: the engine is away.
     pub async fn replay(&self, commit: &Commit) -> Result<Option<Receipt>> {
         let Some(id) = &commit.request else { return Ok(None) };
-        let known = self.0.engine.remembered(id).await?.filter(|known| known.expires_at > self.clock().wall());
-        match known {
+        match self.remembered(id).await? {
             Some(known) if known.fingerprint == commit.fingerprint() => Ok(Some(replayed(&known.receipt))),
             Some(_) => Err(decide::reused()),
             None => Ok(None),
@@ -188,8 +187,14 @@ impl CommitQueue {
     /// # Errors
     /// [`Kind::Backend`]: the engine is away.
     pub async fn outcome_of(&self, id: &RequestId) -> Result<Option<Receipt>> {
-        let known = self.0.engine.remembered(id).await?;
-        Ok(known.filter(|known| known.expires_at > self.clock().wall()).map(|known| replayed(&known.receipt)))
+        Ok(self.remembered(id).await?.map(|known| replayed(&known.receipt)))
+    }
+
+    /// Reads what is remembered of an id and not over by the store's time, which the wall's may be behind.
+    async fn remembered(&self, id: &RequestId) -> Result<Option<Remembered>> {
+        let Some(known) = self.0.engine.remembered(id).await? else { return Ok(None) };
+        let now = self.clock().wall().max(self.0.engine.meta().await?.at);
+        Ok(Some(known).filter(|known| known.expires_at > now))
     }
 }
 
