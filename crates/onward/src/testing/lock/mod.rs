@@ -290,7 +290,7 @@ macro_rules! lock_conformance {
             faults: lost_acquire_reply_is_found_by_its_owner, a_grant_that_nobody_heard_of_is_given_back,
                 lost_release_reply_spares_the_next_holder, lost_renew_reply_keeps_the_old_validity, late_renew_reply_revives_nothing,
                 a_late_background_renewal_revives_nothing, an_answer_after_the_lease_is_no_grant,
-                contention_is_never_an_engine_failure, a_failing_engine_is_asked_again_within_the_wait,
+                contention_is_never_an_engine_failure, an_outage_is_never_told_as_contention, a_failing_engine_is_asked_again_within_the_wait,
                 a_short_outage_loses_no_grant, cancel_at_any_await_leaks_nothing, body_runs_at_most_once_under_every_fault,
                 a_hanging_engine_answers_in_bounded_time;
             policy: every_event_has_the_outcome_of_the_policy, a_release_that_fails_keeps_the_body_s_value;
