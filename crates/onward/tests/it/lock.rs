@@ -1,5 +1,7 @@
 //! The part `lock` on every engine.
 
+mod sqlite;
+
 use std::sync::Arc;
 
 use onward::engine::memory::MemoryLocks;
