@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::error::before_commit;
 use crate::{Error, Result};
@@ -44,7 +44,7 @@ pub(super) fn open(path: &Path, application_id: i32, durability: Durability) -> 
         .map_err(|e| Error::unavailable("the database file cannot be opened").with_source(e))?;
     connection.busy_timeout(BUSY_WAIT).map_err(before_commit)?;
     adopt(&connection, application_id)?;
-    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(before_commit)?;
+    let mode = write_ahead(&connection).map_err(before_commit)?;
     if !mode.eq_ignore_ascii_case("wal") {
         return Err(Error::unsupported("the file system cannot keep SQLite's write-ahead log"));
     }
@@ -71,9 +71,41 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
+/// How often a change to the write-ahead log is tried while others open the same file.
+const WAL_TRIES: u32 = 100;
+
+/// Switches to the write-ahead log. SQLite does not wait for others in this one step, so the wait is made before another try.
+fn write_ahead(connection: &Connection) -> rusqlite::Result<String> {
+    let mut tries = 0;
+    loop {
+        match connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && tries < WAL_TRIES => {
+                tries += 1;
+                connection.execute_batch("BEGIN EXCLUSIVE; COMMIT")?;
+            }
+            answer => return answer,
+        }
+    }
+}
+
 /// Marks an empty file as ours; refuses a file that belongs to another program.
 fn adopt(connection: &Connection, application_id: i32) -> Result<()> {
-    let found: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(before_commit)?;
+    if marked(connection)? == application_id {
+        return Ok(());
+    }
+    // In one transaction: another process may be marking the same file, and making its tables.
+    connection.execute_batch("BEGIN IMMEDIATE").map_err(before_commit)?;
+    let adopted = mark(connection, application_id);
+    let end = if adopted.is_ok() { "COMMIT" } else { "ROLLBACK" };
+    adopted.and(connection.execute_batch(end).map_err(before_commit))
+}
+
+fn marked(connection: &Connection) -> Result<i32> {
+    connection.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(before_commit)
+}
+
+fn mark(connection: &Connection, application_id: i32) -> Result<()> {
+    let found = marked(connection)?;
     if found == application_id {
         return Ok(());
     }

@@ -203,3 +203,23 @@ fn locks_without_a_runtime_are_refused() {
     let engine = Arc::new(MemoryLocks::new(Clock::system()));
     assert_eq!(Locks::new(engine, LocksConfig::default()).unwrap_err().kind(), Kind::Unsupported);
 }
+
+#[test]
+fn many_open_a_fresh_file_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..25 {
+        let path = folder.path().join(format!("{round}.locks.db"));
+        let together = std::sync::Barrier::new(6);
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    together.wait();
+                    let engine = sqlite(&path);
+                    let ask =
+                        Ask { key: LockKey::raw("k").unwrap(), owner: Owner::draw(), holder: "t".into(), ttl: Duration::from_secs(1) };
+                    pollster::block_on(engine.try_acquire(ask)).unwrap();
+                });
+            }
+        });
+    }
+}
