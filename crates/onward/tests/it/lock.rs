@@ -1,5 +1,7 @@
 //! The part `lock` on every engine.
 
+mod processes;
+mod races;
 mod sqlite;
 
 use std::sync::Arc;

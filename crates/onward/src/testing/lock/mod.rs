@@ -275,10 +275,10 @@ macro_rules! lock_conformance {
             times: lease_ends_after_its_ttl, renewed_lease_outlives_its_first_ttl, a_lease_ends_when_its_process_stops_renewing,
                 renewal_extends_to_the_full_ttl, renewal_after_loss_creates_nothing, renewal_by_another_owner_changes_nothing, renewal_never_shortens,
                 batch_renewal_answers_for_each_grant, validity_counts_from_before_the_send, lost_fires_before_another_is_granted,
-                check_refuses_after_loss, wall_clock_jumps_move_no_validity;
+                check_refuses_after_loss, many_grants_are_renewed_in_few_calls, wall_clock_jumps_move_no_validity;
             release: release_frees_at_once, release_by_another_owner_changes_nothing, second_release_says_already_lost,
                 release_after_expiry_spares_the_next_holder, dropped_grant_is_released_by_the_worker, a_panic_in_the_body_releases,
-                released_grant_is_not_renewed;
+                released_grant_is_not_renewed, a_full_drop_queue_is_told_and_its_lease_ends;
             outcomes: skipped_run_leaves_the_holder_untouched, run_or_fail_waits_then_is_contended, contended_text_has_no_key,
                 loss_in_the_body_keeps_its_value, a_lease_taken_in_the_body_is_told, a_body_is_dropped_at_its_loss_if_asked,
                 switched_off_touches_no_key, outcomes_name_their_closed_target, status_shows_holder_token_and_waiters,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Harness, TTL, key, named, once};
 use crate::lock::{LockOptions, Owner, Release};
-use crate::testing::lock_faults::Call;
+use crate::testing::lock_faults::{Call, Fault};
 
 /// A released key is free at once, for everybody.
 pub async fn release_frees_at_once(h: &Harness) {
@@ -86,4 +86,22 @@ pub async fn released_grant_is_not_renewed(h: &Harness) {
         h.advance(TTL / 4).await;
     }
     assert_eq!(h.a.engine.calls(Call::Renew), 0);
+}
+
+/// A release that finds no room is told, never waits, and its lease ends by itself (C7).
+pub async fn a_full_drop_queue_is_told_and_its_lease_ends(h: &Harness) {
+    let small = h.a.again(&h.clock, |config| config.drop_queue = 1);
+    let grants = [small.take(&named("1")).await, small.take(&named("2")).await, small.take(&named("3")).await];
+    h.quiet().await;
+    small.engine.fail(Call::Release, Fault::Refused);
+    // Nothing else runs in between: one finds room.
+    drop(grants);
+    assert_eq!(small.seen.reports(), ["release_error"]);
+    small.engine.heal();
+    h.free(&named("1")).await;
+    h.b.finds_busy(&named("2")).await;
+    h.clock.advance(TTL);
+    for id in ["1", "2", "3"] {
+        let _free = h.b.take(&named(id)).await;
+    }
 }

@@ -174,3 +174,16 @@ pub async fn wall_clock_jumps_move_no_validity(h: &Harness) {
     let renewed = h.b.engine.inner().renew(vec![renewal]).await.unwrap();
     assert_eq!(renewed, [Some(Renewed { token: grant.token(), remaining: TTL })]);
 }
+
+/// Renewals of one process go to the engine many at a time.
+pub async fn many_grants_are_renewed_in_few_calls(h: &Harness) {
+    let mut grants = Vec::new();
+    for id in 0..450 {
+        let options = LockOptions::fail().with_ttl(TTL).with_wait(Duration::ZERO);
+        grants.push(h.a.locks.acquire(&named(&id.to_string()), options).await.unwrap());
+    }
+    h.advance(TTL / 3).await;
+    assert_eq!(h.a.engine.calls(Call::Renew), 3, "200 a call");
+    h.advance(TTL * 2 / 3).await;
+    assert!(grants.iter().all(|grant| grant.check().is_ok()));
+}
