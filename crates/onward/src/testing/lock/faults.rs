@@ -244,15 +244,15 @@ pub async fn cancel_at_any_await_leaks_nothing(h: &Harness) {
             locks.with_key(&key(), options, body).await.map(drop)
         })
     };
-    let faults: [(Call, fn(Gate) -> Fault); 4] = [
-        (Call::Acquire, Fault::SlowRequest),
-        (Call::Acquire, Fault::SlowReply),
-        (Call::Release, Fault::SlowRequest),
-        (Call::Release, Fault::SlowReply),
-    ];
-    for (call, fault) in faults {
+    for place in 0..4 {
         let gate = Gate::shut();
-        h.a.engine.fail_once(call, fault(gate.clone()));
+        let (call, fault) = match place {
+            0 => (Call::Acquire, Fault::SlowRequest(gate.clone())),
+            1 => (Call::Acquire, Fault::SlowReply(gate.clone())),
+            2 => (Call::Release, Fault::SlowRequest(gate.clone())),
+            _ => (Call::Release, Fault::SlowReply(gate.clone())),
+        };
+        h.a.engine.fail_once(call, fault);
         let task = held(None);
         gate.reached().await;
         task.abort();
