@@ -230,6 +230,9 @@ pub async fn a_short_outage_loses_no_grant(h: &Harness) {
     h.b.finds_busy(&key()).await;
 }
 
+/// Makes a fault that waits at a gate, if it waits at all.
+type Make = fn(Gate) -> Fault;
+
 /// Wherever a call is dropped, it leaves no lease and no place in a line (C6).
 pub async fn cancel_at_any_await_leaks_nothing(h: &Harness) {
     let held = |body: Option<Gate>| {
@@ -244,7 +247,7 @@ pub async fn cancel_at_any_await_leaks_nothing(h: &Harness) {
             locks.with_key(&key(), options, body).await.map(drop)
         })
     };
-    let faults: [(Call, fn(Gate) -> Fault); 4] = [
+    let faults: [(Call, Make); 4] = [
         (Call::Acquire, Fault::SlowRequest),
         (Call::Acquire, Fault::SlowReply),
         (Call::Release, Fault::SlowRequest),
