@@ -134,5 +134,5 @@ fn a_line_is_bounded_and_its_room_comes_back() {
     again.note(Heard::Failure);
     assert!(matches!(queues.line(&key).map(|line| line.heard), Some(Heard::Failure)));
     drop((again, elsewhere));
-    assert!(matches!(queues.line(&key).map(|line| line.heard), None), "nothing is kept of an empty line");
+    assert!(queues.line(&key).is_none(), "nothing is kept of an empty line");
 }
