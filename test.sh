@@ -173,6 +173,10 @@ smoke() {
   sed -i 's#project/42#project/43#; s#web project:42#web project:43#; s#run nightly#run hourly#' "$scratch/cli.sh"
   (cd "$scratch" && PATH="$(dirname "$onward"):$PATH" bash -euo pipefail cli.sh) || return 1
   echo "README, on the command line: ok"
+  local data
+  data=$(member data_dir "$line") || return 1
+  bash -euo pipefail -c "$(block 'For the auditor' | sed "s# data/# $data/#g; s#billing.head#$scratch/billing.head#")" || return 1
+  echo "README, for the auditor: ok"
   kill "$server" && { wait "$server" || true; } && server=""
   "$onward" prove all
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use onward_api::client::{Request, segment};
+use onward_api::locks::Outcome;
 use onward_api::{Code, header, path};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::args::EXIT_CODES;
 use crate::failure::{Failure, Result};
@@ -105,7 +106,7 @@ impl Cache {
             Self::Put(put) => put.run(target, out).await,
             Self::Invalidate(Invalidate { place }) => {
                 let request = Request::delete(place.path()).maybe_query("field", place.field.as_deref());
-                out.record(&target.client(Otherwise::Refuse).await?.call(request).await?.json()?)
+                out.record(&target.client(Otherwise::Refuse).await?.call(request).await?.body)
             }
             Self::Flush(flush) => flush.run(target, out).await,
         }
@@ -127,7 +128,7 @@ impl Get {
                     let ttl = problem.header(header::FILL_TTL_MS).and_then(onward_api::number::parse);
                     match out.format() {
                         Format::Table => out.line(nonce)?,
-                        _ => out.record(&json!({"outcome": "lease", "fill": nonce, "fill_ttl_ms": ttl}))?,
+                        _ => out.record(json!({"outcome": "lease", "fill": nonce, "fill_ttl_ms": ttl}).to_string().as_bytes())?,
                     }
                     out.say(format_args!("a miss, and ours to fill: the nonce is on stdout"));
                     return Err(Failure::Exit(Code::CacheMiss.exit()));
@@ -145,9 +146,9 @@ impl Put {
             .header(header::FILL, &self.fill)
             .header(header::TTL_MS, &millis(self.ttl).to_string())
             .body("application/octet-stream", input(&self.file)?);
-        let answer: Value = target.client(Otherwise::Refuse).await?.call(request).await?.json()?;
-        out.record(&answer)?;
-        if answer.get("outcome").and_then(Value::as_str) == Some("superseded") {
+        let answer = target.client(Otherwise::Refuse).await?.call(request).await?;
+        out.record(&answer.body)?;
+        if answer.json::<Outcome>()?.outcome == "superseded" {
             out.say(format_args!("the key was invalidated since the miss: the value was not kept"));
             return Err(Failure::Exit(Code::StateConflict.exit()));
         }
@@ -161,6 +162,6 @@ impl Flush {
             return Err(Failure::usage("this drops every value of the namespace: say --yes"));
         }
         let request = Request::delete(format!("cache/{}", segment(&self.namespace)));
-        out.record(&target.client(Otherwise::Refuse).await?.call(request).await?.json()?)
+        out.record(&target.client(Otherwise::Refuse).await?.call(request).await?.body)
     }
 }

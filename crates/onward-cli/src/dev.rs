@@ -76,7 +76,7 @@ fn banner(ready: &Ready) -> String {
         "╭{rule}╮\n│{title}│\n╰{rule}╯\n\
          API   {url}/v1{busy}\n\
          data  {}{keep}\n\
-         token {head}… (admin; printed whole in the next line)\n\
+         token  {head}… (admin; printed whole below)\n\
          try   curl -X PUT -H 'Authorization: Bearer {token}' -H 'If-None-Match: *' --json '{{\"open\":true}}' {url}/v1/objects/project/42\n\
          next  onward lock run demo -- sleep 5                (in another terminal; it finds this server by itself)\n",
         data_dir.display(),

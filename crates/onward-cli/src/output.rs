@@ -7,6 +7,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
 use onward_api::Effect;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::failure::{Failure, Result};
@@ -76,27 +78,24 @@ impl Out {
         self.bytes(format!("{line}\n").as_bytes())
     }
 
-    /// Writes JSON as it came, as a line.
-    pub(crate) fn json_text(&self, json: &[u8]) -> Result<()> {
-        self.bytes(json)?;
-        self.bytes(b"\n")
-    }
-
     /// Writes JSON that came with line ends of its own as one line: between tokens they are white space, and strings have none.
     pub(crate) fn json_line(&self, json: &str) -> Result<()> {
         self.line(&json.replace(['\n', '\r'], " "))
     }
 
-    /// Writes one record: its members as lines `name  value`, or as JSON.
-    pub(crate) fn record(&self, record: &Value) -> Result<()> {
-        if self.format() != Format::Table {
-            return self.line(&record.to_string());
+    /// Writes one record, a JSON object as it came: its members as lines `name  value`, or itself.
+    pub(crate) fn record(&self, record: &[u8]) -> Result<()> {
+        match (self.format(), std::str::from_utf8(record)) {
+            (Format::Jsonl, Ok(text)) => self.json_line(text),
+            (Format::Json, Ok(text)) => self.line(text),
+            _ => {
+                let mut table = Table::default();
+                for (name, value) in serde_json::from_slice::<Members>(record).unwrap_or_default().0 {
+                    table.row([name, cell(&value)]);
+                }
+                self.bytes(table.to_string().as_bytes())
+            }
         }
-        let mut table = Table::default();
-        for (name, value) in record.as_object().into_iter().flatten() {
-            table.row([name.clone(), cell(value)]);
-        }
-        self.bytes(table.to_string().as_bytes())
     }
 
     /// Says something to the person, unless they asked for quiet.
@@ -193,6 +192,32 @@ impl fmt::Display for Table {
     }
 }
 
+/// The members of an object in the order in which they came.
+#[derive(Default)]
+struct Members(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Members, A::Error> {
+                let mut members = Members::default();
+                while let Some(member) = map.next_entry()? {
+                    members.0.push(member);
+                }
+                Ok(members)
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
 /// Shows a JSON value in a cell.
 pub(crate) fn cell(value: &Value) -> String {
     match value {
@@ -216,6 +241,6 @@ mod tests {
         let mut table = Table::default();
         table.row(["a".to_owned(), "1".to_owned()]);
         table.row(["long\u{1b}[31m".to_owned(), "2".to_owned()]);
-        assert_eq!(table.to_string(), "a              1\nlong\\u{1b}[31m  2\n");
+        assert_eq!(table.to_string(), "a               1\nlong\\u{1b}[31m  2\n");
     }
 }

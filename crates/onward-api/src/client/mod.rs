@@ -28,8 +28,13 @@ use transport::Transport;
 /// The longest answer that is read whole, in bytes.
 pub const ANSWER_BYTES_MAX: usize = 256 << 20;
 
-/// How much longer than the server the client waits, so that the server's own word on the effect comes first.
+/// How much longer than the server the client waits at most, so that the server's own word on the effect comes first.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long the client waits for an answer that the server owes within `timeout`.
+fn patience(timeout: Duration) -> Duration {
+    timeout.saturating_add(timeout.min(PATIENCE))
+}
 
 /// Sends requests to one server. Cheap to clone; clones share their connections.
 #[derive(Clone, Debug)]
@@ -120,7 +125,7 @@ impl Client {
             let code = if write { Code::OutcomeUnknown } else { Code::DeadlineExceeded };
             Problem::of(code, problem::after_send(write), "the server did not answer in time")
         };
-        within(timeout.saturating_add(PATIENCE), async {
+        within(patience(timeout), async {
             let (head, body) = self.exchange(request, timeout).await?.into_parts();
             let body = read(body, write).await?;
             let answer = Answer { status: head.status, headers: head.headers, body };
@@ -140,7 +145,7 @@ impl Client {
         let timeout = request.timeout.unwrap_or(self.timeout);
         let request = request.header("accept", "text/event-stream").untimed();
         let late = || Problem::of(Code::DeadlineExceeded, Effect::NotApplied, "the server did not answer in time");
-        within(timeout.saturating_add(PATIENCE), async {
+        within(patience(timeout), async {
             let (head, body) = self.exchange(request, timeout).await?.into_parts();
             if head.status.is_success() {
                 return Ok(Events::new(body));

@@ -5,6 +5,8 @@ mod verify;
 
 use clap::{Args, Subcommand};
 use onward_api::client::{Client, Request, segment};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::args::EXIT_CODES;
@@ -81,9 +83,13 @@ impl Append {
                 Err(_) => entry.insert("data_base64".to_owned(), Value::from(onward_api::base64::encode(&bytes))),
             };
         }
-        let answer: Value = client.call(Request::post(entries(&self.chain)).json(&json!({"entries": [entry]}))).await?.json()?;
-        let receipt = answer.get("receipts").and_then(|receipts| receipts.get(0));
-        out.record(receipt.unwrap_or(&answer))
+        #[derive(Deserialize)]
+        struct Receipts {
+            receipts: [Box<RawValue>; 1],
+        }
+        let answer = client.call(Request::post(entries(&self.chain)).json(&json!({"entries": [entry]}))).await?;
+        let Receipts { receipts: [receipt] } = answer.json()?;
+        out.record(receipt.get().as_bytes())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The command under the lock: its own process group, its end, and what dies with us.
 //!
 //! On Linux it is started through a shim, this very binary under another name, which asks the kernel for a SIGKILL when its parent
-//! dies, checks that the parent still lives, and then becomes the command. After a SIGKILL of ours grandchildren can run on: that is
+//! dies, checks that the parent still lives, closes what was left open, and then becomes the command. After a SIGKILL of ours grandchildren can run on: that is
 //! what `ONWARD_FENCE` is for.
 
 use std::ffi::OsString;
@@ -100,7 +100,18 @@ pub(crate) fn become_command(mut args: impl Iterator<Item = OsString>) -> ExitCo
             return ExitCode::from(super::run::OURS);
         }
     }
+    close_inherited();
     let error = Command::new(&program).args(args).exec();
     eprintln!("onward: cannot run {}: {error}", crate::output::plain(&program.to_string_lossy()));
     ExitCode::from(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE })
+}
+
+/// Closes what our own caller left open: the command gets the three standard files only.
+fn close_inherited() {
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers: Vec<i32> = open.flatten().filter_map(|fd| fd.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number > 2) {
+        // The folder that was just read is among them, and closed already.
+        let _ = nix::unistd::close(number);
+    }
 }

@@ -150,7 +150,7 @@ impl Lease {
         let request = Request::put(path(&self.key))
             .header(header::OWNER, &self.owner.to_string())
             .json(&json!({"ttl_ms": millis(ttl)}))
-            .timeout((ttl / 6).clamp(Duration::from_millis(5), client.timeout()));
+            .timeout((ttl / 6).min(client.timeout()).max(Duration::from_millis(5)));
         async move {
             let sent = clock.now();
             match client.call(request).await {

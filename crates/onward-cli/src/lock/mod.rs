@@ -8,7 +8,7 @@ mod terminal;
 
 use clap::{Args, Subcommand};
 use onward_api::client::{Client, Request};
-use serde_json::Value;
+use onward_api::locks;
 
 use crate::args::EXIT_CODES;
 use crate::failure::{Failure, Result};
@@ -47,10 +47,10 @@ impl Lock {
 
 impl Status {
     async fn run(self, client: &Client, out: &Out) -> Result<()> {
-        let status: Value = client.call(Request::get(path(&self.key))).await?.json()?;
-        out.record(&status)?;
-        match status.get("state").and_then(Value::as_str) {
-            Some("held") => Ok(()),
+        let answer = client.call(Request::get(path(&self.key))).await?;
+        out.record(&answer.body)?;
+        match answer.json::<locks::Status>()?.state.as_str() {
+            "held" => Ok(()),
             _ => Err(Failure::Exit(onward_api::Code::NotFound.exit())),
         }
     }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Namespace;
 use crate::failure::Result;
-use crate::output::Out;
+use crate::output::{Format, Out};
 use crate::pages::{Columns, Pages};
 
 const COLUMNS: Columns =
@@ -31,7 +31,9 @@ impl List {
     pub(super) async fn run(self, client: &Client, out: &Out) -> Result<()> {
         let request = Request::get(format!("objects/{}", segment(&self.kind)))
             .maybe_query("namespace", self.namespace.namespace.as_deref())
-            .maybe_query("prefix", self.prefix.as_deref());
+            .maybe_query("prefix", self.prefix.as_deref())
+            // The table does not show payloads.
+            .maybe_query("payload", (out.format() == Format::Table).then_some(false));
         let end: Value = Pages::new(request, COLUMNS, self.limit).write(client, out).await?;
         if let Some(revision) = end.get("revision") {
             out.detail(format_args!("as of revision {revision}"));

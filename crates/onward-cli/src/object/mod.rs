@@ -10,7 +10,7 @@ use onward_api::{OBJECT_TYPE, path};
 
 use crate::args::EXIT_CODES;
 use crate::failure::{Failure, Result};
-use crate::output::{Format, Out};
+use crate::output::Out;
 use crate::target::{Otherwise, Target};
 
 pub(crate) use write::input;
@@ -94,7 +94,7 @@ impl Get {
         let request = Request::get(path).maybe_query("namespace", self.place.namespace.namespace.as_deref());
         if self.meta {
             let answer = client.call(request.header("accept", OBJECT_TYPE)).await?;
-            return if out.format() == Format::Table { out.record(&answer.json()?) } else { out.json_text(&answer.body) };
+            return out.record(&answer.body);
         }
         let answer = client.call(request).await?;
         out.detail(format_args!("version {}", answer.header("etag").unwrap_or("-")));

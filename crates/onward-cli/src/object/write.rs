@@ -6,7 +6,6 @@ use bytes::Bytes;
 use clap::Args;
 use onward_api::client::{Request, header_text};
 use onward_api::header;
-use serde_json::Value;
 
 use super::Place;
 use crate::failure::{Failure, Result};
@@ -122,8 +121,7 @@ async fn send(request: Request, place: &Place, common: &Common, target: &Target,
         request = request.header(header::IDEMPOTENCY_KEY, id);
     }
     let answer = target.client(Otherwise::Refuse).await?.call(request).await?;
-    let written: Value = answer.json()?;
-    out.record(&written)
+    out.record(&answer.body)
 }
 
 /// Reads a file, or stdin for `-`.

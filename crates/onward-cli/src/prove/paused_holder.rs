@@ -26,7 +26,8 @@ pub(super) const CLAIM: Claim = Claim {
 const ROUNDS: u64 = 6;
 /// Children that live at the same time.
 const AT_ONCE: u64 = 6;
-const LEASE: Duration = Duration::from_millis(400);
+/// Renewed at every third of it; the stop comes long before the first renewal, or the child could stand still inside a transaction.
+const LEASE: Duration = Duration::from_millis(900);
 /// How long the second holder waits for the first one's lease to end.
 const WAIT: Duration = Duration::from_secs(20);
 const KIND: &str = "report";

@@ -2,9 +2,14 @@ use rustix::process::Signal;
 
 use crate::support::{Home, Running};
 
+/// Runs until it is told to end.
+const UNTIL_USR1: &str = "trap 'exit 0' USR1; while :; do sleep 0.05; done";
+
 /// Starts a holder that tells its fencing token and then runs `then`.
 fn holder(home: &Home, options: &[&str], then: &str) -> (Running, String) {
-    let script = format!("echo $ONWARD_FENCE; {then}");
+    // The trap stands before the token is told.
+    let (trap, then) = then.split_once("; ").filter(|(trap, _)| trap.starts_with("trap")).unwrap_or((":", then));
+    let script = format!("{trap}; echo $ONWARD_FENCE; {then}");
     let mut running = home.start(&mut home.command(&[&["lock", "run", "nightly"], options, &["--", "sh", "-c", &script]].concat()));
     let token = running.line();
     assert!(token.parse::<u64>().is_ok(), "no token: {token:?} {}", running.complaints());
@@ -30,6 +35,16 @@ fn the_commands_exit_code_and_environment_pass_through() {
 }
 
 #[test]
+fn the_command_gets_the_three_standard_files_only() {
+    let home = Home::bare();
+    // A shell leaves file 9 open for whatever it starts.
+    let script = format!("exec 9</dev/null; {} lock run nightly -- ls /proc/self/fd", env!("CARGO_BIN_EXE_onward"));
+    let said = home.other("sh", &["-c", &script]);
+    // Number 3 is the folder that is listed.
+    assert_eq!(said.text().split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"], "{said:?}");
+}
+
+#[test]
 fn one_runs_and_the_others_find_it_taken() {
     let home = Home::with_server();
     one_runs(&home);
@@ -42,15 +57,15 @@ fn two_processes_on_one_file_exclude_each_other() {
 }
 
 fn one_runs(home: &Home) {
-    let (mut running, first) = holder(home, &[], "read line; exit 0");
+    let (mut running, first) = holder(home, &[], UNTIL_USR1);
     home.expect(0, &["lock", "status", "nightly"]);
     home.expect(75, &["lock", "run", "nightly", "--", "true"]);
     home.expect(9, &["lock", "run", "nightly", "--contention-exit", "9", "--", "true"]);
     let skipped = home.run(&["lock", "run", "nightly", "--on-contention", "skip", "--", "echo", "ran"]);
     assert_eq!((skipped.code, skipped.text().as_str()), (Some(0), ""));
     home.expect(0, &["lock", "run", "other", "--", "true"]);
-    // Its stdin is /dev/null, so `read` ends at once; what counts is that it has ended.
-    running.code();
+    running.signal(Signal::USR1);
+    assert_eq!(running.code(), Some(0));
     let second = home.expect(0, &["lock", "run", "nightly", "--wait", "20s", "--", "sh", "-c", "echo $ONWARD_FENCE"]);
     assert!(second.trim().parse::<u64>().unwrap() > first.parse().unwrap());
 }
@@ -58,7 +73,7 @@ fn one_runs(home: &Home) {
 #[test]
 fn a_waiter_gets_the_lock_when_it_is_given_back() {
     let home = Home::with_server();
-    let (running, _) = holder(&home, &[], "trap 'exit 0' USR1; while :; do sleep 0.05; done");
+    let (running, _) = holder(&home, &[], UNTIL_USR1);
     let mut waiter = home.start(&mut home.command(&["lock", "run", "nightly", "--wait", "20s", "--", "echo", "mine"]));
     running.signal(Signal::USR1);
     assert_eq!((waiter.line().as_str(), waiter.code()), ("mine", Some(0)));
@@ -68,8 +83,7 @@ fn a_waiter_gets_the_lock_when_it_is_given_back() {
 fn signals_go_to_the_command_and_its_answer_counts() {
     let home = Home::with_server();
     for (signal, name) in [(Signal::TERM, "TERM"), (Signal::INT, "INT"), (Signal::HUP, "HUP"), (Signal::USR2, "USR2")] {
-        let (mut running, _) = holder(&home, &[], &format!("trap 'echo got; exit 9' {name}; echo set; while :; do sleep 0.05; done"));
-        assert_eq!(running.line(), "set");
+        let (mut running, _) = holder(&home, &[], &format!("trap 'echo got && exit 9' {name}; while :; do sleep 0.05; done"));
         running.signal(signal);
         assert_eq!((running.line().as_str(), running.code()), ("got", Some(9)), "{name}");
     }
@@ -102,8 +116,7 @@ fn a_stopped_holder_ends_after_its_lease_and_its_late_write_is_refused() {
 #[test]
 fn a_command_is_ended_before_a_lease_that_cannot_be_renewed() {
     let mut home = Home::with_server();
-    let (mut running, _) = holder(&home, &["--ttl", "900ms"], "trap 'echo asked' TERM; echo set; while :; do sleep 0.05; done");
-    assert_eq!(running.line(), "set");
+    let (mut running, _) = holder(&home, &["--ttl", "900ms"], "trap 'echo asked' TERM; while :; do sleep 0.05; done");
     home.server().signal(Signal::KILL);
     assert_eq!((running.rest().as_str(), running.code()), ("asked\n", Some(120)));
 }
@@ -128,9 +141,18 @@ fn without_an_engine_the_policy_decides() {
 }
 
 #[test]
+fn locking_that_is_switched_off_lets_the_command_run_and_says_so() {
+    let home = Home::bare();
+    let off = home.command(&["lock", "run", "nightly", "--", "sh", "-c", "echo ${ONWARD_FENCE-none} $ONWARD_UNLOCKED"]);
+    let off = { off }.env("ONWARD__LOCKS__ENABLED", "false").output().unwrap();
+    assert_eq!((off.status.code(), String::from_utf8_lossy(&off.stdout).trim()), (Some(0), "none 1"), "{off:?}");
+    assert!(String::from_utf8_lossy(&off.stderr).contains("switched off"), "{off:?}");
+}
+
+#[test]
 fn a_waiter_that_is_told_to_end_leaves_no_lock_behind() {
     let home = Home::with_server();
-    let (holding, _) = holder(&home, &[], "trap 'exit 0' USR1; while :; do sleep 0.05; done");
+    let (holding, _) = holder(&home, &[], UNTIL_USR1);
     let mut waiter = home.start(&mut home.command(&["lock", "run", "nightly", "--wait", "60s", "-v", "--", "true"]));
     waiters(&home, 1);
     waiter.signal(Signal::TERM);

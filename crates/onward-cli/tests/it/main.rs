@@ -1,5 +1,7 @@
 //! The real binary, against a real `onward dev` and against engine files: output, exit codes, signals.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 mod cache_and_audit;
 mod dev;
 mod lock_run;

@@ -1,3 +1,6 @@
+use onward_api::client::{Client, Request};
+use serde_json::{Value, json};
+
 use crate::support::Home;
 
 #[test]
@@ -17,7 +20,7 @@ fn a_write_says_what_it_believes_and_a_stale_belief_is_refused() {
     home.expect(0, &["object", "put", "project/42", &changed, "--if-version", &version]);
     let stale = home.run(&["object", "put", "project/42", &file, "--if-version", &version, "-o", "json"]);
     assert_eq!(stale.code, Some(3));
-    let problem: serde_json::Value = serde_json::from_str(&stale.err).unwrap();
+    let problem: Value = serde_json::from_str(&stale.err).unwrap();
     assert_eq!((problem["code"].as_str(), problem["effect"].as_str()), (Some("version_conflict"), Some("not_applied")));
     assert_ne!(problem["current"]["version"], meta["version"]);
     assert_eq!(home.expect(0, &["object", "get", "project/42"]), r#"{"open":false}"#);
@@ -62,6 +65,26 @@ fn lists_come_in_every_format_and_end_at_the_limit() {
     assert_eq!(home.run(&["object", "list", "nothing", "-o", "json"]).json()["items"].as_array().map(Vec::len), Some(0));
     let table = home.expect(0, &["object", "list", "project"]);
     assert_eq!(table.lines().map(|line| line.split("  ").next().unwrap()).collect::<Vec<_>>(), ["NAME", "a1", "a2", "b1"]);
+}
+
+#[test]
+fn a_list_of_many_pages_is_whole_in_every_format() {
+    let home = Home::with_server();
+    let client = Client::connect(&home.ready("url"), Some(&home.ready("token"))).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // As many as a commit takes, until there is more than a page.
+    for batch in 0..9 {
+        let create = |n| json!({"op": "create", "kind": "project", "name": format!("{batch}-{n:03}"), "payload": n});
+        let commit = json!({"writes": (0..128).map(create).collect::<Vec<_>>()});
+        runtime.block_on(client.call(Request::post("commit").json(&commit))).unwrap();
+    }
+    let all = home.expect(0, &["object", "list", "project", "-o", "jsonl"]);
+    let mut names: Vec<_> = all.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["name"].to_string()).collect();
+    names.dedup();
+    assert_eq!((names.len(), names.is_sorted()), (1_152, true));
+    let whole = home.run(&["object", "list", "project", "-o", "json", "--limit", "1100"]).json();
+    assert_eq!(whole["items"].as_array().map(Vec::len), Some(1_100));
+    assert_eq!(home.expect(0, &["object", "list", "project"]).lines().count(), 1_153);
 }
 
 #[test]

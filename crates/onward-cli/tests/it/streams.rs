@@ -70,7 +70,7 @@ fn a_tail_follows_and_begins_where_it_is_told() {
     let append = |kind: &str| home.expect(0, &["audit", "append", "orders", "--kind", kind]);
     append("one");
     append("two");
-    let mut tail = home.start(&mut home.command(&["audit", "tail", "orders", "-f", "--from", "2"]));
+    let mut tail = home.start(&mut home.command(&["audit", "tail", "orders", "-f", "--from", "3"]));
     assert!(tail.line().contains("\"two\""));
     append("three");
     assert!(tail.line().contains("\"three\""));

@@ -2,9 +2,14 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
 
 use tempfile::TempDir;
+
+/// How long an event may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 const BINARY: &str = env!("CARGO_BIN_EXE_onward");
 
@@ -17,11 +22,13 @@ pub(crate) struct Home {
 /// A process that ends with the test.
 pub(crate) struct Running {
     child: Child,
-    out: BufReader<ChildStdout>,
+    /// Its output as it comes; the end of it when every process that holds it is gone.
+    lines: Receiver<String>,
+    /// What was read on the way to the end.
+    unread: String,
 }
 
 /// What a command said.
-#[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) code: Option<i32>,
     pub(crate) out: Vec<u8>,
@@ -72,10 +79,25 @@ impl Home {
         command
     }
 
+    /// Runs another program to its end, as this session.
+    pub(crate) fn other(&self, program: &str, args: &[&str]) -> Said {
+        let mut command = Command::new(program);
+        self.isolate(&mut command);
+        finish(command.args(args).output().unwrap())
+    }
+
     fn isolate(&self, command: &mut Command) {
         let runtime = self.path("run");
         make_private(&runtime);
-        for name in ["ONWARD_URL", "ONWARD_TOKEN", "ONWARD_AUDIT_KEY", "ONWARD__LOCKS__ENABLED", "XDG_DATA_HOME", "NO_COLOR"] {
+        for name in [
+            "ONWARD_URL",
+            "ONWARD_TOKEN",
+            "ONWARD__AUDIT__KEY",
+            "ONWARD__AUDIT__KEY_FILE",
+            "ONWARD__LOCKS__ENABLED",
+            "XDG_DATA_HOME",
+            "NO_COLOR",
+        ] {
             command.env_remove(name);
         }
         command.env("XDG_RUNTIME_DIR", runtime).env("HOME", self.folder.path()).current_dir(self.folder.path());
@@ -104,7 +126,15 @@ impl Home {
     pub(crate) fn start(&self, command: &mut Command) -> Running {
         let mut child = command.spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
-        Running { child, out }
+        let (sender, lines) = channel();
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Running { child, lines, unread: String::new() }
+    }
+}
+
+impl std::fmt::Debug for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "code {:?}\nout {}\nerr {}", self.code, self.text(), self.err)
     }
 }
 
@@ -121,16 +151,22 @@ impl Said {
 impl Running {
     /// Waits for the next line; empty at the end.
     pub(crate) fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.out.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Disconnected) => String::new(),
+            Err(RecvTimeoutError::Timeout) => panic!("nothing was said for {PATIENCE:?}"),
+        }
     }
 
-    /// Waits until every process that holds the output is gone.
+    /// Waits until every process that holds the output is gone; returns what was said.
     pub(crate) fn rest(&mut self) -> String {
-        let mut rest = String::new();
-        self.out.read_to_string(&mut rest).unwrap();
-        rest
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => self.unread.push_str(&format!("{line}\n")),
+                Err(RecvTimeoutError::Disconnected) => return std::mem::take(&mut self.unread),
+                Err(RecvTimeoutError::Timeout) => panic!("the output is still open after {PATIENCE:?}"),
+            }
+        }
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -143,6 +179,7 @@ impl Running {
 
     /// Waits for the end; returns the exit code.
     pub(crate) fn code(&mut self) -> Option<i32> {
+        self.unread = self.rest();
         self.child.wait().unwrap().code()
     }
 

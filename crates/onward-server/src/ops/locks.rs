@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use onward::lock::{LockOptions, Locks, Owner, Release};
-use onward::model::{FencingToken, LockKey};
+use onward::model::LockKey;
 use onward::{Code, Error};
 use onward_api::locks::{Acquire, Grant, Outcome, Renew, RenewMany, RenewResult, Renewed, RenewedMany, Status};
 
@@ -43,8 +43,8 @@ pub(crate) async fn acquire(mut call: Call) -> Answer {
     let leased = match call.waiting(wait, late, locks.acquire_as(&key, owner, options)).await {
         Ok(leased) => leased,
         Err(refusal) => {
-            // An answer of the library says itself what is left; a wait that we cut does not.
-            if refusal.cause.is_some() {
+            // The library knows that nothing is left; a wait that we cut does not.
+            if refusal.cause.is_some() && refusal.problem.effect == onward_api::Effect::NotApplied {
                 orphan.owner = None;
             }
             return Err(refusal);
@@ -57,7 +57,7 @@ pub(crate) async fn acquire(mut call: Call) -> Answer {
         token: leased.token.get(),
         ttl_ms,
         remaining_ms: whole(leased.remaining),
-        waited_ms: millis(leased.waited),
+        waited_ms: whole(leased.waited),
     };
     json(if leased.already_ours { StatusCode::OK } else { StatusCode::CREATED }, &grant)
 }
@@ -113,7 +113,7 @@ pub(crate) async fn status(call: Call) -> Answer {
             key,
             state: "held".to_owned(),
             holder: Some(held.holder.to_string()),
-            token: Some(held.token).map(FencingToken::get),
+            token: Some(held.token.get()),
             since: Some(held.since.to_string()),
             remaining_ms: held.remaining.map(millis),
             waiters: held.waiters,

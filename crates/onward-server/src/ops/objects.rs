@@ -181,7 +181,7 @@ fn tagged(tag: &str) -> Result<Basis, Refusal> {
     let weak = tag.starts_with("W/");
     let bare = tag.trim_start_matches("W/").strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     let version = bare.filter(|bare| !bare.contains('"')).ok_or_else(|| Refusal::header("if-match", "one ETag, as it was given"))?;
-    let version = version.parse().map_err(|e| Refusal::from(onward::Error::from(e)))?;
+    let version = version.parse().map_err(Refusal::from)?;
     Ok(if weak { Basis::Never } else { Basis::At(version) })
 }
 

@@ -83,13 +83,6 @@ impl Window {
     }
 }
 
-#[derive(Clone, Debug)]
-pub(crate) struct Request {
-    pub(crate) id: RequestId,
-    pub(crate) window: Window,
-    pub(crate) intent: Option<Fingerprint>,
-}
-
 /// A change of the store that is applied whole or not at all, in one transaction, with one revision.
 ///
 /// Judged in this order, and the first class that fails decides: limits, request id, fences, guards, conditions. Guards and conditions
@@ -115,7 +108,9 @@ pub struct Commit {
     pub(crate) fences: Vec<(LockKey, FencingToken)>,
     pub(crate) entries: Vec<(ChainName, Entry)>,
     pub(crate) invalidations: Vec<(String, String)>,
-    pub(crate) request: Option<Request>,
+    pub(crate) request: Option<RequestId>,
+    pub(crate) window: Window,
+    intent: Option<Fingerprint>,
     pub(crate) wait: Option<Duration>,
     refused: Option<Error>,
 }
@@ -180,7 +175,8 @@ impl Commit {
 
     /// Appends an entry to a chain in the same transaction.
     ///
-    /// Its event id is the request id of the commit, or a new one; the entry's own is for entries that are appended alone.
+    /// Its event id is its own if it has one, else it is made from the request id of the commit, else it is new. It is the request id
+    /// that makes the commit happen once.
     pub fn audit(mut self, chain: ChainName, entry: Entry) -> Self {
         self.entries.push((chain, entry));
         self
@@ -194,23 +190,19 @@ impl Commit {
 
     /// Makes the commit happen once, however often it is sent with this id.
     pub fn request(mut self, id: RequestId) -> Self {
-        self.request = Some(Request { id, window: Window::Caller, intent: None });
+        self.request = Some(id);
         self
     }
 
     /// Sets how long the answer to the request id is remembered.
     pub fn window(mut self, window: Window) -> Self {
-        if let Some(request) = &mut self.request {
-            request.window = window;
-        }
+        self.window = window;
         self
     }
 
     /// Identifies the request by `intent` instead of by its content, for callers whose content differs between tries.
     pub fn intent(mut self, intent: &[u8]) -> Self {
-        if let Some(request) = &mut self.request {
-            request.intent = Some(Fingerprint(Sha256::digest(intent).into()));
-        }
+        self.intent = Some(Fingerprint(Sha256::digest(intent).into()));
         self
     }
 
@@ -274,8 +266,8 @@ impl Commit {
 
     /// What the commit asks for, as 32 bytes.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
-        if let Some(Request { intent: Some(intent), .. }) = &self.request {
-            return *intent;
+        if let Some(intent) = self.intent {
+            return intent;
         }
         let mut print = Print(Sha256::new());
         print.number(self.writes.len());
@@ -310,7 +302,12 @@ impl Commit {
         }
         print.number(self.entries.len());
         for (chain, entry) in &self.entries {
-            print.text(chain.as_str()).text(&entry.kind).option(entry.actor.as_deref()).option(entry.resource.as_deref());
+            print
+                .text(chain.as_str())
+                .option(entry.event_id.as_deref())
+                .text(&entry.kind)
+                .option(entry.actor.as_deref())
+                .option(entry.resource.as_deref());
             print.bytes(entry.data.as_bytes());
         }
         print.number(self.invalidations.len());

@@ -76,13 +76,12 @@ impl View {
 /// # Errors
 /// The request id was used with other content, a token is ahead of any clock, or the store is at the end of its numbers.
 pub(crate) fn decide(commit: &Commit, print: &Fingerprint, view: &View) -> Result<Decision> {
-    if let Some(request) = &commit.request {
-        if let Some(known) = view.requests.get(&request.id).filter(|known| known.expires_at > view.now) {
-            if known.fingerprint == *print {
-                return Ok(Decision::Replay(known.receipt.clone()));
-            }
-            return Err(reused());
+    let known = commit.request.as_ref().and_then(|id| view.requests.get(id));
+    if let Some(known) = known.filter(|known| known.expires_at > view.now) {
+        if known.fingerprint == *print {
+            return Ok(Decision::Replay(known.receipt.clone()));
         }
+        return Err(reused());
     }
     let mut raised = Vec::new();
     let ahead = u64::try_from(view.now.as_micros()).unwrap_or(0).saturating_add(TOKEN_AHEAD_US);

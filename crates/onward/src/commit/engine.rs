@@ -28,6 +28,8 @@ pub struct StoreMeta {
     pub compacted: Revision,
     /// The newest fencing token seen, over all locks; 0 before the first.
     pub newest_token: u64,
+    /// The time of the newest commit: the store's time never goes back, whatever the wall does.
+    pub at: Timestamp,
     /// The base of the origins of this store's chains.
     pub origin: Arc<str>,
 }
@@ -155,7 +157,8 @@ pub trait CommitEngine: Debug + Send + Sync {
     /// Reads one object.
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Arc<Object>>>>;
 
-    /// Reads objects of a kind whose name starts with `prefix` and comes after `after`, in order of their bytes, from one snapshot.
+    /// Reads objects of a kind whose name starts with `prefix` and comes after `after`, in order of their bytes, from one snapshot; fewer
+    /// than `limit` if they hold a page's bytes.
     fn list<'a>(
         &'a self,
         namespace: &'a str,
@@ -168,6 +171,7 @@ pub trait CommitEngine: Debug + Send + Sync {
     /// Reads the answer to a request id, if it is still remembered.
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>>;
 
-    /// Reads the commits after a revision, whole ones only, at most `limit` of them, from one snapshot.
+    /// Reads the commits after a revision, whole ones only, from one snapshot: at most `limit`, and fewer if they hold a page's bytes, but
+    /// at least one if there is one.
     fn changes(&self, after: Revision, limit: usize) -> BoxFuture<'_, Result<Changes>>;
 }

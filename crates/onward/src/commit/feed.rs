@@ -159,6 +159,12 @@ impl Feed {
         if page.meta.compacted > self.at {
             return Err(expired("the log was compacted beyond this reader"));
         }
+        if page.meta.revision < self.at {
+            return Err(expired("the store is older than what was read from it"));
+        }
+        if page.records.is_empty() && page.meta.revision > self.at {
+            return Err(Error::integrity("the change log has a gap"));
+        }
         let mut expect = self.at;
         for record in &page.records {
             expect = expect.next();

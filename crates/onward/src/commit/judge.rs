@@ -51,16 +51,14 @@ pub(crate) fn event_ids(entries: &[(ChainName, Entry)], request: Option<&Request
     entries.iter().enumerate().map(each).collect()
 }
 
+/// Entries with their places, and what their authors are told.
+type Chained = (Vec<(ChainName, Arc<Sealed>)>, Vec<EntryReceipt>);
+
 /// Chains the entries of one commit onto copies of the heads, so that a refused commit leaves no hole.
 ///
 /// # Errors
 /// The chain is at the end of its numbers.
-pub(crate) fn chain(
-    prepared: &[Prepared],
-    heads: &mut HashMap<ChainName, Head>,
-    keys: &MacKeys,
-    now: Timestamp,
-) -> Result<(Vec<(ChainName, Arc<Sealed>)>, Vec<EntryReceipt>)> {
+pub(crate) fn chain(prepared: &[Prepared], heads: &mut HashMap<ChainName, Head>, keys: &MacKeys, now: Timestamp) -> Result<Chained> {
     let mut changed: HashMap<ChainName, Head> = HashMap::new();
     let mut sealed = Vec::with_capacity(prepared.len());
     let mut receipts = Vec::with_capacity(prepared.len());

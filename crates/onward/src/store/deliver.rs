@@ -13,7 +13,7 @@ use crate::commit::{CommitQueue, Delivery, FeedItem, Record};
 use crate::model::Revision;
 use crate::retry::{self, Backoff};
 use crate::time::Clock;
-use crate::{Kind, Result};
+use crate::{Code, Kind, Result};
 
 /// What takes invalidations: the cache, seen from here.
 pub trait CacheSink: Send + Sync + std::fmt::Debug {
@@ -66,6 +66,11 @@ impl Deliverer {
         }
     }
 
+    /// The same deliveries to another sink.
+    pub(crate) fn with_sink(&self, sink: Arc<dyn CacheSink>) -> Self {
+        Self { sink: Some(sink), ..self.clone() }
+    }
+
     /// Opens the consumer of the feed at its present end: the cache of this process is empty and cannot be stale yet.
     ///
     /// The returned future runs until it is dropped.
@@ -81,7 +86,8 @@ impl Deliverer {
                 match feed.next().await {
                     Ok(FeedItem::Commit(record)) => this.deliver(&*sink, &record).await,
                     Ok(FeedItem::Bookmark(_)) => {}
-                    Err(error) if error.kind() == Kind::Expired => {
+                    // A log that contradicts itself stays so: waiting for it would leave the cache stale for ever.
+                    Err(error) if error.kind() == Kind::Expired || error.code() == Code::IntegrityFailure => {
                         this.forever(|| sink.invalidate_all()).await;
                         feed = this.reopen(&queue).await;
                         // What came between the two is not known either.
@@ -114,7 +120,11 @@ impl Deliverer {
 
     async fn forever<'a>(&self, act: impl Fn() -> BoxFuture<'a, Result<()>>) {
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
-        while act().await.is_err() {
+        while let Err(error) = act().await {
+            // No cache can hold what it refuses to name, and what comes behind must not wait for it.
+            if error.kind() == Kind::Invalid {
+                return;
+            }
             retry::sleep(&self.clock, backoff.next()).await;
         }
     }

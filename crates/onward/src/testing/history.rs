@@ -96,10 +96,10 @@ fn flaw<T>(what: &str, where_: impl Debug) -> Result<T, Flaw> {
 pub fn check_object(history: &[Op]) -> Result<(), Flaw> {
     let mut winners: BTreeMap<u64, &Op> = BTreeMap::new();
     for op in history {
-        if let Answer::Won { version } = op.answer {
-            if let Some(other) = winners.insert(version, op) {
-                return flaw("two winners of one version", (other, op));
-            }
+        if let Answer::Won { version } = op.answer
+            && let Some(other) = winners.insert(version, op)
+        {
+            return flaw("two winners of one version", (other, op));
         }
     }
     let claimed = claim_unknown(history, &mut winners)?;
@@ -322,10 +322,10 @@ pub fn check_ledger(acknowledged: &Ledger, found: &Found) -> Result<(), Flaw> {
     }
     for (chain, entries) in &found.chains {
         for pair in entries.windows(2) {
-            if let [(one, _, hash), (two, prev, _)] = pair {
-                if *two != one + 1 || prev != hash {
-                    return flaw("a chain is broken", (chain, one, two));
-                }
+            if let [(one, _, hash), (two, prev, _)] = pair
+                && (*two != one + 1 || prev != hash)
+            {
+                return flaw("a chain is broken", (chain, one, two));
             }
         }
         let last = entries.last().map(|(seq, _, hash)| (*seq, hash.clone()));

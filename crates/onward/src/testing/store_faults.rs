@@ -41,6 +41,8 @@ struct Board {
     often: Mutex<Option<Fault>>,
     /// What happens to the very next writes; `None`: nothing.
     script: Mutex<VecDeque<Option<Fault>>>,
+    /// Commits that the change log has lost.
+    hidden: Mutex<Vec<Revision>>,
     held: Mutex<bool>,
     let_go: Condvar,
     waiting: watch::Sender<bool>,
@@ -60,6 +62,7 @@ impl Faults {
         Self(Arc::new(Board {
             often: Mutex::new(often),
             script: Mutex::default(),
+            hidden: Mutex::default(),
             held: Mutex::new(false),
             let_go: Condvar::new(),
             waiting: watch::Sender::new(false),
@@ -81,6 +84,11 @@ impl Faults {
     /// Says what happens to the next writes, one after the other; `None`: nothing.
     pub fn script(&self, faults: impl IntoIterator<Item = Option<Fault>>) {
         self.0.script.lock().extend(faults);
+    }
+
+    /// Lets the change log lose a commit.
+    pub fn hide(&self, revision: Revision) {
+        self.0.hidden.lock().push(revision);
     }
 
     /// Stops each write right before it is carried out, until [`Faults::release`].
@@ -237,6 +245,11 @@ impl CommitEngine for Faulty {
     }
 
     fn changes(&self, after: Revision, limit: usize) -> BoxFuture<'_, Result<Changes>> {
-        self.inner.changes(after, limit)
+        Box::pin(async move {
+            let mut page = self.inner.changes(after, limit).await?;
+            let hidden = self.faults.0.hidden.lock().clone();
+            page.records.retain(|record| !hidden.contains(&record.revision));
+            Ok(page)
+        })
     }
 }

@@ -4,7 +4,10 @@
 
 mod audit;
 mod cache;
+mod crash;
 mod guarded;
 mod house;
 mod lock;
+mod planted;
 mod store;
+mod store_model;

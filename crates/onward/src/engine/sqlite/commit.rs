@@ -13,6 +13,7 @@ use super::reader::Readers;
 use super::rows::{self, col, damaged, signed, unsigned};
 use super::{log, migrate};
 use crate::commit::engine::{Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use crate::model::limits::PAGE_BYTES;
 use crate::model::{ChainName, FencingToken, Fingerprint, Head, Key, Object, RequestId, Revision};
 use crate::time::{Clock, Timestamp};
 use crate::{Error, Result};
@@ -139,8 +140,16 @@ impl SqliteWriter {
         }
         self.remember(plan)?;
         self.append_entries(plan)?;
-        let mut meta = prepare(connection, "UPDATE onward_meta SET revision = ?1, version_floor = ?2, newest_token = ?3")?;
-        run(&mut meta, params![signed(plan.meta.revision.get())?, signed(plan.meta.version_floor)?, signed(plan.meta.newest_token)?])
+        let mut meta = prepare(connection, "UPDATE onward_meta SET revision = ?1, version_floor = ?2, newest_token = ?3, at = ?4")?;
+        run(
+            &mut meta,
+            params![
+                signed(plan.meta.revision.get())?,
+                signed(plan.meta.version_floor)?,
+                signed(plan.meta.newest_token)?,
+                plan.meta.at.as_micros()
+            ],
+        )
     }
 
     fn remember(&self, plan: &Plan) -> Result<()> {
@@ -313,14 +322,19 @@ impl CommitEngine for SqliteStore {
                     rows::OBJECT
                 ),
             )?;
-            let mut items = Vec::new();
+            let mut items: Vec<Arc<Object>> = Vec::new();
+            let mut bytes = 0;
             let mut found = find.query(params![namespace, kind, from, prefix, signed(limit as u64 + 1)?]).map_err(before_commit)?;
             while let Some(row) = found.next().map_err(before_commit)? {
-                items.push(Arc::new(rows::object(row)?));
+                // A page's bytes bound what is read as well (C7); its first object always fits.
+                if items.len() == limit || bytes >= PAGE_BYTES {
+                    return Ok(Listed { items, revision: meta.revision, more: true });
+                }
+                let object = rows::object(row)?;
+                bytes += object.value.bytes().len();
+                items.push(Arc::new(object));
             }
-            let more = items.len() > limit;
-            items.truncate(limit);
-            Ok(Listed { items, revision: meta.revision, more })
+            Ok(Listed { items, revision: meta.revision, more: false })
         }))
     }
 
@@ -360,7 +374,7 @@ pub(super) fn select_object(connection: &Connection) -> Result<CachedStatement<'
 }
 
 pub(super) fn read_meta(connection: &Connection) -> Result<StoreMeta> {
-    let mut find = prepare(connection, "SELECT epoch, revision, version_floor, compacted, newest_token, origin FROM onward_meta")?;
+    let mut find = prepare(connection, "SELECT epoch, revision, version_floor, compacted, newest_token, origin, at FROM onward_meta")?;
     one(&mut find, [], rows::meta)?.ok_or_else(|| Error::integrity("the facts of the store are gone"))
 }
 

@@ -5,7 +5,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use parking_lot::Mutex;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::error::before_commit;
 use crate::{Error, Result};
@@ -15,6 +16,12 @@ const OLDEST: i32 = 3_051_003;
 
 /// How long a process waits for another one's transaction (C7); then `Overloaded`.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
+
+/// How often the switch to the write-ahead log is tried against others who open the same new file.
+const SWITCH_TRIES: u32 = 1_000;
+
+/// Held while a file is made. Closing that descriptor would drop the locks that SQLite took on the file in this process meanwhile.
+static MAKING: Mutex<()> = Mutex::new(());
 
 /// What a COMMIT waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,17 +42,19 @@ pub(super) fn open(path: &Path, application_id: i32, durability: Durability) -> 
     }
     // Made by us, before SQLite opens it: -wal and -shm inherit the mode. An existing file is left alone, since closing any
     // descriptor of it would drop SQLite's own locks in this process.
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(_) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(e) => return Err(Error::unavailable("the database file cannot be made").with_source(e)),
+    {
+        let _making = MAKING.lock();
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+            Ok(file) => drop(file),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(Error::unavailable("the database file cannot be made").with_source(e)),
+        }
     }
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(|e| Error::unavailable("the database file cannot be opened").with_source(e))?;
     connection.busy_timeout(BUSY_WAIT).map_err(before_commit)?;
     adopt(&connection, application_id)?;
-    let mode = write_ahead(&connection).map_err(before_commit)?;
-    if !mode.eq_ignore_ascii_case("wal") {
+    if !write_ahead(&connection)?.eq_ignore_ascii_case("wal") {
         return Err(Error::unsupported("the file system cannot keep SQLite's write-ahead log"));
     }
     let synchronous = match durability {
@@ -71,41 +80,29 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// How often a change to the write-ahead log is tried while others open the same file.
-const WAL_TRIES: u32 = 100;
-
-/// Switches to the write-ahead log. SQLite does not wait for others in this one step, so the wait is made before another try.
-fn write_ahead(connection: &Connection) -> rusqlite::Result<String> {
-    let mut tries = 0;
-    loop {
+/// Switches to the write-ahead log; returns the journal mode that it came to.
+fn write_ahead(connection: &Connection) -> Result<String> {
+    for _ in 0..SWITCH_TRIES {
         match connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)) {
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && tries < WAL_TRIES => {
-                tries += 1;
-                connection.execute_batch("BEGIN EXCLUSIVE; COMMIT")?;
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                // The switch of a new file does not wait for others who open it too; the write lock does. Whoever comes second finds it done.
+                connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").map_err(before_commit)?;
             }
-            answer => return answer,
+            mode => return mode.map_err(before_commit),
         }
     }
+    Err(Error::overloaded("others keep the database file busy", Duration::from_millis(100)))
 }
 
 /// Marks an empty file as ours; refuses a file that belongs to another program.
 fn adopt(connection: &Connection, application_id: i32) -> Result<()> {
-    if marked(connection)? == application_id {
+    let marked = || connection.query_row("PRAGMA application_id", [], |row| row.get::<_, i32>(0)).map_err(before_commit);
+    if marked()? == application_id {
         return Ok(());
     }
-    // In one transaction: another process may be marking the same file, and making its tables.
-    connection.execute_batch("BEGIN IMMEDIATE").map_err(before_commit)?;
-    let adopted = mark(connection, application_id);
-    let end = if adopted.is_ok() { "COMMIT" } else { "ROLLBACK" };
-    adopted.and(connection.execute_batch(end).map_err(before_commit))
-}
-
-fn marked(connection: &Connection) -> Result<i32> {
-    connection.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(before_commit)
-}
-
-fn mark(connection: &Connection, application_id: i32) -> Result<()> {
-    let found = marked(connection)?;
+    // Looked at again under the write lock: somebody else may be making the very same file.
+    let tx = Transaction::new_unchecked(connection, TransactionBehavior::Immediate).map_err(before_commit)?;
+    let found = marked()?;
     if found == application_id {
         return Ok(());
     }
@@ -113,5 +110,6 @@ fn mark(connection: &Connection, application_id: i32) -> Result<()> {
     if found != 0 || tables != 0 {
         return Err(Error::integrity("the file is a database of another program"));
     }
-    connection.pragma_update(None, "application_id", application_id).map_err(before_commit)
+    connection.pragma_update(None, "application_id", application_id).map_err(before_commit)?;
+    tx.commit().map_err(before_commit)
 }

@@ -9,6 +9,7 @@ use super::error::before_commit;
 use super::rows::{self, BeforeMeta, Note, col, damaged, signed, unsigned};
 use crate::Result;
 use crate::commit::{Change, ChangeOp, Record};
+use crate::model::limits::PAGE_BYTES;
 use crate::model::{Key, Object, Revision, Version};
 use crate::time::Timestamp;
 
@@ -48,7 +49,8 @@ pub(super) fn append(connection: &Connection, records: &[Record]) -> Result<()> 
     Ok(())
 }
 
-/// Reads whole commits after a revision, up to `newest`, from the snapshot that the connection holds.
+/// Reads whole commits after a revision, up to `newest`, from the snapshot that the connection holds; fewer than asked for once they
+/// hold a page's bytes (C7).
 pub(super) fn read(connection: &Connection, after: Revision, newest: Revision, limit: usize) -> Result<Vec<Record>> {
     let last = after.get().saturating_add(limit as u64).min(newest.get());
     let mut find = prepare(
@@ -60,10 +62,14 @@ pub(super) fn read(connection: &Connection, after: Revision, newest: Revision, l
         .query(params![signed((after.get() + 1).saturating_mul(ROWS))?, signed(last.saturating_add(1).saturating_mul(ROWS))?])
         .map_err(before_commit)?;
     let mut records: Vec<Record> = Vec::new();
+    let mut bytes = 0;
     while let Some(row) = found.next().map_err(before_commit)? {
         let id = unsigned(col(row, 0)?)?;
         let revision = Revision::new(id / ROWS).map_err(damaged)?;
         if records.last().is_none_or(|record| record.revision != revision) {
+            if bytes >= PAGE_BYTES {
+                break;
+            }
             let note: Option<String> = col(row, 9)?;
             let note: Note = note.map(|text| serde_json::from_str(&text)).transpose().map_err(damaged)?.unwrap_or_default();
             let Note { invalidations, entries, request } = note;
@@ -71,6 +77,7 @@ pub(super) fn read(connection: &Connection, after: Revision, newest: Revision, l
             records.push(Record { revision, at, changes: Vec::new(), invalidations, entries, request });
         }
         if let (Some(change), Some(record)) = (change(connection, row, id)?, records.last_mut()) {
+            bytes += [&change.before, &change.after].into_iter().flatten().map(|object| object.value.bytes().len()).sum::<usize>();
             record.changes.push(change);
         }
     }

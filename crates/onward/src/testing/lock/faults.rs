@@ -230,6 +230,9 @@ pub async fn a_short_outage_loses_no_grant(h: &Harness) {
     h.b.finds_busy(&key()).await;
 }
 
+/// Makes a fault that waits at a gate, if it waits at all.
+type Make = fn(Gate) -> Fault;
+
 /// Wherever a call is dropped, it leaves no lease and no place in a line (C6).
 pub async fn cancel_at_any_await_leaks_nothing(h: &Harness) {
     let held = |body: Option<Gate>| {
@@ -244,15 +247,15 @@ pub async fn cancel_at_any_await_leaks_nothing(h: &Harness) {
             locks.with_key(&key(), options, body).await.map(drop)
         })
     };
-    for place in 0..4 {
+    let faults: [(Call, Make); 4] = [
+        (Call::Acquire, Fault::SlowRequest),
+        (Call::Acquire, Fault::SlowReply),
+        (Call::Release, Fault::SlowRequest),
+        (Call::Release, Fault::SlowReply),
+    ];
+    for (call, fault) in faults {
         let gate = Gate::shut();
-        let (call, fault) = match place {
-            0 => (Call::Acquire, Fault::SlowRequest(gate.clone())),
-            1 => (Call::Acquire, Fault::SlowReply(gate.clone())),
-            2 => (Call::Release, Fault::SlowRequest(gate.clone())),
-            _ => (Call::Release, Fault::SlowReply(gate.clone())),
-        };
-        h.a.engine.fail_once(call, fault);
+        h.a.engine.fail_once(call, fault(gate.clone()));
         let task = held(None);
         gate.reached().await;
         task.abort();

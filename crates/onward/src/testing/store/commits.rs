@@ -283,6 +283,9 @@ pub async fn a_reused_request_id_is_refused(h: &Harness) {
     let merged = |value| Commit::new().put(key("m"), &value, WriteCondition::MustCreate).request(id.clone()).intent(b"add one");
     h.a.apply(|| merged(1)).await;
     assert!(h.b.apply(|| merged(2)).await.replayed);
+    // In whatever order it is said.
+    let said = || Commit::new().intent(b"add one").window(Window::Own).put(key("m"), &3, WriteCondition::MustCreate).request(id.clone());
+    assert!(h.a.apply(said).await.replayed);
     assert_eq!(h.b.get("m").await.unwrap().value, 1);
 }
 
@@ -297,9 +300,9 @@ pub async fn a_refusal_is_judged_again(h: &Harness) {
 }
 
 pub async fn a_request_id_is_forgotten_after_its_window(h: &Harness) {
+    let clock = Clock::manual();
+    let handle = h.a.again(clock.clone()).await;
     for (window, time) in [(Window::Own, 15 * 60), (Window::Caller, 24 * 3_600), (Window::Event, 7 * 24 * 3_600)] {
-        let clock = Clock::manual();
-        let handle = h.a.again(clock.clone()).await;
         let id = fresh_id();
         let make =
             || Commit::new().put(key("x"), &random_value(), WriteCondition::Unconditional(overwrite())).request(id.clone()).window(window);

@@ -122,12 +122,10 @@ pub async fn a_bookmark_follows_its_events(h: &Harness) {
     }
     let mut next = Box::pin(feed.next());
     let bookmark = loop {
-        poll_once(next.as_mut()).await;
-        clock.advance(Duration::from_millis(50));
         tokio::select! {
             biased;
             item = &mut next => break item.unwrap(),
-            () = tokio::task::yield_now() => {}
+            () = tokio::task::yield_now() => clock.advance(Duration::from_millis(50)),
         }
     };
     assert!(matches!(bookmark, FeedItem::Bookmark(at) if at.get() == 3));
@@ -251,4 +249,35 @@ pub async fn a_dropped_wait_loses_no_commit(h: &Harness) {
         got.push(next_commit(&mut feed).await.revision.get());
     }
     check_feed(0, 10, &got, &BTreeSet::new()).unwrap();
+}
+
+pub async fn a_gap_in_the_log_is_told_and_never_skipped(h: &Harness) {
+    for i in 0..5 {
+        h.a.create(&format!("n{i}"), i).await;
+    }
+    // In the middle, and at the end, where nothing comes behind it yet.
+    for gap in [3, 5] {
+        let handle = h.b.again(Clock::system()).await;
+        handle.faults.hide(revision(gap));
+        let mut feed = handle.store.queue().feed(Some(revision(gap - 1)), None).await.unwrap();
+        let told = unwrap_error(feed.next().await);
+        assert_eq!((told.kind(), told.code()), (Kind::Backend, Code::IntegrityFailure));
+        assert_eq!(feed.revision().get(), gap - 1);
+    }
+}
+
+pub async fn a_reader_pages_through_more_than_it_may_hold(h: &Harness) {
+    let big = crate::model::Payload::new(vec![b'x'; 1 << 20], "x").unwrap();
+    let count = 20;
+    for i in 0..count {
+        h.a.apply(|| Commit::new().overwrite(key(&format!("n{i:02}")), big.clone())).await;
+    }
+    let page = h.b.store.queue().engine().changes(revision(0), 256).await.unwrap();
+    let bytes: usize = page.records.iter().flat_map(|record| &record.changes).map(|change| change.after.iter().count() << 20).sum();
+    assert!(!page.records.is_empty() && (bytes <= 16 << 20 || h.b.store.queue().engine().name() == "memory"), "{bytes} bytes at once");
+    let got: Vec<u64> = h.b.log(0).await.iter().map(|record| record.revision.get()).collect();
+    check_feed(0, count, &got, &BTreeSet::new()).unwrap();
+    let listed = h.b.store.queue().engine().list("default", "thing", "", None, 1_000).await.unwrap();
+    assert!(listed.items.len() <= 9 || h.b.store.queue().engine().name() == "memory", "{} at once", listed.items.len());
+    assert!(listed.more || listed.items.len() as u64 == count);
 }

@@ -236,12 +236,12 @@ fn revision(number: u64) -> Revision {
     Revision::new(number).expect("a revision")
 }
 
-/// Polls a future once: what it starts is started, and it can be dropped half-way.
+/// Polls a future once: what it starts is started, and it can be dropped half-way. Its answer cannot be there yet.
 async fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) {
     let mut future = Some(future);
     std::future::poll_fn(|cx| {
         if let Some(future) = future.take() {
-            let _ = future.poll(cx);
+            assert!(future.poll(cx).is_pending(), "nothing can have answered yet");
         }
         std::task::Poll::Ready(())
     })
@@ -288,6 +288,8 @@ macro_rules! store_conformance {
                 update_loses_nothing_under_contention
                 the_validator_sees_the_merged_candidate
                 a_refused_candidate_leaves_no_trace
+                an_update_with_a_request_id_happens_once
+                a_lost_race_with_another_shape_is_a_conflict_all_the_same
                 spent_tries_are_an_error_with_the_current_object
                 update_of_a_missing_object_is_not_found
                 update_may_insert_a_missing_object
@@ -326,6 +328,8 @@ macro_rules! store_conformance {
                 a_note_carries_invalidations_entries_and_request
                 a_watch_shows_only_what_was_asked_for
                 a_dropped_wait_loses_no_commit
+                a_gap_in_the_log_is_told_and_never_skipped
+                a_reader_pages_through_more_than_it_may_hold
                 version_zero_is_refused_everywhere
                 bad_keys_are_refused
                 bad_payloads_are_refused

@@ -104,11 +104,10 @@ const HOMES: &[(&[&str], &[&str])] = &[
             "crates/onward-api/src/client/mod.rs",
             "crates/onward-server/src/wait.rs",
             "crates/onward-cli/src/wait.rs",
-            "crates/onward-cli/src/prove/mod.rs",
         ],
         &["tokio::time::sleep", "tokio::time::timeout", "tokio::time::interval", "tokio::time::Instant", "tokio::time::{", "thread::sleep"],
     ),
-    (&["crates/onward/src/random.rs", "crates/onward-server/src/random.rs"], &["getrandom::", "Uuid::new_v4", "Uuid::now_v7", "rand::"]),
+    (&["crates/onward/src/random.rs"], &["getrandom::", "Uuid::new_v4", "Uuid::now_v7", "rand::"]),
 ];
 
 /// Finds clocks, sleeps and generators outside their module.
