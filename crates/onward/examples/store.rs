@@ -32,7 +32,11 @@ async fn main() -> Result<()> {
     }
 
     // Where the change can be made again on fresh state, `update` does the retrying.
-    let done = store.update(("document", "a"), |document: &mut Document, _| Ok(document.words += 5)).await?;
+    let add = |document: &mut Document, _: &onward::model::Meta| {
+        document.words += 5;
+        Ok(())
+    };
+    let done = store.update(("document", "a"), add).await?;
     println!("{:?} at version {} after {} try", done.value, done.written.version, done.tries);
     Ok(())
 }
