@@ -100,7 +100,7 @@ fn hot_key(runtime: &tokio::runtime::Runtime, folder: &Path) {
 /// Counts for one block; returns commits a second and tries a commit. The counter says whether one was lost.
 async fn count(path: &Path, apply: bool) -> (f64, f64) {
     let store = Onward::open(&format!("sqlite:{}", path.display())).await.unwrap().store();
-    store.create(("bench", "hot"), &serde_json::json!({"n": 0})).await.unwrap();
+    let _ = store.create(("bench", "hot"), &serde_json::json!({"n": 0})).await.unwrap();
     let started = Instant::now();
     let tasks: Vec<_> = (0..HOT)
         .map(|_| {
