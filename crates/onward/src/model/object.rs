@@ -129,7 +129,7 @@ fn has_half_character(json: &[u8]) -> bool {
 }
 
 /// Returns how deep JSON nests, which must parse.
-fn depth(json: &[u8]) -> usize {
+pub(crate) fn depth(json: &[u8]) -> usize {
     let (mut now, mut most) = (0_usize, 0);
     let mut bytes = json.iter();
     while let Some(byte) = bytes.next() {
