@@ -100,7 +100,8 @@ impl Verify {
 }
 
 fn read_key(path: &Path) -> Result<MacKeys> {
-    let text = std::fs::read_to_string(path).map_err(|e| Failure::usage(format_args!("cannot read the key file {}: {e}", path.display())))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|e| Failure::usage(format_args!("cannot read the key file {}: {e}", path.display())))?;
     Ok(MacKeys::parse(&text)?)
 }
 

@@ -248,7 +248,9 @@ mod tests {
     fn what_was_accepted_can_be_read_and_says_one_thing() {
         let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         let twice = [r#"{"a":1,"a":1}"#, r#"[{"b":{"a":1,"\u0061":2}}]"#];
-        for text in twice.iter().map(ToString::to_string).chain(["[1e400]".to_owned(), deep(129), "\u{feff}{}".to_owned(), "{} {}".to_owned()]) {
+        for text in
+            twice.iter().map(ToString::to_string).chain(["[1e400]".to_owned(), deep(129), "\u{feff}{}".to_owned(), "{} {}".to_owned()])
+        {
             assert_eq!(Payload::new(text.clone().into_bytes(), JSON).unwrap_err().kind(), Kind::Invalid, "{text}");
         }
         for text in [r#"{"a":{"a":1},"b":[{"a":1},{"a":2}],"A":3}"#, "123456789012345678901234567890", " [ ] ", &deep(128)] {
