@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use onward::Result;
-use onward::commit::engine::{Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use onward::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use onward::commit::{Past, Prune, Pruned};
 use onward::engine::memory::MemoryStore;
 use onward::model::{Key, Object, RequestId, Revision};
 use onward::testing::history::{Answer, Call, FencedWrite, Found, Ledger, Op, check_feed, check_fences, check_ledger, check_object};
@@ -79,6 +80,10 @@ impl Writer for BuggyWriter {
         Box::pin(async move { self.0.finish(&wrong).await })
     }
 
+    fn prune<'a>(&'a mut self, prune: &'a Prune) -> BoxFuture<'a, Result<Pruned>> {
+        self.0.prune(prune)
+    }
+
     fn give_back(&mut self) -> BoxFuture<'_, ()> {
         self.0.give_back()
     }
@@ -114,6 +119,14 @@ impl CommitEngine for Buggy {
         limit: usize,
     ) -> BoxFuture<'a, Result<Listed>> {
         self.0.list(namespace, kind, prefix, after, limit)
+    }
+
+    fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>> {
+        self.0.get_at(key, at)
+    }
+
+    fn history<'a>(&'a self, key: &'a Key, before: Option<Revision>, limit: usize) -> BoxFuture<'a, Result<(Vec<Past>, StoreMeta)>> {
+        self.0.history(key, before, limit)
     }
 
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>> {
