@@ -183,6 +183,7 @@ pub(crate) async fn verify(mut call: Call) -> Answer {
             Some(_) => return Err(Refusal::member("/depth", "public or keyed")),
         },
         saved: asked.checkpoint.as_deref().map(SavedHead::parse).transpose().map_err(|e| Refusal::from(e).under("/checkpoint"))?,
+        ..Check::default()
     };
     call.begin_wait()?;
     let late = || Refusal::new(Code::DeadlineExceeded, "the deadline passed; verify in ranges, by from_seq and to_seq");
