@@ -11,6 +11,7 @@ pub mod chains;
 pub mod client;
 mod code;
 pub mod commit;
+mod depth;
 pub mod info;
 pub mod locks;
 pub mod number;
@@ -19,6 +20,7 @@ pub mod path;
 mod problem;
 
 pub use code::Code;
+pub use depth::json_depth;
 pub use problem::{Effect, Loser, Member, Problem};
 
 /// The OpenAPI description of the HTTP surface, as the server serves it.

@@ -59,7 +59,9 @@ where
         Ok(response) => response,
         Err(refusal) => {
             let id = id.clone().unwrap_or_else(|| new_id().into());
-            if refusal.problem.status >= 500 && refusal.problem.code != Code::Unsupported {
+            // Bounds that are kept are no failures.
+            let bound = matches!(refusal.problem.code, Code::Unsupported | Code::Overloaded | Code::Draining | Code::LockingOff);
+            if refusal.problem.status >= 500 && !bound {
                 log::failed(route, &id, &refusal);
             }
             refusal.into_response(&id)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use onward::{Code, Onward};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -21,7 +22,37 @@ const STREAMS: usize = 1_000;
 
 /// What all requests share. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct State(Arc<Inner>);
+pub struct State {
+    inner: Arc<Inner>,
+    timeouts: Timeouts,
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A head, from the first moment of the connection or the end of the request before: 10 s.
+    pub head: Duration,
+    /// A body: 30 s.
+    pub body: Duration,
+    /// A request that asks for no less, beside what it waits: 10 s.
+    pub request: Duration,
+    /// What we write, unread by the client: 30 s.
+    pub stalled: Duration,
+    /// Requests in flight when the server drains: 2 s.
+    pub drain: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(30),
+            request: Duration::from_secs(10),
+            stalled: Duration::from_secs(30),
+            drain: Duration::from_secs(2),
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -77,7 +108,7 @@ impl State {
     }
 
     fn with(onward: Onward, access: Access, metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             onward,
             access,
             metrics,
@@ -87,40 +118,52 @@ impl State {
             requests: Arc::new(Semaphore::new(REQUESTS)),
             waits: Arc::new(Semaphore::new(WAITS)),
             streams: Arc::new(Semaphore::new(STREAMS)),
-        }))
+        });
+        Self { inner, timeouts: Timeouts::default() }
+    }
+
+    /// Sets how long things may take.
+    #[must_use]
+    pub fn with_timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    pub(crate) fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
     }
 
     /// Returns the library.
     pub fn onward(&self) -> &Onward {
-        &self.0.onward
+        &self.inner.onward
     }
 
     /// Returns what is counted.
     pub fn metrics(&self) -> &Metrics {
-        &self.0.metrics
+        &self.inner.metrics
     }
 
     /// Answers requests for a loopback host only, so that no web page can rebind its name to this server.
     pub(crate) fn loopback_only(&self) {
-        self.0.loopback_only.store(true, Ordering::Relaxed);
+        self.inner.loopback_only.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn is_loopback_only(&self) -> bool {
-        self.0.loopback_only.load(Ordering::Relaxed)
+        self.inner.loopback_only.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_embedded(&self) -> bool {
-        matches!(self.0.access, Access::InProcess)
+        matches!(self.inner.access, Access::InProcess)
     }
 
     /// Is cancelled when the server begins to drain: waits and streams end.
     pub(crate) fn draining(&self) -> &CancellationToken {
-        &self.0.draining
+        &self.inner.draining
     }
 
     /// The tasks that a drain waits for.
     pub(crate) fn tasks(&self) -> &TaskTracker {
-        &self.0.tasks
+        &self.inner.tasks
     }
 
     /// Returns whoever calls a route that is open to all.
@@ -130,33 +173,33 @@ impl State {
 
     /// Returns who shows this `Authorization`; one text for everything that is not a token of ours.
     pub(crate) fn caller(&self, authorization: Option<&str>) -> Result<Caller, Refusal> {
-        let Access::Tokens(tokens) = &self.0.access else {
+        let Access::Tokens(tokens) = &self.inner.access else {
             return Ok(Caller(None));
         };
         let presented = authorization.and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let found = tokens.find(presented.map_or("", |(_, token)| token.trim_start()));
-        self.0.metrics.authenticated(found.is_some());
+        self.inner.metrics.authenticated(found.is_some());
         found.map(|name| Caller(Some(name))).ok_or_else(|| Refusal::new(Code::Unauthenticated, "a valid bearer token is needed"))
     }
 
     /// Takes a place among the requests that run.
     pub(crate) fn request_slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.slot(&self.0.requests, "too many requests run")
+        self.slot(&self.inner.requests, "too many requests run")
     }
 
     /// Takes a place among the calls that wait.
     pub(crate) fn wait_slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.slot(&self.0.waits, "too many calls wait")
+        self.slot(&self.inner.waits, "too many calls wait")
     }
 
     /// Takes a place among the event streams.
     pub(crate) fn stream_slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.slot(&self.0.streams, "too many event streams are open")
+        self.slot(&self.inner.streams, "too many event streams are open")
     }
 
     fn slot(&self, places: &Arc<Semaphore>, full: &str) -> Result<OwnedSemaphorePermit, Refusal> {
         places.clone().try_acquire_owned().map_err(|_| {
-            self.0.metrics.shed();
+            self.inner.metrics.shed();
             Refusal::new(Code::Overloaded, full)
         })
     }

@@ -7,7 +7,7 @@ use futures_core::future::BoxFuture;
 
 use crate::audit::Trail;
 use crate::audit::engine::AuditEngine;
-use crate::cache::{Cache, CacheOptions};
+use crate::cache::{Cache, CacheOptions, Follower, WeakCache};
 use crate::commit::engine::CommitEngine;
 use crate::commit::{CommitQueue, QueueOptions};
 use crate::engine::memory::{MemoryCache, MemoryLocks, MemoryStore};
@@ -186,13 +186,6 @@ struct Inner {
     locks: Locks,
     cache: Cache,
     audit: Trail,
-    follower: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.follower.abort();
-    }
 }
 
 impl Onward {
@@ -232,9 +225,11 @@ impl Onward {
         let memory = Arc::new(MemoryCache::new(clock.clone()).with_max_bytes(cache_bytes));
         let cache = Cache::new(memory, "default", cache, clock.clone(), observer)?;
         let deliverer = Deliverer::new(Some(Arc::new(cache.clone())), clock);
-        let follower = tokio::spawn(deliverer.follow(&queue).await?);
+        // The consumer must not keep the cache alive, and must live as long as any handle of it.
+        let consumer = deliverer.with_sink(Arc::new(cache.downgrade())).follow(&queue).await?;
+        cache.keep(Follower(tokio::spawn(consumer)));
         let audit = Trail::new(queue.clone(), engines.audit);
-        Ok(Self(Arc::new(Inner { store: Store::new(queue, deliverer), locks, cache, audit, follower })))
+        Ok(Self(Arc::new(Inner { store: Store::new(queue, deliverer), locks, cache, audit })))
     }
 
     /// Returns the versioned objects.
@@ -281,5 +276,26 @@ impl CacheSink for Cache {
 
     fn invalidate_all(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.flush_all())
+    }
+}
+
+impl CacheSink for WeakCache {
+    fn invalidate<'a>(&'a self, namespace: &'a str, key: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            match self.upgrade() {
+                Some(cache) => CacheSink::invalidate(&cache, namespace, key).await,
+                // What is gone holds nothing that could be stale.
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn invalidate_all(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            match self.upgrade() {
+                Some(cache) => cache.flush_all().await,
+                None => Ok(()),
+            }
+        })
     }
 }

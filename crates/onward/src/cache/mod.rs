@@ -36,6 +36,7 @@ mod wire;
 pub use engine::{BusyReason, CacheEngine, CacheStats, Entry, Filled, GuardEnd, GuardOwner, Invalidation, Nonce, Now, Reserved, Slot};
 pub use guard::WriteGuard;
 pub use handle::{Cache, FieldRef};
+pub(crate) use handle::{Follower, WeakCache};
 pub use lease::{Busy, Lease, Lookup};
 pub use load::{Fetched, Fill, How, LoadError, Unfilled};
 pub use options::CacheOptions;

@@ -175,7 +175,8 @@ impl Commit {
 
     /// Appends an entry to a chain in the same transaction.
     ///
-    /// Its event id is the request id of the commit, or a new one; the entry's own is for entries that are appended alone.
+    /// Its event id is its own if it has one, else it is made from the request id of the commit, else it is new. It is the request id
+    /// that makes the commit happen once.
     pub fn audit(mut self, chain: ChainName, entry: Entry) -> Self {
         self.entries.push((chain, entry));
         self
@@ -301,7 +302,12 @@ impl Commit {
         }
         print.number(self.entries.len());
         for (chain, entry) in &self.entries {
-            print.text(chain.as_str()).text(&entry.kind).option(entry.actor.as_deref()).option(entry.resource.as_deref());
+            print
+                .text(chain.as_str())
+                .option(entry.event_id.as_deref())
+                .text(&entry.kind)
+                .option(entry.actor.as_deref())
+                .option(entry.resource.as_deref());
             print.bytes(entry.data.as_bytes());
         }
         print.number(self.invalidations.len());

@@ -28,6 +28,8 @@ pub struct StoreMeta {
     pub compacted: Revision,
     /// The newest fencing token seen, over all locks; 0 before the first.
     pub newest_token: u64,
+    /// The time of the newest commit: the store's time never goes back, whatever the wall does.
+    pub at: Timestamp,
     /// The base of the origins of this store's chains.
     pub origin: Arc<str>,
 }

@@ -109,6 +109,6 @@ pub struct Conflict<T = Payload> {
     pub reason: Reason,
     /// The current version; `None` when the object is gone.
     pub version: Option<Version>,
-    /// The current object; left out beyond 4 MiB in sum.
+    /// The current object; left out beyond 4 MiB in sum, and where it has another shape than was asked for.
     pub current: Option<Object<T>>,
 }

@@ -1,8 +1,11 @@
 //! The one writer loop: take a batch, take the writer's right, read rows, decide, carry out, COMMIT, answer.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -14,7 +17,7 @@ use super::feed::{Feed, Record};
 use super::judge::{self, Prepared};
 use super::outcome::{CommitOutcome, Delivery, Receipt};
 use crate::model::{ChainName, Epoch, Fingerprint, Head, MacKeys, RequestId, Revision, Sealed};
-use crate::observe::{Event, SharedObserver};
+use crate::observe::{Event, SharedObserver, tell};
 use crate::time::{Clock, Moment, Timestamp};
 use crate::{Code, Effect, Error, Result, random, retry};
 
@@ -71,12 +74,11 @@ impl CommitQueue {
     /// The engine cannot be reached, or a thread cannot be started.
     pub async fn start(engine: Arc<dyn CommitEngine>, options: QueueOptions) -> Result<Self> {
         let meta = engine.meta().await?;
-        let writer = engine.writer()?;
+        let writer = Some(engine.writer()?);
         let (sender, receiver) = mpsc::channel(QUEUE_COMMITS);
         let (publish, wake) = watch::channel(meta.revision);
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
-        let batcher =
-            Batcher { writer, options: options.clone(), publish, waiting_bytes: waiting_bytes.clone(), last_now: Timestamp::default() };
+        let batcher = Batcher { engine: engine.clone(), writer, options: options.clone(), publish, waiting_bytes: waiting_bytes.clone() };
         std::thread::Builder::new()
             .name("onward-writer".to_owned())
             .spawn(move || pollster::block_on(batcher.run(receiver)))
@@ -107,7 +109,7 @@ impl CommitQueue {
     /// Opens a reader of the change feed after a revision, or at the newest one.
     ///
     /// # Errors
-    /// [`Kind::Expired`]: the revision is compacted or in the future, or the epoch is another one.
+    /// [`Kind::Expired`](crate::Kind::Expired): the revision is compacted or in the future, or the epoch is another one.
     pub async fn feed(&self, after: Option<Revision>, epoch: Option<Epoch>) -> Result<Feed> {
         Feed::open(self.0.engine.clone(), self.0.wake.clone(), self.0.options.clock.clone(), after, epoch).await
     }
@@ -115,8 +117,8 @@ impl CommitQueue {
     /// Applies a commit, or tells why not.
     ///
     /// # Errors
-    /// [`Kind::Invalid`]: a limit, or the request id was used with other content. [`Kind::Overloaded`]: the queue is full, or the deadline
-    /// passed in it; nothing was applied. [`Kind::Backend`] with [`Effect::Unknown`]: ask again with the same request id.
+    /// [`Kind::Invalid`](crate::Kind::Invalid): a limit, or the request id was used with other content. `Overloaded`: the queue is full, or
+    /// the deadline passed in it; nothing was applied. `Backend` with [`Effect::Unknown`]: ask again with the same request id.
     ///
     /// # Cancel safety
     /// Dropped while it waits in the queue, nothing is applied; once taken, the writer owns the commit to its end (C6).
@@ -146,7 +148,8 @@ impl CommitQueue {
                 Error::unavailable("the writer has ended").during("commit")
             });
         }
-        // The writer judges the deadline while the commit waits. Once it is taken, only a stuck disk can exceed it by this much.
+        // The writer judges the deadline while the commit waits, and once more when it has the writer's right. Beyond that only a disk
+        // that is stuck, or another process that holds the right, can exceed it by this much.
         let unknown = |message: &str| {
             let error = Error::unknown(message).during("commit");
             match &request {
@@ -159,7 +162,7 @@ impl CommitQueue {
             Some(Err(_)) => return Err(unknown("the writer ended before it answered")),
             None => return Err(unknown("the deadline passed while the commit was being written")),
         };
-        inner.options.observer.observe(&Event::Commit { outcome: label(&outcome) });
+        tell(&inner.options.observer, &Event::Commit { outcome: label(&outcome) });
         outcome.map_err(|error| match (&request, error.effect()) {
             (Some(id), Effect::Unknown) => error.with_request_id(id.clone()),
             _ => error,
@@ -169,11 +172,10 @@ impl CommitQueue {
     /// Gives the answer again if the commit's request was answered before; nothing is applied.
     ///
     /// # Errors
-    /// [`Kind::Invalid`], `request_id_reused`: the id was used with other content. [`Kind::Backend`]: the engine is away.
+    /// [`Kind::Invalid`](crate::Kind::Invalid), `request_id_reused`: the id was used with other content. `Backend`: the engine is away.
     pub async fn replay(&self, commit: &Commit) -> Result<Option<Receipt>> {
         let Some(id) = &commit.request else { return Ok(None) };
-        let known = self.0.engine.remembered(id).await?.filter(|known| known.expires_at > self.clock().wall());
-        match known {
+        match self.remembered(id).await? {
             Some(known) if known.fingerprint == commit.fingerprint() => Ok(Some(replayed(&known.receipt))),
             Some(_) => Err(decide::reused()),
             None => Ok(None),
@@ -183,10 +185,16 @@ impl CommitQueue {
     /// Tells what a request id was answered; `None` if it is not remembered.
     ///
     /// # Errors
-    /// [`Kind::Backend`]: the engine is away.
+    /// [`Kind::Backend`](crate::Kind::Backend): the engine is away.
     pub async fn outcome_of(&self, id: &RequestId) -> Result<Option<Receipt>> {
-        let known = self.0.engine.remembered(id).await?;
-        Ok(known.filter(|known| known.expires_at > self.clock().wall()).map(|known| replayed(&known.receipt)))
+        Ok(self.remembered(id).await?.map(|known| replayed(&known.receipt)))
+    }
+
+    /// Reads what is remembered of an id and not over by the store's time, which the wall's may be behind.
+    async fn remembered(&self, id: &RequestId) -> Result<Option<Remembered>> {
+        let Some(known) = self.0.engine.remembered(id).await? else { return Ok(None) };
+        let now = self.clock().wall().max(self.0.engine.meta().await?.at);
+        Ok(Some(known).filter(|known| known.expires_at > now))
     }
 }
 
@@ -210,11 +218,12 @@ fn replayed(receipt: &Receipt) -> Receipt {
 
 /// The writer's side of the queue.
 struct Batcher {
-    writer: Box<dyn Writer>,
+    engine: Arc<dyn CommitEngine>,
+    /// Gone after a failure that left its state unknown; the next batch opens another.
+    writer: Option<Box<dyn Writer>>,
     options: QueueOptions,
     publish: watch::Sender<Revision>,
     waiting_bytes: Arc<AtomicUsize>,
-    last_now: Timestamp,
 }
 
 impl Batcher {
@@ -230,7 +239,9 @@ impl Batcher {
             }
             self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.write(&mut batch).await;
-            self.writer.tidy().await;
+            if let Some(writer) = &mut self.writer {
+                writer.tidy().await;
+            }
         }
     }
 
@@ -240,9 +251,8 @@ impl Batcher {
         let mut live = Vec::with_capacity(batch.len());
         for pending in batch.drain(..) {
             if pending.deadline <= now {
-                let late = Error::overloaded("the deadline passed while the commit waited", Duration::from_millis(50)).during("commit");
                 // Whoever left needs no answer.
-                let _ = pending.answer.send(Err(late));
+                let _ = pending.answer.send(Err(late()));
             } else if !pending.answer.is_closed() {
                 live.push(pending);
             }
@@ -271,25 +281,73 @@ impl Batcher {
     }
 
     /// Judges and writes a batch in one transaction; one outcome for each commit, or the error that all of them share.
+    ///
+    /// A failure whose effect is unknown, a panic among them, costs this writer: nobody knows what state it is in.
     async fn attempt(&mut self, batch: &[Pending]) -> Result<Vec<Result<CommitOutcome>>> {
-        let rows = self.writer.begin(&wanted(batch)).await.map_err(|e| e.during("commit"))?;
-        // Wall time may step back; the store's does not.
-        self.last_now = self.last_now.max(self.options.clock.wall());
-        let (view, heads) = View::new(rows, self.last_now);
-        let mut draft = Draft { view, heads, records: Vec::new(), entries: Vec::new(), touched: Touched::default() };
-        let outcomes: Vec<_> =
-            batch.iter().map(|pending| draft.judge(pending, &self.options.keys).map_err(|e| e.during("commit"))).collect();
-        let Some(plan) = draft.into_plan() else {
-            self.writer.give_back().await;
-            return Ok(outcomes);
+        let mut writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => self.engine.writer()?,
         };
-        let started = self.options.clock.now();
-        self.writer.finish(&plan).await.map_err(|e| e.during("commit"))?;
-        let sync = self.options.clock.now().since(started);
-        self.options.observer.observe(&Event::Batch { commits: batch.len(), sync });
-        self.publish.send_replace(plan.meta.revision);
+        let done = caught(transact(&mut *writer, &self.options, batch)).await;
+        let (outcomes, revision) = match done {
+            Ok(done) => done,
+            Err(error) => {
+                self.writer = Some(writer).filter(|_| error.effect() == Effect::NotApplied);
+                return Err(error.during("commit"));
+            }
+        };
+        self.writer = Some(writer);
+        if let Some(revision) = revision {
+            self.publish.send_replace(revision);
+        }
         Ok(outcomes)
     }
+}
+
+/// The transaction of a batch: the outcomes, and the newest revision if anything was written.
+async fn transact(
+    writer: &mut dyn Writer,
+    options: &QueueOptions,
+    batch: &[Pending],
+) -> Result<(Vec<Result<CommitOutcome>>, Option<Revision>)> {
+    let rows = writer.begin(&wanted(batch)).await?;
+    let begun = options.clock.now();
+    // Wall time may step back; the store's does not. A chain says by itself when its clock was behind.
+    let wall = options.clock.wall();
+    let now = wall.max(rows.meta.at);
+    let (view, heads) = View::new(rows, now);
+    let mut draft = Draft { view, wall, heads, records: Vec::new(), entries: Vec::new(), touched: Touched::default() };
+    let judge = |pending: &Pending| {
+        // Another process may have held the right for long.
+        if pending.deadline <= begun || pending.answer.is_closed() {
+            return Err(late());
+        }
+        draft.judge(pending, &options.keys).map_err(|e| e.during("commit"))
+    };
+    let outcomes = batch.iter().map(judge).collect();
+    let Some(plan) = draft.into_plan() else {
+        writer.give_back().await;
+        return Ok((outcomes, None));
+    };
+    let started = options.clock.now();
+    writer.finish(&plan).await?;
+    let sync = options.clock.now().since(started);
+    tell(&options.observer, &Event::Batch { commits: batch.len(), sync });
+    Ok((outcomes, Some(plan.meta.revision)))
+}
+
+fn late() -> Error {
+    Error::overloaded("the deadline passed while the commit waited", Duration::from_millis(50)).during("commit")
+}
+
+/// Turns a panic into an error: the queue must answer everyone and go on.
+async fn caught<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut work = pin!(work);
+    std::future::poll_fn(|cx| {
+        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
+        polled.unwrap_or_else(|_| Poll::Ready(Err(Error::unknown("the writer panicked"))))
+    })
+    .await
 }
 
 fn wanted(batch: &[Pending]) -> Wanted {
@@ -307,6 +365,7 @@ fn wanted(batch: &[Pending]) -> Wanted {
 /// A batch in the making: the rows with all earlier commits of the batch on top, and what is to be written.
 struct Draft {
     view: View,
+    wall: Timestamp,
     heads: HashMap<ChainName, Head>,
     records: Vec<Record>,
     entries: Vec<(ChainName, Arc<Sealed>)>,
@@ -331,7 +390,7 @@ impl Draft {
             Decision::Apply(verdict) => verdict,
         };
         // Judged last: from here on nothing refuses the commit.
-        let (entries, audit) = judge::chain(&pending.entries, &mut self.heads, keys, self.view.now)?;
+        let (entries, audit) = judge::chain(&pending.entries, &mut self.heads, keys, self.wall)?;
         self.view.lay(&verdict);
         let receipt = Receipt {
             revision: verdict.revision.unwrap_or(self.view.meta.revision),
@@ -366,9 +425,12 @@ impl Draft {
 
     /// Merges what is to be written; `None` if there is nothing.
     fn into_plan(self) -> Option<Plan> {
-        let Self { mut view, mut heads, records, entries, touched } = self;
+        let Self { mut view, mut heads, records, entries, touched, .. } = self;
         if records.is_empty() && touched.requests.is_empty() {
             return None;
+        }
+        if !records.is_empty() {
+            view.meta.at = view.now;
         }
         Some(Plan {
             objects: touched.objects.into_iter().map(|key| (key.clone(), view.objects.get(&key).cloned())).collect(),

@@ -20,6 +20,7 @@ fn view(revision: u64, version_floor: u64, objects: Vec<Object>) -> View {
         version_floor,
         compacted: Revision::default(),
         newest_token: 0,
+        at: Timestamp::default(),
         origin: "onward.local/test".into(),
     };
     let objects = objects.into_iter().map(|object| (object.key.clone(), Arc::new(object))).collect();

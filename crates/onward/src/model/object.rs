@@ -97,10 +97,35 @@ fn check_json(bytes: &[u8]) -> Result<()> {
     // Parsed without keeping anything: this way serde_json has no limit of its own.
     serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|e| Error::invalid("the payload is not JSON").with_source(e))?;
     std::str::from_utf8(bytes).map_err(|e| Error::invalid("JSON is UTF-8").with_source(e))?;
+    if has_half_character(bytes) {
+        return Err(Error::invalid("the payload is not JSON: an escape stands for half a character"));
+    }
     if depth(bytes) > JSON_DEPTH {
         return Err(Error::invalid("JSON nests at most 128 deep"));
     }
     Ok(())
+}
+
+/// Tells whether an escape stands for half a character, which no reader takes; a skipped string is not checked for that.
+///
+/// The text is well formed: each backslash stands in a string and begins an escape.
+fn has_half_character(json: &[u8]) -> bool {
+    let mut rest = json;
+    let mut high = false;
+    while let Some(at) = rest.iter().position(|b| *b == b'\\') {
+        let unit = match rest.get(at + 1..at + 6) {
+            Some([b'u', digits @ ..]) => std::str::from_utf8(digits).ok().and_then(|digits| u16::from_str_radix(digits, 16).ok()),
+            _ => None,
+        };
+        let low = matches!(unit, Some(0xdc00..=0xdfff));
+        // A low half follows its high half at once, and nothing else does.
+        if low != high || (high && at != 0) {
+            return true;
+        }
+        high = matches!(unit, Some(0xd800..=0xdbff));
+        rest = rest.get(at + if unit.is_some() { 6 } else { 2 }..).unwrap_or_default();
+    }
+    high
 }
 
 /// Returns how deep JSON nests, which must parse.
@@ -166,5 +191,20 @@ impl Object<Payload> {
     pub fn read<T: DeserializeOwned>(self) -> Result<Object<T>> {
         let value = self.value.read()?;
         Ok(Object { key: self.key, value, meta: self.meta })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_character_is_no_json() {
+        for text in [r#""\ud800""#, r#""\udc00""#, r#""\ud800x\udc00""#, r#""\ud800\n""#, r#""\udc00\ud800""#, r#"{"\ud800\ud800":1}"#] {
+            assert!(Payload::new(text.as_bytes().to_vec(), JSON).is_err(), "{text}");
+        }
+        for text in [r#""\ud83d\ude00""#, r#""\\ud800""#, r#""\u00e4\n\ud83d\ude00\ud83d\ude00""#] {
+            assert!(Payload::new(text.as_bytes().to_vec(), JSON).is_ok(), "{text}");
+        }
     }
 }

@@ -86,7 +86,7 @@ impl Store {
     {
         match self.put_payload_if(key, Payload::json(value)?, condition, options).await? {
             Put::Committed(written) => Ok(Put::Committed(written)),
-            Put::Conflict(conflict) => conflict.read().map(Put::Conflict),
+            Put::Conflict(conflict) => Ok(Put::Conflict(conflict.read())),
         }
     }
 

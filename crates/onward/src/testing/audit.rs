@@ -291,8 +291,10 @@ pub async fn a_reused_event_id_never_hides_an_object_change(harness: &Harness) {
     let commit = Commit::new()
         .put(("account", "a"), &serde_json::json!({ "sum": 1 }), WriteCondition::MustCreate)
         .audit(chain.name().clone(), refund(1))
-        .request(RequestId::new("audit/orders/refund-1").unwrap());
+        .request(RequestId::of_event("orders", "refund-1"));
     assert_eq!(harness.first.queue().submit(commit).await.unwrap_err().code(), Code::RequestIdReused);
+    // And no caller can name such an id.
+    assert_eq!(RequestId::new("audit/orders/refund-1").unwrap_err().code(), Code::InvalidRequest);
 }
 
 /// The window of an event id is 7 days.

@@ -1,6 +1,6 @@
 //! The store in memory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use crate::commit::Record;
 use crate::commit::engine::{Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
 use crate::model::{ChainName, Epoch, FencingToken, Head, Key, LockKey, Object, RequestId, Revision, Sealed};
+use crate::time::Timestamp;
 use crate::{Result, random};
 
 /// A store in this process's memory; clones share it.
@@ -30,8 +31,25 @@ pub(crate) struct State {
     records: BTreeMap<Revision, Record>,
     fences: HashMap<LockKey, FencingToken>,
     requests: HashMap<RequestId, Remembered>,
+    /// The same ids by the end of their time, so that forgetting costs what was remembered.
+    expiries: BTreeSet<(Timestamp, RequestId)>,
     pub(crate) heads: BTreeMap<ChainName, Head>,
     pub(crate) entries: HashMap<ChainName, Vec<Arc<Sealed>>>,
+}
+
+impl State {
+    fn remember(&mut self, plan: &Plan) {
+        while self.expiries.first().is_some_and(|(ends, _)| *ends <= plan.now) {
+            let Some((ends, id)) = self.expiries.pop_first() else { return };
+            if self.requests.get(&id).is_some_and(|known| known.expires_at == ends) {
+                self.requests.remove(&id);
+            }
+        }
+        for (id, known) in &plan.requests {
+            self.expiries.insert((known.expires_at, id.clone()));
+            self.requests.insert(id.clone(), known.clone());
+        }
+    }
 }
 
 impl Default for MemoryStore {
@@ -49,6 +67,7 @@ impl MemoryStore {
             version_floor: 0,
             compacted: Revision::default(),
             newest_token: 0,
+            at: Timestamp::default(),
             origin: format!("onward.local/{}", random::uuid_v4()).into(),
         };
         let state = State {
@@ -57,6 +76,7 @@ impl MemoryStore {
             records: BTreeMap::new(),
             fences: HashMap::new(),
             requests: HashMap::new(),
+            expiries: BTreeSet::new(),
             heads: BTreeMap::new(),
             entries: HashMap::new(),
         };
@@ -137,10 +157,7 @@ impl Writer for MemoryWriter {
             }
             state.records.extend(plan.records.iter().map(|record| (record.revision, record.clone())));
             state.fences.extend(plan.fences.iter().map(|(lock, token)| (lock.clone(), *token)));
-            if !plan.requests.is_empty() {
-                state.requests.retain(|_, known| known.expires_at > plan.now);
-                state.requests.extend(plan.requests.iter().map(|(id, known)| (id.clone(), known.clone())));
-            }
+            state.remember(plan);
             state.heads.extend(plan.heads.iter().map(|(chain, head)| (chain.clone(), head.clone())));
             for (chain, entry) in &plan.entries {
                 state.entries.entry(chain.clone()).or_default().push(entry.clone());

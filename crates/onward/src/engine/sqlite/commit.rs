@@ -140,8 +140,16 @@ impl SqliteWriter {
         }
         self.remember(plan)?;
         self.append_entries(plan)?;
-        let mut meta = prepare(connection, "UPDATE onward_meta SET revision = ?1, version_floor = ?2, newest_token = ?3")?;
-        run(&mut meta, params![signed(plan.meta.revision.get())?, signed(plan.meta.version_floor)?, signed(plan.meta.newest_token)?])
+        let mut meta = prepare(connection, "UPDATE onward_meta SET revision = ?1, version_floor = ?2, newest_token = ?3, at = ?4")?;
+        run(
+            &mut meta,
+            params![
+                signed(plan.meta.revision.get())?,
+                signed(plan.meta.version_floor)?,
+                signed(plan.meta.newest_token)?,
+                plan.meta.at.as_micros()
+            ],
+        )
     }
 
     fn remember(&self, plan: &Plan) -> Result<()> {
@@ -366,7 +374,7 @@ pub(super) fn select_object(connection: &Connection) -> Result<CachedStatement<'
 }
 
 pub(super) fn read_meta(connection: &Connection) -> Result<StoreMeta> {
-    let mut find = prepare(connection, "SELECT epoch, revision, version_floor, compacted, newest_token, origin FROM onward_meta")?;
+    let mut find = prepare(connection, "SELECT epoch, revision, version_floor, compacted, newest_token, origin, at FROM onward_meta")?;
     one(&mut find, [], rows::meta)?.ok_or_else(|| Error::integrity("the facts of the store are gone"))
 }
 

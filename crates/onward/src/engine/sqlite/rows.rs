@@ -66,6 +66,7 @@ pub(super) fn meta(row: &Row<'_>) -> Result<StoreMeta> {
         version_floor: unsigned(col(row, 2)?)?,
         compacted: Revision::new(unsigned(col(row, 3)?)?).map_err(damaged)?,
         newest_token: unsigned(col(row, 4)?)?,
+        at: Timestamp::from_micros(col(row, 6)?),
         origin: origin.into(),
     })
 }

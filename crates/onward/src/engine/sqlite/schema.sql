@@ -8,6 +8,7 @@ CREATE TABLE onward_meta (
   version_floor INTEGER NOT NULL,
   compacted INTEGER NOT NULL,
   newest_token INTEGER NOT NULL,
+  at INTEGER NOT NULL,
   origin TEXT NOT NULL,
   created_at INTEGER NOT NULL
 ) STRICT;

@@ -288,6 +288,8 @@ macro_rules! store_conformance {
                 update_loses_nothing_under_contention
                 the_validator_sees_the_merged_candidate
                 a_refused_candidate_leaves_no_trace
+                an_update_with_a_request_id_happens_once
+                a_lost_race_with_another_shape_is_a_conflict_all_the_same
                 spent_tries_are_an_error_with_the_current_object
                 update_of_a_missing_object_is_not_found
                 update_may_insert_a_missing_object

@@ -1,0 +1,201 @@
+use serde_json::json;
+
+use crate::support::Client;
+
+#[tokio::test]
+async fn an_object_is_kept_byte_for_byte() {
+    let client = Client::memory().await;
+    let body = "{ \"b\": 1.00,\n  \"a\": [ ] }";
+    let made = client.put("/v1/objects/doc/a/b", ("if-none-match", "*"), body).await;
+    assert_eq!(made.status, 201);
+    assert_eq!(made.header("etag"), "\"1\"");
+    assert_eq!(made.json(), json!({"version": 1, "revision": 1, "changed": true, "replayed": false}));
+    assert_eq!(made.header("cache-control"), "no-store");
+    let got = client.get("/v1/objects/doc/a%2Fb").await;
+    assert_eq!((got.status.as_u16(), &got.body[..]), (200, body.as_bytes()));
+    assert_eq!((got.header("etag"), got.header("content-type"), got.header("onward-revision")), ("\"1\"", "application/json", "1"));
+}
+
+#[tokio::test]
+async fn the_envelope_has_everything_that_is_known() {
+    let client = Client::memory().await;
+    client.send("PUT", "/v1/objects/doc/a?overwrite=true&namespace=eu", &[("content-type", "text/plain")], "hi").await;
+    let got = client.send("GET", "/v1/objects/doc/a?namespace=eu", &[("accept", "application/vnd.onward.object+json")], "").await.json();
+    assert_eq!((&got["namespace"], &got["kind"], &got["name"]), (&json!("eu"), &json!("doc"), &json!("a")));
+    assert_eq!((&got["version"], &got["etag"], &got["payload_base64"]), (&json!(1), &json!("\"1\""), &json!("aGk=")));
+    assert!(got["created_at"].as_str().unwrap().ends_with('Z') && got["uid"].is_string());
+    client.get("/v1/objects/doc/a").await.is_problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn head_and_not_modified_have_no_body() {
+    let client = Client::memory().await;
+    client.put("/v1/objects/doc/a", ("if-none-match", "*"), "1").await;
+    let head = client.send("HEAD", "/v1/objects/doc/a", &[], "").await;
+    assert_eq!((head.status.as_u16(), head.body.len(), head.header("etag")), (200, 0, "\"1\""));
+    for tags in ["\"1\"", "W/\"1\"", "\"9\", \"1\"", "*"] {
+        let same = client.send("GET", "/v1/objects/doc/a", &[("if-none-match", tags)], "").await;
+        assert_eq!((same.status.as_u16(), same.body.len()), (304, 0), "{tags}");
+    }
+    assert_eq!(client.send("GET", "/v1/objects/doc/a", &[("if-none-match", "\"2\"")], "").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_write_without_a_condition_is_refused() {
+    let client = Client::memory().await;
+    client.send("PUT", "/v1/objects/doc/a", &[], "1").await.is_problem(428, "precondition_required");
+    client.send("DELETE", "/v1/objects/doc/a", &[], "").await.is_problem(428, "precondition_required");
+    let two = [("if-match", "\"1\""), ("if-none-match", "*")];
+    client.send("PUT", "/v1/objects/doc/a", &two, "1").await.is_problem(400, "invalid_request");
+    client.send("PUT", "/v1/objects/doc/a?overwrite=true", &two[..1], "1").await.is_problem(400, "invalid_request");
+    client.send("PUT", "/v1/objects/doc/a?overwrite=yes", &[], "1").await.is_problem(400, "invalid_request");
+}
+
+#[tokio::test]
+async fn a_stale_write_is_refused_with_the_current_object() {
+    let client = Client::memory().await;
+    client.put("/v1/objects/doc/a", ("if-none-match", "*"), "1").await;
+    assert_eq!(client.put("/v1/objects/doc/a", ("if-match", "\"1\""), "{\"n\":2}").await.status, 200);
+    let problem = client.put("/v1/objects/doc/a", ("if-match", "\"1\""), "3").await.is_problem(412, "version_conflict");
+    assert_eq!((&problem["reason"], &problem["effect"], &problem["retryable"]), (&json!("stale"), &json!("not_applied"), &json!(false)));
+    assert_eq!((&problem["current"]["version"], &problem["current"]["etag"]), (&json!(2), &json!("\"2\"")));
+    assert_eq!(problem["current"]["payload"], json!({"n": 2}));
+    let problem = client.put("/v1/objects/doc/a", ("if-none-match", "*"), "3").await.is_problem(412, "already_exists");
+    assert_eq!(problem["current"]["version"], 2);
+    let problem = client.put("/v1/objects/doc/b", ("if-match", "\"1\""), "3").await.is_problem(412, "version_conflict");
+    assert_eq!((&problem["reason"], problem.get("current")), (&json!("missing"), Some(&json!(null))));
+    client.put("/v1/objects/doc/b", ("if-match", "*"), "3").await.is_problem(412, "version_conflict");
+    assert_eq!(client.put("/v1/objects/doc/a", ("if-match", "*"), "4").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_weak_tag_never_matches_and_a_list_is_no_condition() {
+    let client = Client::memory().await;
+    client.put("/v1/objects/doc/a", ("if-none-match", "*"), "1").await;
+    let problem = client.put("/v1/objects/doc/a", ("if-match", "W/\"1\""), "2").await.is_problem(412, "version_conflict");
+    assert_eq!(problem["current"]["version"], 1);
+    for tag in ["\"1\", \"2\"", "1", "\"\"", "\"0\"", "\"-1\"", "\"1.0\"", "\"18446744073709551616\"", "\"a\"", ""] {
+        client.put("/v1/objects/doc/a", ("if-match", tag), "2").await.is_problem(400, "invalid_request");
+    }
+    client.put("/v1/objects/doc/a", ("if-none-match", "\"1\""), "2").await.is_problem(400, "invalid_request");
+    assert_eq!(&client.get("/v1/objects/doc/a").await.body[..], b"1");
+}
+
+#[tokio::test]
+async fn a_delete_is_conditional_and_versions_go_on_after_it() {
+    let client = Client::memory().await;
+    client.put("/v1/objects/doc/a", ("if-none-match", "*"), "1").await;
+    client.send("DELETE", "/v1/objects/doc/a", &[("if-match", "\"7\"")], "").await.is_problem(412, "version_conflict");
+    client.send("DELETE", "/v1/objects/doc/a", &[("if-none-match", "*")], "").await.is_problem(400, "invalid_request");
+    let gone = client.send("DELETE", "/v1/objects/doc/a", &[("if-match", "\"1\"")], "").await;
+    assert_eq!((gone.status.as_u16(), &gone.json()["version"]), (200, &json!(2)));
+    for condition in [&[("if-match", "\"1\"")][..], &[("if-match", "*")]] {
+        client.send("DELETE", "/v1/objects/doc/a", condition, "").await.is_problem(404, "not_found");
+    }
+    client.send("DELETE", "/v1/objects/doc/a?overwrite=true", &[], "").await.is_problem(404, "not_found");
+    assert_eq!(client.put("/v1/objects/doc/a", ("if-none-match", "*"), "1").await.header("etag"), "\"3\"");
+}
+
+#[tokio::test]
+async fn the_same_request_id_gets_the_same_answer() {
+    let client = Client::memory().await;
+    let headers = [("content-type", "application/json"), ("if-none-match", "*"), ("idempotency-key", "k-1")];
+    let first = client.send("PUT", "/v1/objects/doc/a", &headers, "1").await;
+    assert_eq!((first.status.as_u16(), first.header("onward-request-id")), (201, "k-1"));
+    client.put("/v1/objects/doc/a", ("if-match", "\"1\""), "2").await;
+    let again = client.send("PUT", "/v1/objects/doc/a", &headers, "1").await;
+    assert_eq!((again.status.as_u16(), again.header("etag")), (201, "\"1\""));
+    assert_eq!((&again.json()["replayed"], &again.json()["version"]), (&json!(true), &json!(1)));
+    client.send("PUT", "/v1/objects/doc/a", &headers, "3").await.is_problem(422, "request_id_reused");
+    for bad in ["", "a b", &"x".repeat(129)] {
+        let headers = [("if-none-match", "*"), ("idempotency-key", bad)];
+        client.send("PUT", "/v1/objects/doc/c", &headers, "1").await.is_problem(400, "invalid_request");
+    }
+}
+
+#[tokio::test]
+async fn a_request_id_that_the_server_drew_settles_a_lost_answer() {
+    let client = Client::memory().await;
+    let first = client.put("/v1/objects/doc/a", ("if-none-match", "*"), "1").await;
+    let id = first.header("onward-request-id").to_owned();
+    assert_eq!(id.len(), 36);
+    let headers = [("content-type", "application/json"), ("if-none-match", "*"), ("idempotency-key", &id)];
+    let again = client.send("PUT", "/v1/objects/doc/a", &headers, "1").await;
+    assert_eq!((again.status.as_u16(), &again.json()["replayed"]), (201, &json!(true)));
+}
+
+#[tokio::test]
+async fn an_older_fencing_token_is_refused() {
+    let client = Client::memory().await;
+    let fenced = |token: &'static str, tag: &'static str| [("onward-fence", token), ("if-match", tag)];
+    client.put("/v1/objects/doc/a", ("if-none-match", "*"), "1").await;
+    assert_eq!(client.send("PUT", "/v1/objects/doc/a", &fenced("9 lock:a%20b", "*"), "2").await.status, 200);
+    let problem = client.send("PUT", "/v1/objects/doc/a", &fenced("8 lock:a%20b", "*"), "3").await.is_problem(409, "fenced");
+    assert_eq!(problem["newest_token"], 9);
+    for bad in ["8", "x lock", "0 lock", "8 %zz", "8 "] {
+        let reply = client.send("PUT", "/v1/objects/doc/a", &fenced(bad, "*"), "3").await;
+        assert_eq!(reply.status, 400, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn lists_go_page_by_page_with_a_cursor_of_their_own() {
+    let client = Client::memory().await;
+    for name in ["a1", "a2", "a3", "b1"] {
+        client.put(&format!("/v1/objects/doc/{name}"), ("if-none-match", "*"), "1").await;
+    }
+    let mut names = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = client.get(&format!("/v1/objects/doc?prefix=a&limit=2&payload=false{cursor}")).await.json();
+        assert_eq!(page["revision"], 4);
+        names.extend(page["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_owned()));
+        assert!(page["items"][0].get("payload").is_none());
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(names, ["a1", "a2", "a3"]);
+    let first = client.get("/v1/objects/doc?limit=1").await.json()["next_cursor"].as_str().unwrap().to_owned();
+    client.get(&format!("/v1/objects/doc?limit=1&prefix=a&cursor={first}")).await.is_problem(400, "invalid_cursor");
+    client.get("/v1/objects/doc?cursor=zz").await.is_problem(400, "invalid_cursor");
+    for bad in ["limit=0", "limit=1001", "limit=x", "payload=1", "limit=1&limit=2", "prefix=%zz", "prefix=%ff"] {
+        client.get(&format!("/v1/objects/doc?{bad}")).await.is_problem(400, "invalid_request");
+    }
+    let problem = client.get("/v1/objects/doc?limt=1").await.is_problem(400, "invalid_request");
+    assert!(problem["detail"].as_str().unwrap().contains("`limit`"));
+}
+
+#[tokio::test]
+async fn keys_in_paths_are_decoded_once() {
+    let client = Client::memory().await;
+    client.put("/v1/objects/doc/%252F", ("if-none-match", "*"), "1").await;
+    // The name is the three characters %2F; its total form is the same object.
+    assert_eq!(client.get("/v1/objects/doc/~JTJG").await.status, 200);
+    for path in ["a//b", "../a", "a/..", "./a", "%2e%2e/a", "a/", "", "%", "%zz", "a%00b", "%ff", "~*", "~"] {
+        client.get(&format!("/v1/objects/doc/{path}")).await.is_problem(400, "invalid_key");
+    }
+    client.get(&format!("/v1/objects/doc/{}", "x".repeat(385))).await.is_problem(400, "invalid_key");
+    client.get("/v1/objects/Doc/a").await.is_problem(400, "invalid_key");
+    client.get("/v1/objects/do%2Fc/a").await.is_problem(400, "invalid_key");
+    client.get("/v1/objects/onward.token/a").await.is_problem(403, "forbidden");
+    client.get("/v1/objects/doc/a?namespace=onward.x").await.is_problem(403, "forbidden");
+    // What the others rewrite travels in the total form.
+    let dots = format!("/v1/objects/doc/{}", onward_api::path::encode(b"../a"));
+    assert_eq!(client.put(&dots, ("if-none-match", "*"), "1").await.status, 201);
+    assert_eq!(client.get(&dots).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_payload_that_claims_to_be_json_is_checked() {
+    let client = Client::memory().await;
+    for body in ["{", "{\"a\":NaN}", "\"\\ud800\"", "", &format!("{}{}", "[".repeat(129), "]".repeat(129))] {
+        client.put("/v1/objects/doc/a", ("if-none-match", "*"), body).await.is_problem(400, "invalid_request");
+    }
+    let deepest = format!("{}{}", "[".repeat(128), "]".repeat(128));
+    assert_eq!(client.put("/v1/objects/doc/deep", ("if-none-match", "*"), &deepest).await.status, 201);
+    client.onward.store().get::<serde_json::Value>(("doc", "deep")).await.unwrap().unwrap();
+    let headers = [("if-none-match", "*"), ("content-type", "text/plain")];
+    assert_eq!(client.send("PUT", "/v1/objects/doc/a", &headers, "{").await.status, 201);
+}
