@@ -239,7 +239,7 @@ fn by_hand(path: &Path) -> f64 {
     let connection = Connection::open(path).unwrap();
     connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;").unwrap();
     connection.execute_batch(include_str!("../src/engine/sqlite/schema.sql")).unwrap();
-    connection.execute("INSERT INTO onward_meta VALUES (1, 1, '', 0, 0, 0, 0, '', 0)", []).unwrap();
+    connection.execute("INSERT INTO onward_meta VALUES (1, 1, '', 0, 0, 0, 0, 0, '', 0)", []).unwrap();
     connection.execute("INSERT INTO onward_heads VALUES (1, 0, zeroblob(32), x'', 0)", []).unwrap();
     let (mut number, started) = (0_u64, Instant::now());
     while started.elapsed() < BLOCK {

@@ -203,6 +203,9 @@ pub struct Report {
     /// The roots that this root is made of, from which an incremental verification goes on; under the same condition.
     #[serde(default)]
     pub frontier: Option<Frontier>,
+    /// Whether the chain keeps this verdict, or a worse one; only of a whole chain, and only if the store could be written.
+    #[serde(default)]
+    pub kept: bool,
 }
 
 impl Report {

@@ -356,6 +356,7 @@ impl<'a> Walk<'a> {
             root: last.and(self.frontier.as_ref()).map(Frontier::root),
             frontier: last.and(self.frontier),
             extent: self.check.extent,
+            kept: false,
             origin: self.origin,
             findings: self.findings.list,
             findings_left_out: self.findings.left_out,
