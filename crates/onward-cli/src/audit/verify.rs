@@ -43,6 +43,9 @@ pub(crate) struct Verify {
     /// Check against the head that was saved here
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
+    /// Hash only what is newer than the saved head, which vouches for the rest
+    #[arg(long, requires = "checkpoint", conflicts_with_all = ["from", "to"])]
+    incremental: bool,
     /// A file with the MAC key; only with an engine URL
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -91,6 +94,9 @@ impl Verify {
             let head =
                 read_saved_head(path)?.ok_or_else(|| Failure::usage(format_args!("there is no saved head at {}", path.display())))?;
             members.insert("checkpoint".to_owned(), Value::from(head.to_text()));
+        }
+        if self.incremental {
+            members.insert("incremental".to_owned(), Value::from(true));
         }
         let request = Request::post(format!("chains/{}/verify", segment(&self.chain)))
             .json(&Value::Object(members))

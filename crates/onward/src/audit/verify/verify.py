@@ -328,20 +328,24 @@ def read_saved(path):
         return dict(pairs)
 
     with open(path, encoding="utf-8") as file:
-        text = file.read(4097)
+        text = file.read(8193)
     try:
         saved = json.loads(text, object_pairs_hook=members)
-        if len(text.encode()) > 4096 or saved["onward"] != "saved-head":
+        if len(text.encode()) > 8192 or saved["onward"] != "saved-head":
             raise ValueError("another form")
         if saved["v"] != 1:
             raise CannotRun("the saved head is of a newer version")
         size = saved["size"]
-        if set(saved) != {"onward", "v", "chain", "origin", "size", "hash", "root", "saved_at"} or isinstance(size, bool):
+        if set(saved) != {"onward", "v", "chain", "origin", "size", "hash", "root", "frontier", "saved_at"} or isinstance(size, bool):
             raise ValueError("another form")
         size = size if isinstance(size, int) else int(size) if re.fullmatch(r"[0-9]+", size) else 0
         hashes = [bytes.fromhex(saved[name]) for name in ("hash", "root")]
         if not 1 <= size < 1 << 53 or not saved["origin"] or any(len(some) != 32 for some in hashes):
             raise ValueError("out of range")
+        length, roots = saved["frontier"].split(":")
+        tree = Frontier.parse(size, bytes.fromhex(roots))
+        if length != str(size) or not tree or tree.root() != hashes[1]:
+            raise ValueError("the frontier does not give the root")
         return {"chain": saved["chain"].encode(), "origin": saved["origin"].encode(), "size": size, "hash": hashes[0], "root": hashes[1]}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
         raise CannotRun(f"the file is not a saved head: {e}") from None
