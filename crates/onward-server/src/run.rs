@@ -59,9 +59,9 @@ where
         Ok(response) => response,
         Err(refusal) => {
             let id = id.clone().unwrap_or_else(|| new_id().into());
-            // Bounds that are kept are no failures.
+            // Bounds that are kept are no failures. Who calls from this very process is told, and has no log.
             let bound = matches!(refusal.problem.code, Code::Unsupported | Code::Overloaded | Code::Draining | Code::LockingOff);
-            if refusal.problem.status >= 500 && !bound {
+            if refusal.problem.status >= 500 && !bound && !state.is_embedded() {
                 log::failed(route, &id, &refusal);
             }
             refusal.into_response(&id)

@@ -149,3 +149,11 @@ fn a_folder_that_others_can_enter_is_not_trusted() {
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
     home.expect(2, &["object", "get", "project/1"]);
 }
+
+#[test]
+fn nothing_means_unlimited_or_never_by_being_zero() {
+    let home = Home::bare();
+    home.expect(2, &["object", "list", "project", "--limit", "0", "--url", "memory:"]);
+    home.expect(2, &["audit", "query", "billing", "--limit", "0", "--url", "memory:"]);
+    home.expect(2, &["object", "list", "project", "--timeout", "0s", "--url", "memory:"]);
+}
