@@ -377,7 +377,7 @@ def verify_database(options):
         chains = [chain for chain in chains if chain[1] == wanted]
     for _, name, origin in chains:
         check_types((), (name, origin))
-    codes = [verify_chain(connection, *chain, keys, saved) for chain in chains]
+    codes = [verify_chain(connection, chain, name or b"", origin or b"", keys, saved) for chain, name, origin in chains]
     if wanted and not chains:
         if not saved:
             raise CannotRun("no such chain")
