@@ -174,8 +174,8 @@ impl<'de> Visitor<'de> for Document {
     }
 }
 
-/// Returns how deep JSON nests.
-fn depth(json: &[u8]) -> usize {
+/// Returns how deep JSON nests, which must parse.
+pub(crate) fn depth(json: &[u8]) -> usize {
     let (mut now, mut most) = (0_usize, 0);
     let mut bytes = json.iter();
     while let Some(byte) = bytes.next() {
