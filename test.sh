@@ -133,6 +133,15 @@ tests() {
   cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$scratch/tests.log"
 }
 
+# Built by the tests above; each one asserts what it shows.
+examples() {
+  local example
+  for example in crates/onward/examples/*.rs; do
+    example=$(basename "$example" .rs)
+    "$target/debug/examples/$example" >"$scratch/example.log" 2>&1 || { echo "example $example failed:"; cat "$scratch/example.log"; return 1; }
+  done
+}
+
 verifier() { python3 crates/onward/src/audit/verify/verify.py --self-test; }
 
 # Without the binary: it has the name of the library, and its pages would overwrite the library's.
@@ -191,6 +200,7 @@ stage tools tools
 if cargo fmt --version >/dev/null 2>&1; then stage format format; else skip format "no rustfmt; rustup component add rustfmt"; fi
 if cargo clippy --version >/dev/null 2>&1; then stage lints lints; else skip lints "no clippy; rustup component add clippy"; fi
 stage tests tests
+stage examples examples
 stage verifier verifier
 if ! $quick; then
   stage docs documentation

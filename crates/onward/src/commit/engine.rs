@@ -129,8 +129,8 @@ pub trait Writer: Send {
 pub struct Listed {
     /// The objects in key order.
     pub items: Vec<Arc<Object>>,
-    /// The newest revision in the snapshot that the page was read from.
-    pub revision: Revision,
+    /// The facts in the snapshot that the page was read from.
+    pub meta: StoreMeta,
     /// Whether more follow.
     pub more: bool,
 }
@@ -173,8 +173,8 @@ pub trait CommitEngine: Debug + Send + Sync {
     /// Reads one object.
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Arc<Object>>>>;
 
-    /// Reads objects of a kind whose name starts with `prefix` and comes after `after`, in order of their bytes, from one snapshot; fewer
-    /// than `limit` if they hold a page's bytes.
+    /// Reads objects of a kind whose name starts with `prefix` and comes after `after`, in order of their bytes, as they were at the
+    /// revision `at` or are now, from one snapshot; fewer than `limit` if they hold a page's bytes.
     fn list<'a>(
         &'a self,
         namespace: &'a str,
@@ -182,6 +182,7 @@ pub trait CommitEngine: Debug + Send + Sync {
         prefix: &'a str,
         after: Option<&'a str>,
         limit: usize,
+        at: Option<Revision>,
     ) -> BoxFuture<'a, Result<Listed>>;
 
     /// Reads an object as it was at a moment that the log still covers, with the facts of the same snapshot.

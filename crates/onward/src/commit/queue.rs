@@ -129,7 +129,7 @@ impl CommitQueue {
     /// Opens a reader of the change feed after a revision, or at the newest one.
     ///
     /// # Errors
-    /// [`Kind::Expired`]: the revision is compacted or in the future, or the epoch is another one.
+    /// [`Kind::Expired`](crate::Kind::Expired): the revision is compacted or in the future, or the epoch is another one.
     pub async fn feed(&self, after: Option<Revision>, epoch: Option<Epoch>) -> Result<Feed> {
         Feed::open(self.0.engine.clone(), self.0.wake.clone(), self.0.options.clock.clone(), after, epoch).await
     }
@@ -137,8 +137,8 @@ impl CommitQueue {
     /// Applies a commit, or tells why not.
     ///
     /// # Errors
-    /// [`Kind::Invalid`]: a limit, or the request id was used with other content. [`Kind::Overloaded`]: the queue is full, or the deadline
-    /// passed in it; nothing was applied. [`Kind::Backend`] with [`Effect::Unknown`]: ask again with the same request id.
+    /// [`Kind::Invalid`](crate::Kind::Invalid): a limit, or the request id was used with other content. `Overloaded`: the queue is full, or
+    /// the deadline passed in it; nothing was applied. `Backend` with [`Effect::Unknown`]: ask again with the same request id.
     ///
     /// # Cancel safety
     /// Dropped while it waits in the queue, nothing is applied; once taken, the writer owns the commit to its end (C6).
@@ -208,7 +208,7 @@ impl CommitQueue {
     /// Gives the answer again if the commit's request was answered before; nothing is applied.
     ///
     /// # Errors
-    /// [`Kind::Invalid`], `request_id_reused`: the id was used with other content. [`Kind::Backend`]: the engine is away.
+    /// [`Kind::Invalid`](crate::Kind::Invalid), `request_id_reused`: the id was used with other content. `Backend`: the engine is away.
     pub async fn replay(&self, commit: &Commit) -> Result<Option<Receipt>> {
         let Some(id) = &commit.request else { return Ok(None) };
         match self.remembered(id).await? {
@@ -221,7 +221,7 @@ impl CommitQueue {
     /// Tells what a request id was answered; `None` if it is not remembered.
     ///
     /// # Errors
-    /// [`Kind::Backend`]: the engine is away.
+    /// [`Kind::Backend`](crate::Kind::Backend): the engine is away.
     pub async fn outcome_of(&self, id: &RequestId) -> Result<Option<Receipt>> {
         Ok(self.remembered(id).await?.map(|known| replayed(&known.receipt)))
     }

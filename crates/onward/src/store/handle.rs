@@ -269,9 +269,10 @@ impl Store {
         self.0.queue.outcome_of(id).await
     }
 
-    /// Lists objects of a kind in the order of their names' bytes, a page at a time.
+    /// Lists objects of a kind in the order of their names' bytes, a page at a time; all pages show the first one's revision.
     ///
     /// # Errors
+    /// `Expired`: that revision was compacted since; list anew.
     /// [`Kind::Invalid`](crate::Kind::Invalid): a limit, or a cursor that is damaged or of another list.
     pub async fn list(&self, query: List) -> Result<Page> {
         list(&self.0.queue, query).await

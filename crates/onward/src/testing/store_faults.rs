@@ -241,8 +241,9 @@ impl CommitEngine for Faulty {
         prefix: &'a str,
         after: Option<&'a str>,
         limit: usize,
+        at: Option<Revision>,
     ) -> BoxFuture<'a, Result<Listed>> {
-        self.inner.list(namespace, kind, prefix, after, limit)
+        self.inner.list(namespace, kind, prefix, after, limit, at)
     }
 
     fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>> {

@@ -117,8 +117,9 @@ impl CommitEngine for Buggy {
         prefix: &'a str,
         after: Option<&'a str>,
         limit: usize,
+        at: Option<Revision>,
     ) -> BoxFuture<'a, Result<Listed>> {
-        self.0.list(namespace, kind, prefix, after, limit)
+        self.0.list(namespace, kind, prefix, after, limit, at)
     }
 
     fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>> {

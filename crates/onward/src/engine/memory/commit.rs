@@ -251,17 +251,27 @@ impl CommitEngine for MemoryStore {
         prefix: &'a str,
         after: Option<&'a str>,
         limit: usize,
+        at: Option<Revision>,
     ) -> BoxFuture<'a, Result<Listed>> {
         let listed = self.read(|state| {
-            let same = |key: &Key| key.namespace() == namespace && key.kind() == kind;
+            let wanted = |key: &Key| {
+                let same = key.namespace() == namespace && key.kind() == kind;
+                same && key.name().starts_with(prefix) && after.is_none_or(|after| key.name() > after)
+            };
+            let at = at.unwrap_or(state.meta.revision);
+            // What changed since then is what it was before its first change.
+            let mut changed: BTreeMap<&Key, Option<&Arc<Object>>> = BTreeMap::new();
+            for change in state.records.range((Bound::Excluded(at), Bound::Unbounded)).flat_map(|(_, record)| &record.changes) {
+                if wanted(&change.key) {
+                    changed.entry(&change.key).or_insert(change.before.as_ref());
+                }
+            }
             // A kind's objects are neighbours; the few steps to its first one are the price of a plain map.
-            let mut found = state
-                .objects
-                .iter()
-                .filter(|(key, _)| same(key) && key.name().starts_with(prefix) && after.is_none_or(|after| key.name() > after))
-                .map(|(_, object)| object.clone());
-            let items: Vec<_> = found.by_ref().take(limit).collect();
-            Listed { items, revision: state.meta.revision, more: found.next().is_some() }
+            let same = state.objects.iter().filter(|(key, object)| wanted(key) && object.meta.revision <= at);
+            let mut found: BTreeMap<&Key, &Arc<Object>> = same.take(limit + 1).collect();
+            found.extend(changed.into_iter().filter_map(|(key, before)| Some((key, before?))));
+            let more = found.len() > limit;
+            Listed { items: found.into_values().take(limit).cloned().collect(), meta: state.meta.clone(), more }
         });
         Box::pin(std::future::ready(Ok(listed)))
     }

@@ -7,6 +7,7 @@ mod audit;
 mod commit;
 mod connection;
 mod error;
+mod list;
 mod lock;
 mod log;
 mod migrate;

@@ -343,7 +343,14 @@ pub async fn an_update_with_a_request_id_happens_once(h: &Harness) {
     h.a.faults.calm();
     let first = add(&h.a.store).await.unwrap();
     h.b.create("y", 1).await;
-    let newer = h.a.store.update(key("x"), |n: &mut u32, _| Ok(*n = 10)).await.unwrap();
+    let newer =
+        h.a.store
+            .update(key("x"), |n: &mut u32, _| {
+                *n = 10;
+                Ok(())
+            })
+            .await
+            .unwrap();
     let again = add(&h.b.store).await.unwrap();
     assert_eq!((first.value, first.written.version, first.written.replayed), (2, again.written.version, false));
     // The value that was written then, although a newer one is there (C2).
