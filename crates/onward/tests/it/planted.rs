@@ -1,6 +1,7 @@
 //! Planted bugs: each checker, and the conformance suite itself, must find the bug that it is there for.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use onward::Result;
@@ -128,6 +129,10 @@ impl CommitEngine for Buggy {
 
     fn history<'a>(&'a self, key: &'a Key, before: Option<Revision>, limit: usize) -> BoxFuture<'a, Result<(Vec<Past>, StoreMeta)>> {
         self.0.history(key, before, limit)
+    }
+
+    fn backup(&self, path: PathBuf) -> BoxFuture<'_, Result<()>> {
+        self.0.backup(path)
     }
 
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>> {

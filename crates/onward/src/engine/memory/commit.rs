@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_core::future::BoxFuture;
@@ -11,7 +12,7 @@ use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered,
 use crate::commit::{Past, Prune, Pruned, ROW_BYTES, Record};
 use crate::model::{ChainName, Epoch, FencingToken, Head, Key, LockKey, Object, RequestId, Revision, Sealed};
 use crate::time::Timestamp;
-use crate::{Result, random};
+use crate::{Error, Result, random};
 
 /// A store in this process's memory; clones share it.
 #[derive(Debug, Clone)]
@@ -66,6 +67,7 @@ impl MemoryStore {
             epoch: Epoch::from_bits(u64::from_le_bytes(random::bytes())),
             revision: Revision::default(),
             version_floor: 0,
+            restore_floor: 0,
             compacted: Revision::default(),
             newest_token: 0,
             at: Timestamp::default(),
@@ -289,6 +291,10 @@ impl CommitEngine for MemoryStore {
             (changes.filter(|past| past.change.key == *key).take(limit).collect(), state.meta.clone())
         });
         Box::pin(std::future::ready(Ok(past)))
+    }
+
+    fn backup(&self, _: PathBuf) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Err(Error::unsupported("a store in memory has no backup"))))
     }
 
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>> {

@@ -11,7 +11,7 @@ use super::connection::{self, Durability};
 use super::error::{at_commit, before_commit};
 use super::reader::Readers;
 use super::rows::{self, col, damaged, signed, unsigned};
-use super::{list, log, migrate};
+use super::{backup, list, log, migrate};
 use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
 use crate::commit::{Past, Prune, Pruned};
 use crate::model::{ChainName, FencingToken, Fingerprint, Head, Key, Object, RequestId, Revision};
@@ -354,6 +354,14 @@ impl CommitEngine for SqliteStore {
         }))
     }
 
+    fn backup(&self, path: PathBuf) -> BoxFuture<'_, Result<()>> {
+        let from = self.path.clone();
+        Box::pin(async move {
+            let copied = tokio::task::spawn_blocking(move || backup::backup(&from, &path)).await;
+            copied.map_err(|e| Error::unavailable("the backup could not be written").with_source(e))?
+        })
+    }
+
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>> {
         let id = id.clone();
         Box::pin(self.readers.run(move |connection| read_request(connection, &id)))
@@ -390,7 +398,8 @@ pub(super) fn select_object(connection: &Connection) -> Result<CachedStatement<'
 }
 
 pub(super) fn read_meta(connection: &Connection) -> Result<StoreMeta> {
-    let mut find = prepare(connection, "SELECT epoch, revision, version_floor, compacted, newest_token, origin, at FROM onward_meta")?;
+    let mut find =
+        prepare(connection, "SELECT epoch, revision, version_floor, compacted, newest_token, origin, at, restore_floor FROM onward_meta")?;
     one(&mut find, [], rows::meta)?.ok_or_else(|| Error::integrity("the facts of the store are gone"))
 }
 

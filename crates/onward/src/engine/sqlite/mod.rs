@@ -4,6 +4,7 @@
 //! process being alone.
 
 mod audit;
+mod backup;
 mod commit;
 mod connection;
 mod error;
