@@ -171,7 +171,7 @@ fn by_hand(path: &Path, rows: u64) -> f64 {
     let connection = Connection::open(path).unwrap();
     connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;").unwrap();
     connection.execute_batch(include_str!("../src/engine/sqlite/schema.sql")).unwrap();
-    connection.execute("INSERT INTO onward_meta VALUES (1, 1, '', 0, 0, 0, 0, 0, 0, '', 0)", []).unwrap();
+    connection.execute("INSERT INTO onward_meta VALUES (1, 1, '', 0, 0, 0, 0, 0, 0, 0, '', 0, 0)", []).unwrap();
     let payload = vec![b'x'; BYTES];
     let (mut n, started) = (0_u64, Instant::now());
     while started.elapsed() < BLOCK {

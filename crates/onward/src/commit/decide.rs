@@ -153,6 +153,7 @@ fn patch(commit: &Commit, view: &View) -> Result<(HashMap<usize, Payload>, Vec<C
 fn apply(commit: &Commit, view: &View, mut patched: HashMap<usize, Payload>, fences: Vec<(LockKey, FencingToken)>) -> Result<Verdict> {
     let next = view.meta.revision.next();
     let mut floor = view.meta.version_floor;
+    let restored = view.meta.restore_floor;
     let mut changes = Vec::new();
     let mut written = Vec::with_capacity(commit.writes.len());
     for (index, write) in commit.writes.iter().enumerate() {
@@ -175,7 +176,8 @@ fn apply(commit: &Commit, view: &View, mut patched: HashMap<usize, Payload>, fen
                     });
                     continue;
                 }
-                let version = Version::new(before.map_or(floor, |object| object.meta.version.get()) + 1).map_err(|_| exhausted())?;
+                let version =
+                    Version::new(before.map_or(floor, |object| object.meta.version.get()).max(restored) + 1).map_err(|_| exhausted())?;
                 let meta = Meta {
                     uid: before.map_or(uid, |object| object.meta.uid),
                     version,
@@ -191,7 +193,7 @@ fn apply(commit: &Commit, view: &View, mut patched: HashMap<usize, Payload>, fen
             None => {
                 // The conditions have refused an absent object.
                 let Some(object) = before else { continue };
-                let version = Version::new(object.meta.version.get() + 1).map_err(|_| exhausted())?;
+                let version = Version::new(object.meta.version.get().max(restored) + 1).map_err(|_| exhausted())?;
                 floor = floor.max(version.get());
                 written.push(Written { version, revision: next, created: false, changed: true, replayed: false });
                 changes.push(Change { op: ChangeOp::Delete, key: write.key.clone(), version, before: before.cloned(), after: None });

@@ -18,6 +18,7 @@ fn view(revision: u64, version_floor: u64, objects: Vec<Object>) -> View {
         epoch: Epoch::from_bits(1),
         revision: Revision::new(revision).unwrap(),
         version_floor,
+        restore_floor: 0,
         compacted: Revision::default(),
         newest_token: 0,
         at: Timestamp::default(),

@@ -1,5 +1,6 @@
 //! The store's handle.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -97,6 +98,17 @@ impl Store {
     /// `Overloaded`: the queue is full. `Backend`: the engine is away; what was done stays done, ask again.
     pub async fn compact(&self, up_to: Revision) -> Result<Revision> {
         self.0.queue.compact(up_to).await
+    }
+
+    /// Writes a copy of the store to a new file, while writers run. Opening that file is the restore.
+    ///
+    /// A restored copy has a new epoch, and its versions, revisions and fencing tokens jump beyond all that the lost time may have used: a
+    /// condition, cursor or token of that time matches nothing. Its change log is empty.
+    ///
+    /// # Errors
+    /// `Unsupported`: a store in memory. [`Kind::Invalid`](crate::Kind::Invalid): the file is there already. `Backend`: it cannot be written.
+    pub async fn backup(&self, path: impl Into<PathBuf>) -> Result<()> {
+        self.0.queue.engine().backup(path.into()).await.map_err(|e| e.during("backup"))
     }
 
     /// Creates an object; a conflict shows the one that exists.
@@ -269,9 +281,10 @@ impl Store {
         self.0.queue.outcome_of(id).await
     }
 
-    /// Lists objects of a kind in the order of their names' bytes, a page at a time.
+    /// Lists objects of a kind in the order of their names' bytes, a page at a time; all pages show the first one's revision.
     ///
     /// # Errors
+    /// `Expired`: that revision was compacted since; list anew.
     /// [`Kind::Invalid`](crate::Kind::Invalid): a limit, or a cursor that is damaged or of another list.
     pub async fn list(&self, query: List) -> Result<Page> {
         list(&self.0.queue, query).await

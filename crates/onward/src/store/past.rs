@@ -45,7 +45,7 @@ fn size(past: &Past) -> usize {
 }
 
 /// Refuses a revision that the log does not cover.
-fn covered(revision: Revision, meta: &StoreMeta) -> Result<()> {
+pub(super) fn covered(revision: Revision, meta: &StoreMeta) -> Result<()> {
     let expired = |message: &str| Err(Error::new(Kind::Expired, Code::CursorCompacted, message));
     if revision > meta.revision {
         return expired("the revision is in the future");

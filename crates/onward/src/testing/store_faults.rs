@@ -1,6 +1,7 @@
 //! Faults around any store engine: an answer that gets lost, a refusal, a slow or held write, a panic; and it counts reads.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -241,8 +242,9 @@ impl CommitEngine for Faulty {
         prefix: &'a str,
         after: Option<&'a str>,
         limit: usize,
+        at: Option<Revision>,
     ) -> BoxFuture<'a, Result<Listed>> {
-        self.inner.list(namespace, kind, prefix, after, limit)
+        self.inner.list(namespace, kind, prefix, after, limit, at)
     }
 
     fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>> {
@@ -251,6 +253,10 @@ impl CommitEngine for Faulty {
 
     fn history<'a>(&'a self, key: &'a Key, before: Option<Revision>, limit: usize) -> BoxFuture<'a, Result<(Vec<Past>, StoreMeta)>> {
         self.inner.history(key, before, limit)
+    }
+
+    fn backup(&self, path: PathBuf) -> BoxFuture<'_, Result<()>> {
+        self.inner.backup(path)
     }
 
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>> {

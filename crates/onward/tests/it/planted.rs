@@ -1,6 +1,7 @@
 //! Planted bugs: each checker, and the conformance suite itself, must find the bug that it is there for.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use onward::Result;
@@ -117,8 +118,9 @@ impl CommitEngine for Buggy {
         prefix: &'a str,
         after: Option<&'a str>,
         limit: usize,
+        at: Option<Revision>,
     ) -> BoxFuture<'a, Result<Listed>> {
-        self.0.list(namespace, kind, prefix, after, limit)
+        self.0.list(namespace, kind, prefix, after, limit, at)
     }
 
     fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>> {
@@ -127,6 +129,10 @@ impl CommitEngine for Buggy {
 
     fn history<'a>(&'a self, key: &'a Key, before: Option<Revision>, limit: usize) -> BoxFuture<'a, Result<(Vec<Past>, StoreMeta)>> {
         self.0.history(key, before, limit)
+    }
+
+    fn backup(&self, path: PathBuf) -> BoxFuture<'_, Result<()>> {
+        self.0.backup(path)
     }
 
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>> {

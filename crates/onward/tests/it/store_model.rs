@@ -198,7 +198,7 @@ async fn state(queue: &CommitQueue, names: &mut Names) -> Vec<String> {
     let mut all = vec![format!("{} {} {}", meta.revision, meta.version_floor, meta.newest_token)];
     let page = engine.changes(Revision::default(), usize::MAX >> 1).await.unwrap();
     all.extend(page.records.iter().map(|record| names.record(record)));
-    let listed = engine.list("default", "thing", "", None, 100).await.unwrap();
+    let listed = engine.list("default", "thing", "", None, 100, None).await.unwrap();
     all.extend(listed.items.iter().map(|object| names.object(object)));
     for id in 0..4 {
         let answer = queue.outcome_of(&RequestId::new(&format!("id{id}")).unwrap()).await.unwrap();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_core::future::BoxFuture;
@@ -11,7 +12,7 @@ use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered,
 use crate::commit::{Past, Prune, Pruned, ROW_BYTES, Record};
 use crate::model::{ChainName, Epoch, FencingToken, Head, Key, LockKey, Object, RequestId, Revision, Sealed};
 use crate::time::Timestamp;
-use crate::{Result, random};
+use crate::{Error, Result, random};
 
 /// A store in this process's memory; clones share it.
 #[derive(Debug, Clone)]
@@ -66,6 +67,7 @@ impl MemoryStore {
             epoch: Epoch::from_bits(u64::from_le_bytes(random::bytes())),
             revision: Revision::default(),
             version_floor: 0,
+            restore_floor: 0,
             compacted: Revision::default(),
             newest_token: 0,
             at: Timestamp::default(),
@@ -251,17 +253,27 @@ impl CommitEngine for MemoryStore {
         prefix: &'a str,
         after: Option<&'a str>,
         limit: usize,
+        at: Option<Revision>,
     ) -> BoxFuture<'a, Result<Listed>> {
         let listed = self.read(|state| {
-            let same = |key: &Key| key.namespace() == namespace && key.kind() == kind;
+            let wanted = |key: &Key| {
+                let same = key.namespace() == namespace && key.kind() == kind;
+                same && key.name().starts_with(prefix) && after.is_none_or(|after| key.name() > after)
+            };
+            let at = at.unwrap_or(state.meta.revision);
+            // What changed since then is what it was before its first change.
+            let mut changed: BTreeMap<&Key, Option<&Arc<Object>>> = BTreeMap::new();
+            for change in state.records.range((Bound::Excluded(at), Bound::Unbounded)).flat_map(|(_, record)| &record.changes) {
+                if wanted(&change.key) {
+                    changed.entry(&change.key).or_insert(change.before.as_ref());
+                }
+            }
             // A kind's objects are neighbours; the few steps to its first one are the price of a plain map.
-            let mut found = state
-                .objects
-                .iter()
-                .filter(|(key, _)| same(key) && key.name().starts_with(prefix) && after.is_none_or(|after| key.name() > after))
-                .map(|(_, object)| object.clone());
-            let items: Vec<_> = found.by_ref().take(limit).collect();
-            Listed { items, revision: state.meta.revision, more: found.next().is_some() }
+            let same = state.objects.iter().filter(|(key, object)| wanted(key) && object.meta.revision <= at);
+            let mut found: BTreeMap<&Key, &Arc<Object>> = same.take(limit + 1).collect();
+            found.extend(changed.into_iter().filter_map(|(key, before)| Some((key, before?))));
+            let more = found.len() > limit;
+            Listed { items: found.into_values().take(limit).cloned().collect(), meta: state.meta.clone(), more }
         });
         Box::pin(std::future::ready(Ok(listed)))
     }
@@ -279,6 +291,10 @@ impl CommitEngine for MemoryStore {
             (changes.filter(|past| past.change.key == *key).take(limit).collect(), state.meta.clone())
         });
         Box::pin(std::future::ready(Ok(past)))
+    }
+
+    fn backup(&self, _: PathBuf) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Err(Error::unsupported("a store in memory has no backup"))))
     }
 
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>> {

@@ -11,10 +11,9 @@ use super::connection::{self, Durability};
 use super::error::{at_commit, before_commit};
 use super::reader::Readers;
 use super::rows::{self, col, damaged, signed, unsigned};
-use super::{log, migrate};
+use super::{backup, list, log, migrate};
 use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
 use crate::commit::{Past, Prune, Pruned};
-use crate::model::limits::PAGE_BYTES;
 use crate::model::{ChainName, FencingToken, Fingerprint, Head, Key, Object, RequestId, Revision};
 use crate::time::{Clock, Timestamp};
 use crate::{Error, Result};
@@ -327,34 +326,15 @@ impl CommitEngine for SqliteStore {
         prefix: &'a str,
         after: Option<&'a str>,
         limit: usize,
+        at: Option<Revision>,
     ) -> BoxFuture<'a, Result<Listed>> {
         let (namespace, kind, prefix, after) = (namespace.to_owned(), kind.to_owned(), prefix.to_owned(), after.map(str::to_owned));
         Box::pin(self.readers.run(move |connection| {
             let tx = connection.transaction().map_err(before_commit)?;
             let meta = read_meta(&tx)?;
-            let from = after.unwrap_or_default();
-            // `substr` compares bytes as blobs, so every character of a prefix is data.
-            let mut find = prepare(
-                &tx,
-                &format!(
-                    "SELECT {} FROM onward_objects WHERE namespace = ?1 AND kind = ?2 AND name > ?3 AND name >= ?4
-                     AND substr(CAST(name AS BLOB), 1, length(CAST(?4 AS BLOB))) = CAST(?4 AS BLOB) ORDER BY name LIMIT ?5",
-                    rows::OBJECT
-                ),
-            )?;
-            let mut items: Vec<Arc<Object>> = Vec::new();
-            let mut bytes = 0;
-            let mut found = find.query(params![namespace, kind, from, prefix, signed(limit as u64 + 1)?]).map_err(before_commit)?;
-            while let Some(row) = found.next().map_err(before_commit)? {
-                // A page's bytes bound what is read as well (C7); its first object always fits.
-                if items.len() == limit || bytes >= PAGE_BYTES {
-                    return Ok(Listed { items, revision: meta.revision, more: true });
-                }
-                let object = rows::object(row)?;
-                bytes += object.value.bytes().len();
-                items.push(Arc::new(object));
-            }
-            Ok(Listed { items, revision: meta.revision, more: false })
+            let (items, more) =
+                list::list(&tx, [&namespace, &kind, &prefix, &after.unwrap_or_default()], limit, at.unwrap_or(meta.revision))?;
+            Ok(Listed { items, meta, more })
         }))
     }
 
@@ -372,6 +352,14 @@ impl CommitEngine for SqliteStore {
             let tx = connection.transaction().map_err(before_commit)?;
             Ok((log::history(&tx, &key, before, limit)?, read_meta(&tx)?))
         }))
+    }
+
+    fn backup(&self, path: PathBuf) -> BoxFuture<'_, Result<()>> {
+        let from = self.path.clone();
+        Box::pin(async move {
+            let copied = tokio::task::spawn_blocking(move || backup::backup(&from, &path)).await;
+            copied.map_err(|e| Error::unavailable("the backup could not be written").with_source(e))?
+        })
     }
 
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>> {
@@ -410,7 +398,8 @@ pub(super) fn select_object(connection: &Connection) -> Result<CachedStatement<'
 }
 
 pub(super) fn read_meta(connection: &Connection) -> Result<StoreMeta> {
-    let mut find = prepare(connection, "SELECT epoch, revision, version_floor, compacted, newest_token, origin, at FROM onward_meta")?;
+    let mut find =
+        prepare(connection, "SELECT epoch, revision, version_floor, compacted, newest_token, origin, at, restore_floor FROM onward_meta")?;
     one(&mut find, [], rows::meta)?.ok_or_else(|| Error::integrity("the facts of the store are gone"))
 }
 

@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 use crate::{Error, Result};
 
 /// Rows of one revision stand together: id = revision * 256 + ord, and a commit has at most 128 changes.
-const ROWS: u64 = 256;
+pub(super) const ROWS: u64 = 256;
 
 /// Writes the rows of commits; one that changes no object has a row of its own. Returns what they count in the log.
 pub(super) fn append(connection: &Connection, records: &[Record]) -> Result<u64> {
@@ -106,7 +106,7 @@ fn change(connection: &Connection, row: &Row<'_>, id: u64) -> Result<Option<Chan
     Ok(Some(Change { op, key, version, before, after }))
 }
 
-fn before(key: &Key, meta: Option<String>, payload: Option<Vec<u8>>) -> Result<Option<Arc<Object>>> {
+pub(super) fn before(key: &Key, meta: Option<String>, payload: Option<Vec<u8>>) -> Result<Option<Arc<Object>>> {
     let Some(meta) = meta else { return Ok(None) };
     let meta: BeforeMeta = serde_json::from_str(&meta).map_err(damaged)?;
     Ok(Some(meta.object(key.clone(), payload.unwrap_or_default())))

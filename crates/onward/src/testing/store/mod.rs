@@ -356,6 +356,8 @@ macro_rules! store_conformance {
                 a_long_log_goes_in_parts_and_whole_commits
                 the_log_ends_at_its_age
                 the_log_ends_at_its_size
+                pages_show_one_revision_while_writers_run
+                a_page_of_a_compacted_revision_is_refused
                 a_dropped_wait_loses_no_commit
                 a_gap_in_the_log_is_told_and_never_skipped
                 a_reader_pages_through_more_than_it_may_hold

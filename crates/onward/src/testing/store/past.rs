@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::commit::{ChangeOp, ROW_BYTES};
-use crate::store::{At, From, Watch};
+use crate::store::{At, From, List, Watch};
 use crate::{Code, Effect};
 
 /// Three values, a delete and a new life: revisions 1 to 5. Returns the versions.
@@ -139,4 +139,56 @@ pub async fn the_log_ends_at_its_size(h: &Harness) {
     // Each row counts its request id too, and the newest commit comes on top.
     assert!((4..=11).contains(&kept), "{kept} of {} are kept", meta.revision);
     assert_eq!(handle.log(meta.compacted.get()).await.len() as u64, kept);
+}
+
+pub async fn pages_show_one_revision_while_writers_run(h: &Harness) {
+    let list = |cursor: Option<String>, limit: usize| {
+        let list = List::new("thing").with_prefix("p").with_limit(limit);
+        cursor.map_or(list.clone(), |cursor| list.after(cursor))
+    };
+    let mut versions = Vec::new();
+    for index in 0..40 {
+        versions.push(h.a.create(&format!("p{index:02}"), index).await.version);
+    }
+    h.a.create("q", 0).await;
+    let whole = h.b.store.list(list(None, 1_000)).await.unwrap();
+    let mut page = h.b.store.list(list(None, 7)).await.unwrap();
+    let mut seen = page.items;
+    let mut turn = 0;
+    while let Some(cursor) = page.next {
+        // Ahead of the reader and behind him: changed twice, deleted, made again, and new.
+        for index in [turn, 39 - turn] {
+            let name = format!("p{index:02}");
+            let written = h.a.replace(&name, 1_000, versions[index]).await;
+            let written = h.b.replace(&name, 1_001, written.version).await;
+            if turn % 2 == 0 {
+                h.a.remove(&name, written.version).await;
+            }
+            if turn % 4 == 0 {
+                h.a.create(&name, 1_002).await;
+            }
+            h.b.create(&format!("{name}-new"), 0).await;
+        }
+        turn += 1;
+        page = h.b.store.list(list(Some(cursor), 7)).await.unwrap();
+        assert_eq!(page.revision, whole.revision);
+        seen.extend(page.items);
+    }
+    assert_eq!((seen.len(), turn), (40, 5));
+    assert_eq!(seen, whole.items);
+    assert_ne!(h.a.store.list(list(None, 1_000)).await.unwrap().items, seen);
+}
+
+pub async fn a_page_of_a_compacted_revision_is_refused(h: &Harness) {
+    for index in 0..3 {
+        h.a.create(&format!("p{index}"), index).await;
+    }
+    let first = h.b.store.list(List::new("thing").with_limit(1)).await.unwrap();
+    let next = || List::new("thing").with_limit(1).after(first.next.clone().unwrap());
+    h.a.store.compact(revision(3)).await.unwrap();
+    assert_eq!(h.b.store.list(next()).await.unwrap().items.len(), 1, "the log still tells what changed since");
+    h.a.create("p3", 3).await;
+    h.a.store.compact(revision(4)).await.unwrap();
+    let refused = unwrap_error(h.b.store.list(next()).await);
+    assert_eq!((refused.kind(), refused.code()), (Kind::Expired, Code::CursorCompacted));
 }
