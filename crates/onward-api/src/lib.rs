@@ -53,6 +53,12 @@ pub mod header {
 /// The content type of an object with everything that is known about it.
 pub const OBJECT_TYPE: &str = "application/vnd.onward.object+json";
 
+/// The content type of a merge patch (RFC 7396).
+pub const MERGE_TYPE: &str = "application/merge-patch+json";
+
+/// The content type of a patch in steps: `set`, `add`, `append`, `remove`, `compare`.
+pub const PATCH_TYPE: &str = "application/vnd.onward.patch+json";
+
 /// Reads a JSON null as a value that is there, where an absent member is none.
 pub(crate) fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<serde_json::value::RawValue>>, D::Error> {
     serde::Deserialize::deserialize(deserializer).map(Some)

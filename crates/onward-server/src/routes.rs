@@ -43,7 +43,7 @@ macro_rules! routes {
 }
 
 routes! {
-    "/v1/objects/{kind}/{*name}" { GET Token objects::get, PUT Token objects::put, DELETE Token objects::delete }
+    "/v1/objects/{kind}/{*name}" { GET Token objects::get, PUT Token objects::put, PATCH Token objects::patch, DELETE Token objects::delete }
     "/v1/objects/{kind}" { GET Token objects::list }
     "/v1/commit" { POST Token commit::commit }
     "/v1/watch" { GET Token watch::watch }
@@ -74,6 +74,7 @@ fn filter(method: &str) -> MethodFilter {
         "GET" => MethodFilter::GET,
         "PUT" => MethodFilter::PUT,
         "POST" => MethodFilter::POST,
+        "PATCH" => MethodFilter::PATCH,
         _ => MethodFilter::DELETE,
     }
 }
@@ -83,7 +84,6 @@ fn is_designed(method: &Method, path: &str) -> bool {
     let mut segments = path.split('/').skip(1);
     let (version, part, third, fourth) = (segments.next(), segments.next(), segments.next(), segments.next());
     match (version, part, third) {
-        (Some("v1"), Some("objects"), Some(_)) => *method == Method::PATCH && fourth.is_some(),
         (Some("v1"), Some("locks"), None) => *method == Method::GET,
         (Some("v1"), Some("cache"), Some(_)) => *method == Method::POST && fourth.is_none(),
         (Some("v1"), Some("admin"), Some(_)) => true,

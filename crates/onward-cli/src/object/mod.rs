@@ -1,6 +1,7 @@
 //! `onward object`: versioned objects by compare-and-swap.
 
 mod list;
+mod patch;
 mod watch;
 mod write;
 
@@ -24,6 +25,9 @@ pub(crate) enum Object {
     /// Write an object, if it is as you believe it is
     #[command(before_help = "Examples:\n  onward object put project/42 p.json --create\n  onward object put project/42 p.json --if-version 7\n  echo '{}' | onward object put project/42 - --if-version 7 --fence nightly=$ONWARD_FENCE\n", after_help = EXIT_CODES)]
     Put(write::Put),
+    /// Change a JSON object on the server: one attempt on its newest state
+    #[command(before_help = "Examples:\n  onward object patch project/42 --add /hits=1\n  onward object patch project/42 --compare /state=open --set /state=closed\n  echo '{\"draft\":null}' | onward object patch project/42 --merge -\n", after_help = EXIT_CODES)]
+    Patch(patch::Patch),
     /// Delete an object, if it is as you believe it is
     #[command(before_help = "Examples:\n  onward object delete project/42 --if-version 7\n  onward object delete project/42 --overwrite\n  onward object delete project/42 --if-version 7 -o json\n", after_help = EXIT_CODES)]
     Delete(write::Delete),
@@ -80,6 +84,7 @@ impl Object {
         match self {
             Self::Get(get) => get.run(target, out).await,
             Self::Put(put) => put.run(target, out).await,
+            Self::Patch(patch) => patch.run(target, out).await,
             Self::Delete(delete) => delete.run(target, out).await,
             Self::List(list) => list.run(&target.client(Otherwise::Refuse).await?, out).await,
             Self::Watch(watch) => watch.run(&target.client(Otherwise::Refuse).await?, out).await,

@@ -149,3 +149,22 @@ fn a_folder_that_others_can_enter_is_not_trusted() {
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
     home.expect(2, &["object", "get", "project/1"]);
 }
+
+#[test]
+fn a_patch_changes_the_newest_state_in_one_go() {
+    let home = Home::with_server();
+    let file = home.file("p.json", r#"{"n":1,"state":"open"}"#);
+    home.expect(0, &["object", "put", "project/1", &file, "--create"]);
+    home.expect(
+        0,
+        &["object", "patch", "project/1", "--compare", "/state=open", "--add", "/n=-3", "--set", "/who=me", "--append", "/log=7"],
+    );
+    assert_eq!(home.expect(0, &["object", "get", "project/1"]), r#"{"log":[7],"n":-2,"state":"open","who":"me"}"#);
+    home.expect(3, &["object", "patch", "project/1", "--compare", "/state=closed", "--remove", "/n"]);
+    let merged = home.pipe(&["object", "patch", "project/1", "--merge", "-"], br#"{"log":null,"who":null}"#);
+    assert_eq!(merged.code, Some(0), "{merged:?}");
+    assert_eq!(home.expect(0, &["object", "get", "project/1"]), r#"{"n":-2,"state":"open"}"#);
+    home.expect(2, &["object", "patch", "project/1"]);
+    home.expect(2, &["object", "patch", "project/1", "--set", "/a"]);
+    home.expect(4, &["object", "patch", "project/none", "--set", "/a=1"]);
+}

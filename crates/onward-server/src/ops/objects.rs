@@ -4,11 +4,11 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use onward::Code;
-use onward::commit::{Conflict, Reason, WriteCondition, Written};
+use onward::commit::{Conflict, Patch, Reason, WriteCondition, Written};
 use onward::model::{Key, Object, Payload, Version, limits};
 use onward::store::{Delete, List, Put, WriteOptions};
 use onward_api::objects::{Envelope, List as Page};
-use onward_api::{OBJECT_TYPE, base64};
+use onward_api::{MERGE_TYPE, OBJECT_TYPE, PATCH_TYPE, base64};
 use serde_json::value::RawValue;
 
 use super::json;
@@ -65,6 +65,44 @@ pub(crate) async fn put(mut call: Call) -> Answer {
         Put::Committed(written) => wrote(&written),
         Put::Conflict(conflict) => Err(Refusal::lost(&conflict, true)),
     }
+}
+
+/// `PATCH /v1/objects/{kind}/{name}`
+pub(crate) async fn patch(mut call: Call) -> Answer {
+    let key = key(&call, &call.query(&["namespace"])?)?;
+    let at = match (call.header("if-match")?, call.header("if-none-match")?) {
+        (None | Some("*"), None) => None,
+        (Some(tag), None) => match tagged(tag)? {
+            Basis::At(version) => Some(version),
+            _ => return Err(never(&call, &key).await),
+        },
+        (_, Some(_)) => return Err(Refusal::header("if-none-match", "a patch needs an object")),
+    };
+    let options = options(&call)?;
+    let essence = call.header("content-type")?.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let read = match essence.as_str() {
+        MERGE_TYPE => Patch::merge_json,
+        PATCH_TYPE => Patch::steps_json,
+        _ => {
+            return Err(Refusal::new(Code::UnsupportedMediaType, format!("send a patch as {MERGE_TYPE} or {PATCH_TYPE}")).closing());
+        }
+    };
+    let bytes = call.bytes(limits::PAYLOAD_BYTES).await?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| Refusal::member("", "JSON is UTF-8"))?;
+    match call.writing(call.onward().store().apply(&key, read(text)?, at, options)).await.map_err(own_step)? {
+        Put::Committed(written) => wrote(&written),
+        Put::Conflict(conflict) => Err(Refusal::lost(&conflict, conflict.reason != Reason::Compare)),
+    }
+}
+
+/// The body is the patch: its steps stand at the root.
+fn own_step(mut refusal: Refusal) -> Refusal {
+    for member in &mut refusal.problem.errors {
+        if let Some(step) = member.pointer.strip_prefix("/writes/0/patch") {
+            member.pointer = step.to_owned();
+        }
+    }
+    refusal
 }
 
 /// `DELETE /v1/objects/{kind}/{name}`

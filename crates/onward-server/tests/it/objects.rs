@@ -199,3 +199,56 @@ async fn a_payload_that_claims_to_be_json_is_checked() {
     let headers = [("if-none-match", "*"), ("content-type", "text/plain")];
     assert_eq!(client.send("PUT", "/v1/objects/doc/a", &headers, "{").await.status, 201);
 }
+
+#[tokio::test]
+async fn a_patch_is_applied_to_the_newest_state() {
+    let client = Client::memory().await;
+    let path = "/v1/objects/doc/a";
+    let (merge, steps) = ("application/merge-patch+json", "application/vnd.onward.patch+json");
+    let patch = async |kind: &str, body: &str, more: &[(&str, &str)]| {
+        client.send("PATCH", path, &[&[("content-type", kind)], more].concat(), body.to_owned()).await
+    };
+    patch(merge, "{}", &[]).await.is_problem(404, "not_found");
+    client.put(path, ("if-none-match", "*"), r#"{"n":1,"draft":true}"#).await;
+    let merged = patch(merge, r#"{"draft":null,"state":"open"}"#, &[]).await;
+    assert_eq!((merged.status.as_u16(), merged.header("etag")), (200, "\"2\""));
+    let body = r#"[{"compare":"/state","value":"open"},{"add":"/n","value":41}]"#;
+    assert_eq!(patch(steps, body, &[("if-match", "\"2\"")]).await.status, 200);
+    assert_eq!(&client.get(path).await.body[..], br#"{"n":42,"state":"open"}"#);
+    patch(steps, body, &[("if-match", "\"2\"")]).await.is_problem(412, "version_conflict");
+    patch(steps, body, &[("if-match", "W/\"3\"")]).await.is_problem(412, "version_conflict");
+    patch(steps, body, &[("if-none-match", "*")]).await.is_problem(400, "invalid_request");
+    let lost = patch(steps, r#"[{"compare":"/state","value":"closed"}]"#, &[]).await.is_problem(409, "version_conflict");
+    assert_eq!((&lost["reason"], &lost["current"]["version"]), (&json!("compare"), &json!(3)));
+    let unfit = patch(steps, r#"[{"set":"/a","value":1},{"add":"/state","value":1}]"#, &[]).await.is_problem(422, "validation_failed");
+    assert_eq!(unfit["errors"][0]["pointer"], "/1");
+    patch(steps, r#"[{"mangle":"/a"}]"#, &[]).await.is_problem(400, "invalid_request");
+    patch(merge, "{", &[]).await.is_problem(400, "invalid_request");
+    patch("application/json-patch+json", "[]", &[]).await.is_problem(415, "unsupported_media_type");
+    let again = [("idempotency-key", "p1")];
+    let first = patch(steps, r#"[{"add":"/n","value":1}]"#, &again).await.json();
+    let second = patch(steps, r#"[{"add":"/n","value":1}]"#, &again).await.json();
+    assert_eq!((&first["version"], &second["version"], &second["replayed"]), (&json!(4), &json!(4), &json!(true)));
+}
+
+#[tokio::test]
+async fn a_commit_applies_patches() {
+    let client = Client::memory().await;
+    client.put("/v1/objects/doc/a", ("if-none-match", "*"), r#"{"n":1}"#).await;
+    let commit = async |write: serde_json::Value| client.post("/v1/commit", json!({ "writes": [write] })).await;
+    let write = |more: serde_json::Value| {
+        let mut write = json!({"op": "apply", "kind": "doc", "name": "a"});
+        write.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        write
+    };
+    let step = json!([{"add": "/n", "value": 2}]);
+    assert_eq!(commit(write(json!({ "patch": step }))).await.status, 200);
+    assert_eq!(commit(write(json!({"merge": {"m": 1}, "version": 2}))).await.status, 200);
+    assert_eq!(&client.get("/v1/objects/doc/a").await.body[..], br#"{"m":1,"n":3}"#);
+    commit(write(json!({"merge": {"m": 1}, "version": 2}))).await.is_problem(409, "version_conflict");
+    for bad in [json!({}), json!({"patch": step, "merge": {}}), json!({"patch": step, "payload": 1}), json!({"patch": [{}]})] {
+        commit(write(bad)).await.is_problem(400, "invalid_request");
+    }
+    let unfit = commit(write(json!({"patch": [{"remove": "/gone"}]}))).await.is_problem(422, "validation_failed");
+    assert_eq!(unfit["errors"][0]["pointer"], "/writes/0/patch/0");
+}

@@ -8,15 +8,18 @@
 
 mod builder;
 mod decide;
+mod document;
 pub mod engine;
 mod feed;
 mod judge;
 mod outcome;
+mod patch;
 mod queue;
 
 pub use builder::{Commit, Guard, Overwrite, Window, WriteCondition};
 pub use feed::{Change, ChangeOp, Feed, FeedItem, Record};
 pub use outcome::{CommitOutcome, Conflict, Delivery, EntryReceipt, Reason, Receipt, Written};
+pub use patch::Patch;
 pub use queue::{CommitQueue, QueueOptions};
 
 #[cfg(test)]

@@ -96,6 +96,8 @@ pub enum Reason {
     Missing,
     /// A guard did not hold.
     Guard,
+    /// A `compare` of a patch did not hold.
+    Compare,
 }
 
 /// One lost race, with the current state so that the next try needs no extra read (C8).

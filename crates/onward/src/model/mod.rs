@@ -24,6 +24,7 @@ pub use key::{IntoKey, Key};
 pub use lock_key::LockKey;
 pub use mac::{Kid, MacKeys};
 pub use number::{Epoch, FencingToken, Revision, Seq, Version, above};
+pub(crate) use object::{JSON, depth as json_depth};
 pub use object::{Meta, Object, Payload};
 pub use request::{Fingerprint, RequestId};
 pub use row::{Row, RowRef};

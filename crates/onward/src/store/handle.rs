@@ -10,7 +10,7 @@ use super::list::{List, Page, list};
 use super::options::{Delete, Put, WriteOptions};
 use super::update::{Turns, Update};
 use super::watch::{Watch, Watcher};
-use crate::commit::{Commit, CommitOutcome, CommitQueue, Conflict, Delivery, Overwrite, Reason, Receipt, WriteCondition, Written};
+use crate::commit::{Commit, CommitOutcome, CommitQueue, Conflict, Delivery, Overwrite, Patch, Reason, Receipt, WriteCondition, Written};
 use crate::model::{IntoKey, Meta, Object, Payload, RequestId, Revision, Version};
 use crate::{Error, Refusal, Result};
 
@@ -103,6 +103,23 @@ impl Store {
     ) -> Result<Put<Payload>> {
         match self.single(options.apply(Commit::new().put_payload(key, payload, condition))).await? {
             Ok(written) => Ok(Put::Committed(written)),
+            Err(conflict) => Ok(Put::Conflict(conflict)),
+        }
+    }
+
+    /// Changes a JSON object inside the writer: one attempt on the newest state, however many others write (C1).
+    ///
+    /// A conflict says that a `compare` did not hold, or that the object is not at the version `at`, if one is given.
+    ///
+    /// # Errors
+    /// As [`Store::put_if`]. `NotFound`: there is no such object. [`Kind::Invalid`](crate::Kind::Invalid), `validation_failed`: the object
+    /// is not JSON or has no place for a step; the pointer names the step.
+    pub async fn apply(&self, key: impl IntoKey, patch: Patch, at: Option<Version>, options: WriteOptions) -> Result<Put<Payload>> {
+        match self.single(options.apply(Commit::new().apply(key, patch, at))).await? {
+            Ok(written) => Ok(Put::Committed(written)),
+            Err(conflict) if conflict.reason == Reason::Missing && at.is_none() => {
+                Err(Error::not_found("the object does not exist").during("apply"))
+            }
             Err(conflict) => Ok(Put::Conflict(conflict)),
         }
     }

@@ -284,7 +284,7 @@ macro_rules! lock_conformance {
                 switched_off_touches_no_key, outcomes_name_their_closed_target, status_shows_holder_token_and_waiters,
                 reports_come_once_in_a_while;
             input: bad_input_is_refused_before_any_call, bad_settings_are_refused, every_limit_itself_is_accepted;
-            waiting: waiters_are_served_in_order, cancelled_waiter_leaves_no_ticket, waiter_is_granted_after_expiry,
+            waiting: waiters_are_served_in_order, cancelled_waiter_leaves_no_ticket, the_next_asks_when_the_head_leaves, waiter_is_granted_after_expiry,
                 waiter_is_granted_after_a_release_elsewhere, a_full_queue_is_overloaded_and_never_opens, only_the_head_asks_the_engine,
                 a_late_caller_does_not_pass_the_queue, the_same_owner_does_not_queue_behind_others;
             faults: lost_acquire_reply_is_found_by_its_owner, a_grant_that_nobody_heard_of_is_given_back,

@@ -79,6 +79,8 @@ pub async fn later_tokens_are_above_a_raised_counter(h: &Harness) {
 pub async fn a_counter_is_never_lowered(h: &Harness) {
     let first = h.a.take(&key()).await;
     let before = first.token();
+    let end = FencingToken::new(crate::model::limits::NUMBER_MAX).unwrap();
+    assert_eq!(h.a.locks.raise_tokens(end).await.unwrap_err().kind(), crate::Kind::Invalid);
     h.b.locks.raise_tokens(FencingToken::new(1).unwrap()).await.unwrap();
     h.clock.step_wall(-3_600_000_000);
     assert!(h.b.take(&named("43")).await.token() > before);

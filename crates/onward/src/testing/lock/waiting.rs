@@ -68,6 +68,27 @@ pub async fn cancelled_waiter_leaves_no_ticket(h: &Harness) {
     h.waiters(&h.a, &key(), 0).await;
 }
 
+/// A caller that leaves while it asks hands its turn on at once: nobody waits for a timer.
+pub async fn the_next_asks_when_the_head_leaves(h: &Harness) {
+    let grant = h.b.take(&key()).await;
+    let log = Arc::default();
+    let head = wait(h, &h.a, 1, &log);
+    h.waiters(&h.a, &key(), 1).await;
+    let next = wait(h, &h.a, 2, &log);
+    h.waiters(&h.a, &key(), 2).await;
+    let gate = Gate::shut();
+    h.a.engine.fail_once(Call::Acquire, Fault::SlowRequest(gate.clone()));
+    h.advance(Duration::from_millis(500)).await;
+    gate.reached().await;
+    assert_eq!(grant.release().await.unwrap(), Release::Released);
+    head.abort();
+    for _ in 0..100 {
+        h.quiet().await;
+    }
+    assert!(next.is_finished(), "the next in line was not told");
+    next.await.unwrap().unwrap();
+}
+
 /// A holder that died blocks a waiter until the end of its lease, and hardly longer.
 pub async fn waiter_is_granted_after_expiry(h: &Harness) {
     let begun = h.clock.now();

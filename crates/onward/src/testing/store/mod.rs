@@ -11,6 +11,7 @@ mod faults;
 mod feed;
 mod input;
 mod objects;
+mod patches;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use faults::*;
 pub use feed::*;
 pub use input::*;
 pub use objects::*;
+pub use patches::*;
 
 use super::store_faults::{Fault, Faults, Faulty};
 use crate::commit::engine::{CommitEngine, StoreMeta};
@@ -294,6 +296,13 @@ macro_rules! store_conformance {
                 update_of_a_missing_object_is_not_found
                 update_may_insert_a_missing_object
                 concurrent_histories_are_linearizable
+                apply_on_a_hot_key_never_conflicts
+                a_failed_compare_changes_nothing
+                a_patch_at_an_old_version_is_refused
+                a_patch_leaves_what_it_does_not_name_digit_for_digit
+                a_merge_follows_its_standard
+                a_patch_that_does_not_fit_is_refused_and_writes_nothing
+                bad_patches_are_refused
                 a_commit_is_whole_or_absent
                 a_refused_commit_leaves_its_neighbours_alone
                 commits_of_a_batch_see_each_other_in_order
