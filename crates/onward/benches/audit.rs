@@ -82,7 +82,8 @@ fn entry(number: u64) -> Entry {
 }
 
 async fn trail<E: CommitEngine + AuditEngine + 'static>(engine: &Arc<E>) -> Trail {
-    let options = QueueOptions { clock: Clock::system(), observer: Arc::new(Silent), keys: keys() };
+    let options =
+        QueueOptions { clock: Clock::system(), observer: Arc::new(Silent), keys: keys(), retention: onward::commit::Retention::default() };
     Trail::new(CommitQueue::start(engine.clone(), options).await.unwrap(), engine.clone())
 }
 

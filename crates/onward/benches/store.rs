@@ -100,7 +100,7 @@ fn hot_key(runtime: &tokio::runtime::Runtime, folder: &Path) {
 /// Counts for one block; returns commits a second and tries a commit. The counter says whether one was lost.
 async fn count(path: &Path, apply: bool) -> (f64, f64) {
     let store = Onward::open(&format!("sqlite:{}", path.display())).await.unwrap().store();
-    let _ = store.create(("bench", "hot"), &serde_json::json!({"n": 0})).await.unwrap();
+    assert!(matches!(store.create(("bench", "hot"), &serde_json::json!({"n": 0})).await.unwrap(), Put::Committed(_)));
     let started = Instant::now();
     let tasks: Vec<_> = (0..HOT)
         .map(|_| {
@@ -171,7 +171,7 @@ fn by_hand(path: &Path, rows: u64) -> f64 {
     let connection = Connection::open(path).unwrap();
     connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;").unwrap();
     connection.execute_batch(include_str!("../src/engine/sqlite/schema.sql")).unwrap();
-    connection.execute("INSERT INTO onward_meta VALUES (1, 1, '', 0, 0, 0, 0, 0, '', 0)", []).unwrap();
+    connection.execute("INSERT INTO onward_meta VALUES (1, 1, '', 0, 0, 0, 0, 0, 0, '', 0)", []).unwrap();
     let payload = vec![b'x'; BYTES];
     let (mut n, started) = (0_u64, Instant::now());
     while started.elapsed() < BLOCK {

@@ -9,7 +9,7 @@ use crate::audit::Trail;
 use crate::audit::engine::AuditEngine;
 use crate::cache::{Cache, CacheOptions, Follower, WeakCache};
 use crate::commit::engine::CommitEngine;
-use crate::commit::{CommitQueue, QueueOptions};
+use crate::commit::{CommitQueue, QueueOptions, Retention};
 use crate::engine::memory::{MemoryCache, MemoryLocks, MemoryStore};
 #[cfg(feature = "sqlite")]
 use crate::engine::sqlite::{SqliteLocks, SqliteStore};
@@ -31,6 +31,7 @@ pub struct Config {
     lock_targets: Vec<String>,
     cache: CacheOptions,
     cache_bytes: usize,
+    retention: Retention,
     clock: Clock,
     observer: SharedObserver,
 }
@@ -59,6 +60,7 @@ impl Config {
             lock_targets: Vec::new(),
             cache: CacheOptions::default(),
             cache_bytes: CACHE_BYTES,
+            retention: Retention::default(),
             clock: Clock::system(),
             observer: Arc::new(Silent),
         }
@@ -127,6 +129,13 @@ impl Config {
     #[must_use]
     pub fn with_cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
+        self
+    }
+
+    /// Sets how much of the change log is kept; 7 days and 4 GiB by default.
+    #[must_use]
+    pub fn with_retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
         self
     }
 
@@ -225,9 +234,9 @@ impl Onward {
     /// [`Kind::Invalid`](crate::Kind::Invalid): the URL or an option. `NotFound`: see [`Config::with_existing_file`]. `Unsupported`: the
     /// engine is too old or its schema too new. `Backend`: it is away, or not ours.
     pub async fn connect(config: Config) -> Result<Self> {
-        let Config { store: url, keys, files, locks_enabled, lock_targets, cache, cache_bytes, clock, observer } = config;
+        let Config { store: url, keys, files, locks_enabled, lock_targets, cache, cache_bytes, retention, clock, observer } = config;
         let engines = engines(&url, files, &clock).await?;
-        let options = QueueOptions { clock: clock.clone(), observer: observer.clone(), keys };
+        let options = QueueOptions { clock: clock.clone(), observer: observer.clone(), keys, retention };
         let queue = CommitQueue::start(engines.commits.clone(), options).await?;
 
         let settings = LocksConfig {

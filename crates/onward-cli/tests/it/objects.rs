@@ -168,3 +168,18 @@ fn a_patch_changes_the_newest_state_in_one_go() {
     home.expect(2, &["object", "patch", "project/1", "--set", "/a"]);
     home.expect(4, &["object", "patch", "project/none", "--set", "/a=1"]);
 }
+
+#[test]
+fn history_and_earlier_states_are_shown() {
+    let home = Home::with_server();
+    for (text, belief) in [("1", "--create"), ("2", "--overwrite")] {
+        let file = home.file("p.json", text);
+        home.expect(0, &["object", "put", "project/1", &file, belief]);
+    }
+    let all = home.run(&["object", "history", "project/1", "-o", "json"]).json();
+    assert_eq!((&all["items"][0]["payload"], &all["items"][1]["payload"]), (&json!(2), &json!(1)));
+    let first = all["items"][1]["revision"].to_string();
+    assert_eq!(home.expect(0, &["object", "get", "project/1", "--at", &first]), "1");
+    assert_eq!(home.expect(0, &["object", "history", "project/1", "--limit", "1", "-o", "jsonl"]).lines().count(), 1);
+    home.expect(4, &["object", "get", "project/1", "--at", "99"]);
+}

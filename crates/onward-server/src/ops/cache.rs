@@ -38,11 +38,11 @@ pub(crate) async fn begin(mut call: Call) -> Answer {
     let late = || Refusal::new(Code::DeadlineExceeded, "the deadline passed");
     match call.waiting(wait, late, cache.begin_wire(&key, field, wait)).await? {
         WireLookup::Hit(found) => hit(found),
-        WireLookup::Lease { fill, ttl } => {
+        WireLookup::Lease { fill, ttl, .. } => {
             let refusal = Refusal::new(Code::CacheMiss, "nothing is cached; the lease is yours: load and PUT");
             Err(refusal.with_header(onward_api::header::FILL, &fill).with_header(onward_api::header::FILL_TTL_MS, &millis(ttl).to_string()))
         }
-        WireLookup::Busy { reason, retry_after } => busy(reason, retry_after),
+        WireLookup::Busy { reason, retry_after, .. } => busy(reason, retry_after),
     }
 }
 

@@ -5,9 +5,9 @@ use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use onward::Code;
 use onward::commit::{Conflict, Patch, Reason, WriteCondition, Written};
-use onward::model::{Key, Object, Payload, Version, limits};
-use onward::store::{Delete, List, Put, WriteOptions};
-use onward_api::objects::{Envelope, List as Page};
+use onward::model::{Key, Object, Payload, Revision, Version, limits};
+use onward::store::{At, Delete, List, Put, WriteOptions};
+use onward_api::objects::{Envelope, History, List as Page};
 use onward_api::{MERGE_TYPE, OBJECT_TYPE, PATCH_TYPE, base64};
 use serde_json::value::RawValue;
 
@@ -18,8 +18,20 @@ use crate::refusal::{Answer, Refusal};
 
 /// `GET /v1/objects/{kind}/{name}`
 pub(crate) async fn get(call: Call) -> Answer {
-    let key = key(&call, &call.query(&["namespace"])?)?;
-    let found = call.reading(call.onward().store().get_payload(&key)).await?;
+    let query = call.query(&["namespace", "at", "history", "payload", "limit", "cursor"])?;
+    let key = key(&call, &query)?;
+    let at: Option<Revision> = query.parse("at", "a revision")?;
+    if query.flag("history", false)? {
+        return history(&call, &query, &key).await;
+    }
+    if let Some(name) = ["payload", "limit", "cursor"].into_iter().find(|name| query.get(name).is_some()) {
+        return Err(Refusal::new(Code::InvalidRequest, format!("query parameter `{name}` belongs to a history")));
+    }
+    let store = call.onward().store();
+    let found = match at {
+        Some(at) => call.reading(store.get_at(&key, At::Revision(at))).await?,
+        None => call.reading(store.get_payload(&key)).await?,
+    };
     let object = found.ok_or_else(|| Refusal::new(Code::NotFound, "no such object"))?;
     let whole = call.header("accept")?.is_some_and(|accept| accept.contains(OBJECT_TYPE));
     let mut response = if call.header("if-none-match")?.is_some_and(|tags| matches(tags, object.meta.version)) {
@@ -39,6 +51,34 @@ pub(crate) async fn get(call: Call) -> Answer {
     insert(headers, header::ETAG, &etag(object.meta.version));
     headers.insert(HeaderName::from_static(onward_api::header::REVISION), HeaderValue::from(object.meta.revision.get()));
     Ok(response)
+}
+
+/// `GET /v1/objects/{kind}/{name}?history=true`
+async fn history(call: &Call, query: &Query, key: &Key) -> Answer {
+    if query.get("at").is_some() {
+        return Err(Refusal::new(Code::InvalidRequest, "a history is not at one revision"));
+    }
+    let limit = query.parse("limit", "1 to 1000")?.unwrap_or(100);
+    let before = query.get("cursor").map(str::parse::<Revision>).transpose();
+    let before = before.map_err(|_| Refusal::new(Code::InvalidCursor, "the cursor of a history is the revision of its last item"))?;
+    let payload = query.flag("payload", true)?;
+    let page = call.reading(call.onward().store().history(key, before, limit)).await?;
+    let past = |past: &onward::commit::Past| {
+        let after = past.change.after.as_ref();
+        let (json, binary) = after.filter(|_| payload).map_or((None, None), |object| spell(&object.value));
+        onward_api::objects::Past {
+            version: past.change.version.get(),
+            revision: past.revision.get(),
+            op: super::watch::word(past.change.op).to_owned(),
+            at: past.at.to_string(),
+            content_type: after.map(|object| object.value.content_type().to_owned()),
+            payload: json,
+            payload_base64: binary,
+        }
+    };
+    let items = page.items.iter().map(past).collect();
+    let next_cursor = page.next.map(|revision| revision.to_string());
+    json(StatusCode::OK, &History { items, next_cursor, oldest: page.compacted.get() })
 }
 
 /// `PUT /v1/objects/{kind}/{name}`

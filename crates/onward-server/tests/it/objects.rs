@@ -252,3 +252,29 @@ async fn a_commit_applies_patches() {
     let unfit = commit(write(json!({"patch": [{"remove": "/gone"}]}))).await.is_problem(422, "validation_failed");
     assert_eq!(unfit["errors"][0]["pointer"], "/writes/0/patch/0");
 }
+
+#[tokio::test]
+async fn the_past_of_an_object_is_there() {
+    let client = Client::memory().await;
+    let path = "/v1/objects/doc/a";
+    client.put(path, ("if-none-match", "*"), "1").await;
+    client.put(path, ("if-match", "\"1\""), "2").await;
+    client.send("DELETE", path, &[("if-match", "\"2\"")], "").await;
+    let past = client.get("/v1/objects/doc/a?at=1").await;
+    assert_eq!((&past.body[..], past.header("etag"), past.header("onward-revision")), (&b"1"[..], "\"1\"", "1"));
+    client.get("/v1/objects/doc/a?at=3").await.is_problem(404, "not_found");
+    client.get("/v1/objects/doc/a?at=4").await.is_problem(410, "cursor_compacted");
+    let all = client.get("/v1/objects/doc/a?history=true&limit=2").await.json();
+    assert_eq!((&all["items"][0]["op"], &all["items"][0]["version"], &all["oldest"]), (&json!("delete"), &json!(3), &json!(0)));
+    assert_eq!((&all["items"][1]["payload"], &all["next_cursor"]), (&json!(2), &json!("2")));
+    let rest = client.get("/v1/objects/doc/a?history=true&limit=2&cursor=2&payload=false").await.json();
+    assert_eq!(
+        (rest["items"].as_array().unwrap().len(), &rest["items"][0]["revision"], &rest["next_cursor"]),
+        (1, &json!(1), &json!(null))
+    );
+    assert!(rest["items"][0].get("payload").is_none());
+    for bad in ["at=x", "at=-1", "history=1", "limit=5", "history=true&limit=0", "history=true&at=1", "history=true&limit=1001"] {
+        client.get(&format!("{path}?{bad}")).await.is_problem(400, "invalid_request");
+    }
+    client.get(&format!("{path}?history=true&cursor=x")).await.is_problem(400, "invalid_cursor");
+}

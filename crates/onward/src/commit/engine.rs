@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use futures_core::future::BoxFuture;
 
-use super::feed::Record;
+use super::feed::{Past, Record};
 use super::outcome::Receipt;
+use super::retention::{Prune, Pruned};
 use crate::Result;
-use crate::model::{ChainName, Epoch, FencingToken, Fingerprint, Head, Key, LockKey, Object, RequestId, Revision, Sealed};
+use crate::model::{ChainName, Epoch, FencingToken, Fingerprint, Head, Key, LockKey, Object, RequestId, Revision, Sealed, Version};
 use crate::time::Timestamp;
 
 /// The one row of facts about a store.
@@ -111,6 +112,12 @@ pub trait Writer: Send {
     /// Gives the right back with nothing written.
     fn give_back(&mut self) -> BoxFuture<'_, ()>;
 
+    /// Takes the oldest whole commits off the change log while [`Prune::takes`] them, and moves the mark, in a transaction of its own.
+    ///
+    /// # Errors
+    /// As [`Writer::finish`].
+    fn prune<'a>(&'a mut self, prune: &'a Prune) -> BoxFuture<'a, Result<Pruned>>;
+
     /// Does its upkeep, after the answers have left.
     fn tidy(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
@@ -135,6 +142,15 @@ pub struct Changes {
     pub records: Vec<Record>,
     /// The facts in the snapshot that the page was read from.
     pub meta: StoreMeta,
+}
+
+/// A moment in the life of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// When the store was at this revision.
+    Revision(Revision),
+    /// When the object was at this version.
+    Version(Version),
 }
 
 /// The reading half of an engine, shared by everyone.
@@ -167,6 +183,13 @@ pub trait CommitEngine: Debug + Send + Sync {
         after: Option<&'a str>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Listed>>;
+
+    /// Reads an object as it was at a moment that the log still covers, with the facts of the same snapshot.
+    fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>>;
+
+    /// Reads the changes of an object before a revision, the newest first, with the facts of the same snapshot: at most `limit`, and fewer
+    /// if they hold a page's bytes, but at least one if there is one.
+    fn history<'a>(&'a self, key: &'a Key, before: Option<Revision>, limit: usize) -> BoxFuture<'a, Result<(Vec<Past>, StoreMeta)>>;
 
     /// Reads the answer to a request id, if it is still remembered.
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>>;

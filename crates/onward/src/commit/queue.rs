@@ -16,6 +16,7 @@ use super::engine::{CommitEngine, Plan, Remembered, Wanted, Writer};
 use super::feed::{Feed, Record};
 use super::judge::{self, Prepared};
 use super::outcome::{CommitOutcome, Delivery, Receipt};
+use super::retention::{Prune, Pruned, Retention};
 use crate::model::{ChainName, Epoch, Fingerprint, Head, MacKeys, RequestId, Revision, Sealed};
 use crate::observe::{Event, SharedObserver, tell};
 use crate::time::{Clock, Moment, Timestamp};
@@ -31,6 +32,10 @@ const BATCH_COMMITS: usize = 512;
 const BATCH_BYTES: usize = 4 << 20;
 /// How long a caller waits when it names no deadline.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How often the writer looks whether the change log is over its bounds, while it has work.
+const PRUNE_EVERY: Duration = Duration::from_secs(1);
+/// Most rows of the change log that go at a time.
+const PRUNE_ROWS: usize = 1_000;
 
 /// What a queue needs beside its engine.
 #[derive(Debug, Clone)]
@@ -41,6 +46,8 @@ pub struct QueueOptions {
     pub observer: SharedObserver,
     /// The keys that seal audit entries.
     pub keys: MacKeys,
+    /// How much of the change log is kept.
+    pub retention: Retention,
 }
 
 /// The handle of the write path; cheap to clone. The writer ends when the last handle is gone and the queue is empty.
@@ -50,11 +57,22 @@ pub struct CommitQueue(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     engine: Arc<dyn CommitEngine>,
-    sender: mpsc::Sender<Pending>,
+    sender: mpsc::Sender<Task>,
     waiting_bytes: Arc<AtomicUsize>,
     wake: watch::Receiver<Revision>,
     origin: Arc<str>,
     options: QueueOptions,
+}
+
+/// What the writer does, in the order of arrival.
+#[derive(Debug)]
+enum Task {
+    Commit(Box<Pending>),
+    /// One bounded part of a compaction.
+    Compact {
+        up_to: Revision,
+        answer: oneshot::Sender<Result<Pruned>>,
+    },
 }
 
 #[derive(Debug)]
@@ -78,7 +96,9 @@ impl CommitQueue {
         let (sender, receiver) = mpsc::channel(QUEUE_COMMITS);
         let (publish, wake) = watch::channel(meta.revision);
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
-        let batcher = Batcher { engine: engine.clone(), writer, options: options.clone(), publish, waiting_bytes: waiting_bytes.clone() };
+        let look = options.clock.now();
+        let batcher =
+            Batcher { engine: engine.clone(), writer, options: options.clone(), publish, waiting_bytes: waiting_bytes.clone(), look };
         std::thread::Builder::new()
             .name("onward-writer".to_owned())
             .spawn(move || pollster::block_on(batcher.run(receiver)))
@@ -134,11 +154,11 @@ impl CommitQueue {
         let (answer, answered) = oneshot::channel();
 
         let waiting = inner.waiting_bytes.fetch_add(size, Ordering::Relaxed);
-        let pending = Pending { commit, print, entries, size, deadline, answer };
+        let task = Task::Commit(Box::new(Pending { commit, print, entries, size, deadline, answer }));
         let sent = if waiting + size > QUEUE_BYTES {
             Err(true)
         } else {
-            inner.sender.try_send(pending).map_err(|e| matches!(e, mpsc::error::TrySendError::Full(_)))
+            inner.sender.try_send(task).map_err(|e| matches!(e, mpsc::error::TrySendError::Full(_)))
         };
         if let Err(full) = sent {
             inner.waiting_bytes.fetch_sub(size, Ordering::Relaxed);
@@ -167,6 +187,22 @@ impl CommitQueue {
             (Some(id), Effect::Unknown) => error.with_request_id(id.clone()),
             _ => error,
         })
+    }
+
+    /// Takes the change log off up to a revision, a part at a time behind the commits that wait; returns the mark.
+    ///
+    /// # Errors
+    /// [`Kind::Overloaded`]: the queue is full. [`Kind::Backend`]: the engine is away; what was done stays done, ask again.
+    pub(crate) async fn compact(&self, up_to: Revision) -> Result<Revision> {
+        loop {
+            let (answer, answered) = oneshot::channel();
+            let full = || Error::overloaded("the commit queue is full", Duration::from_millis(50));
+            self.0.sender.try_send(Task::Compact { up_to, answer }).map_err(|_| full().during("compact"))?;
+            let pruned = answered.await.map_err(|_| Error::unknown("the writer ended before it answered").during("compact"))??;
+            if !pruned.more {
+                return Ok(pruned.compacted);
+            }
+        }
     }
 
     /// Gives the answer again if the commit's request was answered before; nothing is applied.
@@ -224,25 +260,62 @@ struct Batcher {
     options: QueueOptions,
     publish: watch::Sender<Revision>,
     waiting_bytes: Arc<AtomicUsize>,
+    /// When the change log is looked at next.
+    look: Moment,
 }
 
 impl Batcher {
-    async fn run(mut self, mut queue: mpsc::Receiver<Pending>) {
+    async fn run(mut self, mut queue: mpsc::Receiver<Task>) {
         let mut batch = Vec::with_capacity(BATCH_COMMITS);
         while let Some(first) = queue.recv().await {
-            let mut bytes = first.size;
-            batch.push(first);
-            while batch.len() < BATCH_COMMITS && bytes < BATCH_BYTES {
-                let Ok(next) = queue.try_recv() else { break };
-                bytes += next.size;
-                batch.push(next);
+            let mut next = Some(first);
+            let mut bytes = 0;
+            let mut compact = None;
+            while let Some(task) = next {
+                match task {
+                    Task::Commit(pending) => {
+                        bytes += pending.size;
+                        batch.push(*pending);
+                    }
+                    // It ends the batch, so that everyone who came before is answered first.
+                    Task::Compact { up_to, answer } => {
+                        compact = Some((up_to, answer));
+                        break;
+                    }
+                }
+                let full = batch.len() >= BATCH_COMMITS || bytes >= BATCH_BYTES;
+                next = if full { None } else { queue.try_recv().ok() };
             }
             self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            self.write(&mut batch).await;
+            if !batch.is_empty() {
+                self.write(&mut batch).await;
+            }
+            if let Some((up_to, answer)) = compact {
+                // Whoever left needs no answer.
+                let _ = answer.send(self.prune(up_to).await.map_err(|e| e.during("compact")));
+            } else if self.options.clock.now() >= self.look {
+                // What fails now is tried again at the next look: the log only grows meanwhile.
+                let more = matches!(self.prune(Revision::default()).await, Ok(Pruned { more: true, .. }));
+                self.look = self.options.clock.now() + if more { Duration::ZERO } else { PRUNE_EVERY };
+            }
             if let Some(writer) = &mut self.writer {
                 writer.tidy().await;
             }
         }
+    }
+
+    /// Takes a bounded part off the old end of the change log.
+    async fn prune(&mut self, up_to: Revision) -> Result<Pruned> {
+        let mut writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => self.engine.writer()?,
+        };
+        let Retention { age, bytes } = self.options.retention;
+        let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
+        let before = Timestamp::from_micros(self.options.clock.wall().as_micros().saturating_sub(age));
+        let pruned = caught(writer.prune(&Prune { up_to, before, bytes, rows: PRUNE_ROWS })).await;
+        self.writer = Some(writer).filter(|_| !pruned.as_ref().is_err_and(|e| e.effect() == Effect::Unknown));
+        pruned
     }
 
     /// Writes one batch and answers everyone in it.

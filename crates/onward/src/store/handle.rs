@@ -8,8 +8,10 @@ use serde::de::DeserializeOwned;
 use super::deliver::Deliverer;
 use super::list::{List, Page, list};
 use super::options::{Delete, Put, WriteOptions};
+use super::past::{self, HistoryPage};
 use super::update::{Turns, Update};
 use super::watch::{Watch, Watcher};
+use crate::commit::engine::At;
 use crate::commit::{Commit, CommitOutcome, CommitQueue, Conflict, Delivery, Overwrite, Patch, Reason, Receipt, WriteCondition, Written};
 use crate::model::{IntoKey, Meta, Object, Payload, RequestId, Revision, Version};
 use crate::{Error, Refusal, Result};
@@ -54,6 +56,47 @@ impl Store {
     pub async fn get_payload(&self, key: impl IntoKey) -> Result<Option<Object>> {
         let found = self.0.queue.engine().get(&key.into_key()?).await.map_err(|e| e.during("get"))?;
         Ok(found.map(Arc::unwrap_or_clone))
+    }
+
+    /// Reads an object as it was at a revision, or at a version, as far back as the change log reaches.
+    ///
+    /// `None`: it did not exist at that revision; at a version, it never had it or it is no longer kept.
+    ///
+    /// # Errors
+    /// As [`Store::get`]. `Expired`: the revision is compacted or in the future.
+    ///
+    /// # Examples: what an update replaced is still there
+    /// ```
+    /// # use onward::{Onward, store::{At, Put}};
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let store = Onward::open("memory:").await?.store();
+    /// let Put::Committed(first) = store.create(("project", "42"), &"draft".to_owned()).await? else { panic!() };
+    /// store.update(("project", "42"), |text: &mut String, _| Ok(*text = "final".to_owned())).await?;
+    /// let old = store.get_at(("project", "42"), At::Version(first.version)).await?.unwrap();
+    /// assert_eq!(&old.value.bytes()[..], b"\"draft\"");
+    /// # Ok::<(), onward::Error>(()) }).unwrap();
+    /// ```
+    pub async fn get_at(&self, key: impl IntoKey, at: At) -> Result<Option<Object>> {
+        past::get_at(&self.0.queue, &key.into_key()?, at).await
+    }
+
+    /// Reads the changes of an object before a revision, the newest first, as far back as the change log reaches.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::Kind::Invalid): the limit is not 1..=1,000.
+    pub async fn history(&self, key: impl IntoKey, before: Option<Revision>, limit: usize) -> Result<HistoryPage> {
+        past::history(&self.0.queue, &key.into_key()?, before, limit).await
+    }
+
+    /// Takes the change log off up to a revision, behind the writes that wait; returns the revision above which it is whole.
+    ///
+    /// Objects stay. A watch that is not beyond it is told so, and history ends there. By itself the log is kept 7 days and 4 GiB,
+    /// whichever is less; see [`Config::with_retention`](crate::Config::with_retention).
+    ///
+    /// # Errors
+    /// `Overloaded`: the queue is full. `Backend`: the engine is away; what was done stays done, ask again.
+    pub async fn compact(&self, up_to: Revision) -> Result<Revision> {
+        self.0.queue.compact(up_to).await
     }
 
     /// Creates an object; a conflict shows the one that exists.

@@ -15,7 +15,7 @@ use crate::audit::engine::AuditEngine;
 use crate::audit::verify::{Check, Depth, Extent, SavedHead, Verdict};
 use crate::audit::{AppendOptions, Chain, Filter, From, Order, Pace, Page, Trail};
 use crate::commit::engine::CommitEngine;
-use crate::commit::{Commit, CommitOutcome, CommitQueue, Guard, QueueOptions, WriteCondition};
+use crate::commit::{Commit, CommitOutcome, CommitQueue, Guard, QueueOptions, Retention, WriteCondition};
 use crate::model::{Data, Entry, FencingToken, Key, LockKey, MacKeys, RequestId, Seq};
 use crate::observe::Silent;
 use crate::time::Clock;
@@ -44,7 +44,7 @@ impl Harness {
         let trail = async |engine: E| {
             let engine = Arc::new(engine);
             let keys = MacKeys::one("k1", [7; 32]).unwrap();
-            let options = QueueOptions { clock: clock.clone(), observer: Arc::new(Silent), keys };
+            let options = QueueOptions { clock: clock.clone(), observer: Arc::new(Silent), keys, retention: Retention::default() };
             Trail::new(CommitQueue::start(engine.clone(), options).await.unwrap(), engine)
         };
         Self { first: trail(first).await, second: trail(second).await, clock: clock.clone(), _keep: Box::new(keep) }

@@ -9,7 +9,8 @@ use futures_core::future::BoxFuture;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
-use crate::commit::engine::{Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use crate::commit::{Past, Prune, Pruned};
 use crate::model::{Key, Object, RequestId, Revision};
 use crate::time::Clock;
 use crate::{Error, Result};
@@ -202,6 +203,10 @@ impl Writer for FaultyWriter {
         self.inner.give_back()
     }
 
+    fn prune<'a>(&'a mut self, prune: &'a Prune) -> BoxFuture<'a, Result<Pruned>> {
+        self.inner.prune(prune)
+    }
+
     fn tidy(&mut self) -> BoxFuture<'_, ()> {
         self.inner.tidy()
     }
@@ -238,6 +243,14 @@ impl CommitEngine for Faulty {
         limit: usize,
     ) -> BoxFuture<'a, Result<Listed>> {
         self.inner.list(namespace, kind, prefix, after, limit)
+    }
+
+    fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>> {
+        self.inner.get_at(key, at)
+    }
+
+    fn history<'a>(&'a self, key: &'a Key, before: Option<Revision>, limit: usize) -> BoxFuture<'a, Result<(Vec<Past>, StoreMeta)>> {
+        self.inner.history(key, before, limit)
     }
 
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>> {

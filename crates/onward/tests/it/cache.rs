@@ -6,7 +6,7 @@ use std::time::Duration;
 use onward::cache::{BusyReason, Cache, CacheEngine, CacheOptions, Filled, Lookup, Reserved, Slot};
 use onward::engine::memory::MemoryCache;
 use onward::observe::Silent;
-use onward::testing::cache::staleness::{TrustingCache, race};
+use onward::testing::cache::staleness::{TrustingCache, race, race_stale};
 use onward::time::Clock;
 
 onward::cache_conformance!(memory, |clock| Arc::new(MemoryCache::new(clock)));
@@ -18,6 +18,13 @@ fn memory() -> Arc<dyn CacheEngine> {
 #[test]
 fn no_read_is_older_than_an_acknowledged_invalidation() {
     let seen = race(&memory(), 5_000);
+    assert!(seen.loads > 100 && seen.reads > seen.loads, "the race must have misses and hits: {seen:?}");
+    assert_eq!(seen.stale, 0, "{seen:?}");
+}
+
+#[test]
+fn no_read_is_older_than_an_acknowledged_invalidation_where_stale_values_are_served() {
+    let seen = race_stale(&memory(), 5_000);
     assert!(seen.loads > 100 && seen.reads > seen.loads, "the race must have misses and hits: {seen:?}");
     assert_eq!(seen.stale, 0, "{seen:?}");
 }

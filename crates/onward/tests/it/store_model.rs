@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onward::commit::engine::CommitEngine;
-use onward::commit::{Change, Commit, CommitOutcome, CommitQueue, Guard, QueueOptions, Receipt, Record, Window, WriteCondition};
+use onward::commit::{Change, Commit, CommitOutcome, CommitQueue, Guard, QueueOptions, Receipt, Record, Retention, Window, WriteCondition};
 use onward::engine::memory::MemoryStore;
 use onward::engine::sqlite::SqliteStore;
 use onward::model::{ChainName, Entry, FencingToken, Key, LockKey, MacKeys, Meta, Object, Payload, RequestId, Revision, Version};
@@ -187,7 +187,7 @@ fn show(receipt: &Receipt) -> String {
 }
 
 async fn start(engine: Arc<dyn CommitEngine>, clock: &Clock) -> CommitQueue {
-    let options = QueueOptions { clock: clock.clone(), observer: Arc::new(Silent), keys: MacKeys::none() };
+    let options = QueueOptions { clock: clock.clone(), observer: Arc::new(Silent), keys: MacKeys::none(), retention: Retention::default() };
     CommitQueue::start(engine, options).await.unwrap()
 }
 

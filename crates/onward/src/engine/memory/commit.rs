@@ -7,8 +7,8 @@ use std::sync::Arc;
 use futures_core::future::BoxFuture;
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::commit::Record;
-use crate::commit::engine::{Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use crate::commit::{Past, Prune, Pruned, ROW_BYTES, Record};
 use crate::model::{ChainName, Epoch, FencingToken, Head, Key, LockKey, Object, RequestId, Revision, Sealed};
 use crate::time::Timestamp;
 use crate::{Result, random};
@@ -29,6 +29,7 @@ pub(crate) struct State {
     pub(crate) meta: StoreMeta,
     objects: BTreeMap<Key, Arc<Object>>,
     records: BTreeMap<Revision, Record>,
+    log_bytes: u64,
     fences: HashMap<LockKey, FencingToken>,
     requests: HashMap<RequestId, Remembered>,
     /// The same ids by the end of their time, so that forgetting costs what was remembered.
@@ -74,6 +75,7 @@ impl MemoryStore {
             meta,
             objects: BTreeMap::new(),
             records: BTreeMap::new(),
+            log_bytes: 0,
             fences: HashMap::new(),
             requests: HashMap::new(),
             expiries: BTreeSet::new(),
@@ -155,6 +157,7 @@ impl Writer for MemoryWriter {
                     None => state.objects.remove(key),
                 };
             }
+            state.log_bytes += plan.records.iter().map(size).sum::<u64>();
             state.records.extend(plan.records.iter().map(|record| (record.revision, record.clone())));
             state.fences.extend(plan.fences.iter().map(|(lock, token)| (lock.clone(), *token)));
             state.remember(plan);
@@ -167,10 +170,49 @@ impl Writer for MemoryWriter {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    fn prune<'a>(&'a mut self, prune: &'a Prune) -> BoxFuture<'a, Result<Pruned>> {
+        self.store.0.right.take();
+        let mut rows = 0;
+        let state = &mut *self.store.0.state.write();
+        while let Some(oldest) = state.records.first_entry() {
+            let record = oldest.get();
+            if rows >= prune.rows || !prune.takes(record.revision, record.at, state.log_bytes) {
+                break;
+            }
+            rows += record.changes.len().max(1);
+            state.log_bytes = state.log_bytes.saturating_sub(size(record));
+            state.meta.compacted = record.revision;
+            oldest.remove();
+        }
+        self.store.0.right.give_back();
+        let pruned = Pruned { compacted: state.meta.compacted, more: rows >= prune.rows };
+        Box::pin(std::future::ready(Ok(pruned)))
+    }
+
     fn give_back(&mut self) -> BoxFuture<'_, ()> {
         self.release();
         Box::pin(std::future::ready(()))
     }
+}
+
+/// What a commit counts in the log.
+fn size(record: &Record) -> u64 {
+    let changes: u64 =
+        record.changes.iter().map(|change| change.before.as_ref().map_or(0, |object| object.value.bytes().len() as u64) + ROW_BYTES).sum();
+    let notes: usize = record.invalidations.iter().map(|(namespace, key)| namespace.len() + key.len()).sum();
+    changes.max(ROW_BYTES) + notes as u64
+}
+
+/// What an object was at a moment: the state before the first later change of it, or what is there now.
+fn at(state: &State, key: &Key, at: At) -> Option<Arc<Object>> {
+    let from = match at {
+        At::Revision(revision) => Bound::Excluded(revision),
+        At::Version(_) => Bound::Unbounded,
+    };
+    let changes = state.records.range((from, Bound::Unbounded)).flat_map(|(_, record)| &record.changes);
+    let mut later = changes.filter(|change| change.key == *key && !matches!(at, At::Version(version) if change.version <= version));
+    let found = later.next().map_or_else(|| state.objects.get(key).cloned(), |change| change.before.clone());
+    found.filter(|object| !matches!(at, At::Version(version) if object.meta.version != version))
 }
 
 fn pick<'a, K: Clone + Eq + std::hash::Hash + 'a, V: Clone + 'a>(
@@ -222,6 +264,21 @@ impl CommitEngine for MemoryStore {
             Listed { items, revision: state.meta.revision, more: found.next().is_some() }
         });
         Box::pin(std::future::ready(Ok(listed)))
+    }
+
+    fn get_at<'a>(&'a self, key: &'a Key, moment: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>> {
+        Box::pin(std::future::ready(Ok(self.read(|state| (at(state, key, moment), state.meta.clone())))))
+    }
+
+    fn history<'a>(&'a self, key: &'a Key, before: Option<Revision>, limit: usize) -> BoxFuture<'a, Result<(Vec<Past>, StoreMeta)>> {
+        let past = self.read(|state| {
+            let end = before.map_or(Bound::Unbounded, Bound::Excluded);
+            let changes = state.records.range((Bound::Unbounded, end)).rev().flat_map(|(_, record)| {
+                record.changes.iter().map(|change| Past { revision: record.revision, at: record.at, change: change.clone() })
+            });
+            (changes.filter(|past| past.change.key == *key).take(limit).collect(), state.meta.clone())
+        });
+        Box::pin(std::future::ready(Ok(past)))
     }
 
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>> {

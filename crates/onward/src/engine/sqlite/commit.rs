@@ -12,7 +12,8 @@ use super::error::{at_commit, before_commit};
 use super::reader::Readers;
 use super::rows::{self, col, damaged, signed, unsigned};
 use super::{log, migrate};
-use crate::commit::engine::{Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use crate::commit::{Past, Prune, Pruned};
 use crate::model::limits::PAGE_BYTES;
 use crate::model::{ChainName, FencingToken, Fingerprint, Head, Key, Object, RequestId, Revision};
 use crate::time::{Clock, Timestamp};
@@ -101,7 +102,7 @@ impl SqliteWriter {
     fn carry_out(&self, plan: &Plan) -> Result<()> {
         let connection = &self.connection;
         let now = plan.now.as_micros();
-        log::append(connection, &plan.records)?;
+        let logged = log::append(connection, &plan.records)?;
         let mut put = prepare(
             connection,
             "INSERT INTO onward_objects (namespace, kind, name, uid, version, revision, create_revision, content_type, payload, created_at, updated_at)
@@ -140,14 +141,18 @@ impl SqliteWriter {
         }
         self.remember(plan)?;
         self.append_entries(plan)?;
-        let mut meta = prepare(connection, "UPDATE onward_meta SET revision = ?1, version_floor = ?2, newest_token = ?3, at = ?4")?;
+        let mut meta = prepare(
+            connection,
+            "UPDATE onward_meta SET revision = ?1, version_floor = ?2, newest_token = ?3, at = ?4, log_bytes = log_bytes + ?5",
+        )?;
         run(
             &mut meta,
             params![
                 signed(plan.meta.revision.get())?,
                 signed(plan.meta.version_floor)?,
                 signed(plan.meta.newest_token)?,
-                plan.meta.at.as_micros()
+                plan.meta.at.as_micros(),
+                signed(logged)?,
             ],
         )
     }
@@ -238,6 +243,16 @@ impl SqliteWriter {
         self.read(wanted).inspect_err(|_| self.roll_back())
     }
 
+    fn prune_now(&mut self, prune: &Prune) -> Result<Pruned> {
+        let was = read_meta(&self.connection)?.compacted;
+        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(before_commit)?;
+        let (pruned, rows) = log::prune(&self.connection, prune)?;
+        let end = if pruned.compacted == was { "ROLLBACK" } else { "COMMIT" };
+        self.connection.execute_batch(end).map_err(at_commit)?;
+        self.written += rows;
+        Ok(pruned)
+    }
+
     fn finish_now(&mut self, plan: &Plan) -> Result<()> {
         self.carry_out(plan).inspect_err(|_| self.roll_back())?;
         self.connection.execute_batch("COMMIT").map_err(|e| {
@@ -256,6 +271,11 @@ impl Writer for SqliteWriter {
 
     fn finish<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<()>> {
         Box::pin(std::future::ready(self.finish_now(plan)))
+    }
+
+    fn prune<'a>(&'a mut self, prune: &'a Prune) -> BoxFuture<'a, Result<Pruned>> {
+        let pruned = self.prune_now(prune).inspect_err(|_| self.roll_back());
+        Box::pin(std::future::ready(pruned))
     }
 
     fn give_back(&mut self) -> BoxFuture<'_, ()> {
@@ -335,6 +355,22 @@ impl CommitEngine for SqliteStore {
                 items.push(Arc::new(object));
             }
             Ok(Listed { items, revision: meta.revision, more: false })
+        }))
+    }
+
+    fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>> {
+        let key = key.clone();
+        Box::pin(self.readers.run(move |connection| {
+            let tx = connection.transaction().map_err(before_commit)?;
+            Ok((log::state_at(&tx, &key, at)?, read_meta(&tx)?))
+        }))
+    }
+
+    fn history<'a>(&'a self, key: &'a Key, before: Option<Revision>, limit: usize) -> BoxFuture<'a, Result<(Vec<Past>, StoreMeta)>> {
+        let key = key.clone();
+        Box::pin(self.readers.run(move |connection| {
+            let tx = connection.transaction().map_err(before_commit)?;
+            Ok((log::history(&tx, &key, before, limit)?, read_meta(&tx)?))
         }))
     }
 

@@ -18,8 +18,8 @@ pub(super) fn migrate(connection: &mut Connection, now: Timestamp) -> Result<()>
         tx.execute_batch(include_str!("schema.sql")).map_err(before_commit)?;
         let epoch = crate::model::Epoch::from_bits(u64::from_le_bytes(random::bytes()));
         tx.execute(
-            "INSERT INTO onward_meta (id, schema_version, epoch, revision, version_floor, compacted, newest_token, at, origin, created_at)
-             VALUES (1, ?1, ?2, 0, 0, 0, 0, 0, ?3, ?4)",
+            "INSERT INTO onward_meta (id, schema_version, epoch, revision, version_floor, compacted, log_bytes, newest_token, at, origin, created_at)
+             VALUES (1, ?1, ?2, 0, 0, 0, 0, 0, 0, ?3, ?4)",
             (VERSION, epoch.to_string(), format!("onward.local/{}", random::uuid_v4()), now.as_micros()),
         )
         .map_err(before_commit)?;

@@ -7,6 +7,7 @@ CREATE TABLE onward_meta (
   revision INTEGER NOT NULL,
   version_floor INTEGER NOT NULL,
   compacted INTEGER NOT NULL,
+  log_bytes INTEGER NOT NULL,
   newest_token INTEGER NOT NULL,
   at INTEGER NOT NULL,
   origin TEXT NOT NULL,
