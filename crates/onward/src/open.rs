@@ -7,7 +7,7 @@ use futures_core::future::BoxFuture;
 
 use crate::audit::Trail;
 use crate::audit::engine::AuditEngine;
-use crate::cache::{Cache, CacheOptions, Follower, WeakCache};
+use crate::cache::{Cache, CacheOptions, Flushed, Follower, Invalidation, WeakCache};
 use crate::commit::engine::CommitEngine;
 use crate::commit::{CommitQueue, QueueOptions, Retention};
 use crate::engine::memory::{MemoryCache, MemoryLocks, MemoryStore};
@@ -300,13 +300,21 @@ impl Onward {
 impl CacheSink for Cache {
     fn invalidate<'a>(&'a self, namespace: &'a str, key: &'a str) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            // Whether a reader could see something before makes no difference here.
-            self.in_namespace(namespace)?.invalidate(key).await.map(|_| ())
+            // Whether a reader could see something before makes no difference here; one that waits is delivered again.
+            match self.in_namespace(namespace)?.invalidate(key).await? {
+                Invalidation::Removed | Invalidation::Absent => Ok(()),
+                Invalidation::Queued => Err(Error::unavailable("the cache engine is away")),
+            }
         })
     }
 
     fn invalidate_all(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.flush_all())
+        Box::pin(async move {
+            match self.flush_all().await? {
+                Flushed::Flushed => Ok(()),
+                Flushed::Queued => Err(Error::unavailable("the cache engine is away")),
+            }
+        })
     }
 }
 
@@ -324,7 +332,7 @@ impl CacheSink for WeakCache {
     fn invalidate_all(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             match self.upgrade() {
-                Some(cache) => cache.flush_all().await,
+                Some(cache) => cache.invalidate_all().await,
                 None => Ok(()),
             }
         })

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::engine::{CacheEngine, Filling};
-use super::outcome::{CacheStats, Entry, Expiry, Filled, GuardEnd, Invalidation, Life, Reserved, Touched};
+use super::outcome::{CacheStats, Entry, Expiry, Filled, Flushed, GuardEnd, Invalidation, Life, Reserved, Touched};
 use super::slot::{GuardOwner, Nonce, Slot};
 use crate::time::Clock;
 use crate::{Error, Result, retry};
@@ -69,8 +69,8 @@ impl Calls {
         unknown: guard(namespace: &str, key: &[u8], owner: GuardOwner, ttl: Duration) -> ();
         unavailable: guarded(namespace: &str, key: &[u8], owner: GuardOwner) -> bool;
         unknown: release(namespace: &str, key: &[u8], owner: GuardOwner, hold_off: Duration) -> GuardEnd;
-        unknown: flush(namespace: &str) -> ();
-        unknown: flush_all() -> ();
+        unknown: flush(namespace: &str) -> Flushed;
+        unknown: flush_all() -> Flushed;
         unavailable: stats(namespace: &str) -> CacheStats;
     }
 

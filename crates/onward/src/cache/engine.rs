@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::future::BoxFuture;
 
-use super::outcome::{CacheStats, Entry, Expiry, Filled, GuardEnd, Invalidation, Life, Promise, Reserved, Touched};
+use super::outcome::{CacheStats, Entry, Expiry, Filled, Flushed, GuardEnd, Invalidation, Life, Promise, Reserved, Touched};
 use super::slot::{GuardOwner, Nonce, Slot};
 use crate::Result;
 
@@ -73,10 +73,10 @@ pub trait CacheEngine: fmt::Debug + Send + Sync {
     fn release<'a>(&'a self, namespace: &'a str, key: &'a [u8], owner: GuardOwner, hold_off: Duration) -> BoxFuture<'a, Result<GuardEnd>>;
 
     /// Makes everything in the namespace unreachable, fills in flight too; guards stay.
-    fn flush<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<()>>;
+    fn flush<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<Flushed>>;
 
     /// Does what `flush` does with every namespace.
-    fn flush_all(&self) -> BoxFuture<'_, Result<()>>;
+    fn flush_all(&self) -> BoxFuture<'_, Result<Flushed>>;
 
     /// Counts what the namespace holds.
     fn stats<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<CacheStats>>;

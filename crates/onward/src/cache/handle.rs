@@ -21,7 +21,7 @@ use super::guard::WriteGuard;
 use super::lease::{self, Lookup};
 use super::load;
 use super::options::{CacheOptions, check_ttl};
-use super::outcome::{Age, CacheStats, Entry, Expiry, Invalidation, Promise, Touched};
+use super::outcome::{Age, CacheStats, Entry, Expiry, Flushed, Invalidation, Promise, Touched};
 use super::slot::{Slot, SlotBuf};
 use crate::model::check_cache_namespace;
 use crate::model::limits::KEY_BYTES;
@@ -292,7 +292,7 @@ impl Cache {
     ///
     /// # Cancel safety
     /// Once polled it runs to its end, also if the future is dropped (C6).
-    pub async fn flush_namespace(&self) -> Result<()> {
+    pub async fn flush_namespace(&self) -> Result<Flushed> {
         let (calls, namespace) = (self.calls.clone(), Arc::clone(&self.namespace));
         detached(async move { calls.flush(&namespace).await }).await.map_err(|error| error.during("flush"))
     }
@@ -304,7 +304,7 @@ impl Cache {
     ///
     /// # Cancel safety
     /// As [`Cache::flush_namespace`].
-    pub async fn flush_all(&self) -> Result<()> {
+    pub async fn flush_all(&self) -> Result<Flushed> {
         let calls = self.calls.clone();
         detached(async move { calls.flush_all().await }).await.map_err(|error| error.during("flush"))
     }
@@ -383,6 +383,7 @@ impl Cache {
         let label = match &result {
             Ok(Invalidation::Removed) => "removed",
             Ok(Invalidation::Absent) => "absent",
+            Ok(Invalidation::Queued) => "queued",
             Err(_) => "failed",
         };
         self.observe(&Event::CacheInvalidation { result: label });

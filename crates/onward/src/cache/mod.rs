@@ -23,6 +23,7 @@
 //! | `codec` | what an entry looks like in the engine |
 //! | `engine` | [`CacheEngine`], the trait that an engine implements |
 //! | `calls` | the one way to the engine, each call bounded in time |
+//! | [`layers`] | engines around engines |
 //! | `slot` | where a value lies, and who may fill or guard it |
 //! | `outcome` | what an engine keeps and answers |
 //! | `detach` | calls that go on when their future is dropped |
@@ -38,6 +39,7 @@ mod field;
 mod flight;
 mod guard;
 mod handle;
+pub mod layers;
 mod lease;
 mod load;
 mod options;
@@ -54,7 +56,7 @@ pub(crate) use handle::{Follower, WeakCache};
 pub use lease::{Busy, Lease, Lookup, Stale};
 pub use options::CacheOptions;
 pub use outcome::{
-    Age, BusyReason, CacheStats, Entry, Expiry, Filled, GuardEnd, Invalidation, Life, Now, Promise, Reserved, Scope, Touched,
+    Age, BusyReason, CacheStats, Entry, Expiry, Filled, Flushed, GuardEnd, Invalidation, Life, Now, Promise, Reserved, Scope, Touched,
 };
 pub use slot::{GuardOwner, Nonce, Slot};
 pub use wire::{WireHit, WireLookup};

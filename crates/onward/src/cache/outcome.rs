@@ -97,23 +97,34 @@ pub enum Filled {
 /// What an invalidation found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use]
-#[non_exhaustive]
 pub enum Invalidation {
     /// A reader could see something before; now nobody can.
     Removed,
     /// There was nothing to see. Fills in flight are refused all the same.
     Absent,
+    /// The engine is away: this process bypasses the namespace until the invalidation is done. Other processes may read the old value.
+    Queued,
+}
+
+/// How a flush ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Flushed {
+    /// Nothing from before can be read.
+    Flushed,
+    /// The engine is away: this process bypasses the namespace until the flush is done. Other processes may read old values.
+    Queued,
 }
 
 /// What an expiry found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use]
-#[non_exhaustive]
 pub enum Expiry {
     /// A value is kept, and only as stale.
     Expired,
     /// There was nothing to keep. Fills in flight are refused all the same.
     Absent,
+    /// The engine is away: this process bypasses the namespace until the value is invalidated, which is more than was asked.
+    Queued,
 }
 
 /// What a touch found.

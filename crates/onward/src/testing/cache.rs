@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a broken promise ends a test")]
 
 pub mod batch_cases;
+pub mod breaker_cases;
 pub mod cases;
 pub mod faults;
 pub mod flight_cases;
@@ -124,6 +125,9 @@ macro_rules! cache_conformance {
             batch_cases: a_batch_answers_each_key_for_itself, a_batch_of_leases_gives_one_a_key, a_batch_of_fills_refuses_only_what_is_dead,
                 a_batch_over_its_limit_is_refused, a_hold_off_keeps_fills_out_for_its_time, of_two_hold_offs_the_longer_counts,
                 a_released_guard_holds_off_too, a_promise_can_be_insisted_on;
+            breaker_cases: purge_under_an_open_breaker_is_replayed_before_the_key_is_read, a_lease_from_before_a_waiting_purge_is_refused,
+                queue_overflow_moves_the_epoch, a_flush_that_fails_waits, an_open_breaker_answers_at_once, an_open_breaker_still_invalidates,
+                a_purge_dropped_midway_waits, a_purge_that_fails_during_its_replay_still_waits;
             faults: a_hanging_engine_hangs_no_call, a_lookup_that_fails_loads_without_a_fill, a_reservation_that_fails_loads_without_a_fill,
                 a_commit_that_fails_still_returns_the_value, a_commit_whose_reply_is_lost_is_sent_again,
                 an_invalidation_that_fails_is_an_error, cut_between_a_purge_and_its_reply,

@@ -20,8 +20,8 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::cache_shard::{Evict, Place, Reservation, SHARD_LEASES, SHARDS, Shard, Space, Stored};
 use crate::cache::{
-    Age, BusyReason, CacheEngine, CacheStats, Entry, Expiry, Filled, GuardEnd, GuardOwner, Invalidation, Life, Nonce, Now, Promise,
-    Reserved, Scope, Slot, Touched,
+    Age, BusyReason, CacheEngine, CacheStats, Entry, Expiry, Filled, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Nonce, Now,
+    Promise, Reserved, Scope, Slot, Touched,
 };
 use crate::time::{Clock, Moment};
 use crate::{Error, Result};
@@ -417,16 +417,16 @@ impl CacheEngine for MemoryCache {
         ready(self.end_guard(namespace, key, owner, hold_off))
     }
 
-    fn flush<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<()>> {
+    fn flush<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<Flushed>> {
         if let Some(space) = self.known(namespace) {
             space.flush();
         }
-        ready(Ok(()))
+        ready(Ok(Flushed::Flushed))
     }
 
-    fn flush_all(&self) -> BoxFuture<'_, Result<()>> {
+    fn flush_all(&self) -> BoxFuture<'_, Result<Flushed>> {
         self.flushes.fetch_add(1, Ordering::SeqCst);
-        ready(Ok(()))
+        ready(Ok(Flushed::Flushed))
     }
 
     fn stats<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<CacheStats>> {

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use super::flight_cases::{Gate, fetch};
 use super::{CacheHarness, fill, lease, settle};
 use crate::cache::{
-    CacheEngine, CacheStats, Entry, Expiry, Fetched, Filled, GuardEnd, GuardOwner, How, Invalidation, Life, Lookup, Nonce, Promise,
-    Reserved, Slot, Touched, Unfilled,
+    CacheEngine, CacheStats, Entry, Expiry, Fetched, Filled, Flushed, GuardEnd, GuardOwner, How, Invalidation, Life, Lookup, Nonce,
+    Promise, Reserved, Slot, Touched, Unfilled,
 };
 use crate::{Effect, Error, Kind, Result};
 
@@ -183,11 +183,11 @@ impl CacheEngine for FaultyCache {
         self.run(Call::Guard, async move { self.inner.release(namespace, key, owner, hold_off).await })
     }
 
-    fn flush<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<()>> {
+    fn flush<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<Flushed>> {
         self.run(Call::Flush, async move { self.inner.flush(namespace).await })
     }
 
-    fn flush_all(&self) -> BoxFuture<'_, Result<()>> {
+    fn flush_all(&self) -> BoxFuture<'_, Result<Flushed>> {
         self.run(Call::Flush, async move { self.inner.flush_all().await })
     }
 

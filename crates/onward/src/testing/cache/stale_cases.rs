@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::flight_cases::{Gate, fetch};
 use super::{CacheHarness, fill, lease, options, settle};
 use crate::cache::{
-    BusyReason, Cache, Expiry, Fetched, Filled, How, Invalidation, Lease, Lookup, Now, Stale, Touched, WireHit, WireLookup,
+    BusyReason, Cache, Expiry, Fetched, Filled, Flushed, How, Invalidation, Lease, Lookup, Now, Stale, Touched, WireHit, WireLookup,
 };
 use crate::{Error, Kind};
 
@@ -287,7 +287,7 @@ pub async fn touch_never_resurrects(h: &CacheHarness) {
         match end {
             0 => assert_eq!(cache.invalidate("k").await.unwrap(), Invalidation::Removed),
             1 => assert_eq!(cache.expire("k").await.unwrap(), Expiry::Expired),
-            _ => cache.flush_namespace().await.unwrap(),
+            _ => assert_eq!(cache.flush_namespace().await.unwrap(), Flushed::Flushed),
         }
         assert_eq!(cache.touch("k", second).await.unwrap(), Touched::Absent);
         assert_eq!(cache.get::<u64>("k").await.unwrap(), None);
