@@ -34,6 +34,8 @@ pub enum Op {
     Create,
     /// Replaces an object at a version.
     Replace,
+    /// Applies a patch to an object, at a version or to whatever is there.
+    Apply,
     /// Deletes an object at a version.
     Delete,
     /// Writes blindly: whatever is there is lost.
@@ -53,7 +55,7 @@ pub struct Write {
     pub kind: String,
     /// The name.
     pub name: String,
-    /// The version that it is based on: for `replace` and `delete`.
+    /// The version that it is based on: for `replace` and `delete`, and if wanted for `apply`.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "number::optional")]
     pub version: Option<u64>,
     /// The payload as JSON, kept as it is written here.
@@ -62,6 +64,12 @@ pub struct Write {
     /// The payload as bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload_base64: Option<String>,
+    /// The steps of an `apply`, as the body of `PATCH` with `application/vnd.onward.patch+json`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::present")]
+    pub patch: Option<Box<RawValue>>,
+    /// The merge patch of an `apply` (RFC 7396).
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::present")]
+    pub merge: Option<Box<RawValue>>,
     /// The content type; `application/json` for `payload`, `application/octet-stream` for `payload_base64`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,

@@ -11,6 +11,7 @@ pub mod chains;
 pub mod client;
 mod code;
 pub mod commit;
+mod depth;
 pub mod info;
 pub mod locks;
 pub mod number;
@@ -19,6 +20,7 @@ pub mod path;
 mod problem;
 
 pub use code::Code;
+pub use depth::json_depth;
 pub use problem::{Effect, Loser, Member, Problem};
 
 /// The OpenAPI description of the HTTP surface, as the server serves it.
@@ -50,6 +52,12 @@ pub mod header {
 
 /// The content type of an object with everything that is known about it.
 pub const OBJECT_TYPE: &str = "application/vnd.onward.object+json";
+
+/// The content type of a merge patch (RFC 7396).
+pub const MERGE_TYPE: &str = "application/merge-patch+json";
+
+/// The content type of a patch in steps: `set`, `add`, `append`, `remove`, `compare`.
+pub const PATCH_TYPE: &str = "application/vnd.onward.patch+json";
 
 /// Reads a JSON null as a value that is there, where an absent member is none.
 pub(crate) fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<serde_json::value::RawValue>>, D::Error> {

@@ -65,6 +65,42 @@ pub struct List {
     pub revision: u64,
 }
 
+/// A page of an object's history, the newest change first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct History {
+    /// The changes.
+    pub items: Vec<Past>,
+    /// What to send as `cursor` for the next page; null at the end of what is kept.
+    pub next_cursor: Option<String>,
+    /// Changes up to this revision are no longer kept.
+    #[serde(with = "number")]
+    pub oldest: u64,
+}
+
+/// One change in the history of an object.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Past {
+    /// The version that the change took.
+    #[serde(with = "number")]
+    pub version: u64,
+    /// The revision of the commit.
+    #[serde(with = "number")]
+    pub revision: u64,
+    /// `put` or `delete`.
+    pub op: String,
+    /// When it was committed.
+    pub at: String,
+    /// The content type of what was put.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// What was put, if it is JSON and was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::present")]
+    pub payload: Option<Box<RawValue>>,
+    /// What was put, if it is something else and was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_base64: Option<String>,
+}
+
 /// The first event of a watch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {

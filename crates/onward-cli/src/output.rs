@@ -241,6 +241,6 @@ mod tests {
         let mut table = Table::default();
         table.row(["a".to_owned(), "1".to_owned()]);
         table.row(["long\u{1b}[31m".to_owned(), "2".to_owned()]);
-        assert_eq!(table.to_string(), "a              1\nlong\\u{1b}[31m  2\n");
+        assert_eq!(table.to_string(), "a               1\nlong\\u{1b}[31m  2\n");
     }
 }

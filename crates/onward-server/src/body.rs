@@ -11,11 +11,8 @@ use onward::Code;
 use crate::refusal::Refusal;
 use crate::wait::within;
 
-/// How long a body may take.
-const DEADLINE: Duration = Duration::from_secs(30);
-
-/// Reads a whole body of at most `limit` bytes.
-pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Refusal> {
+/// Reads a whole body of at most `limit` bytes within `time`.
+pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize, time: Duration) -> Result<Bytes, Refusal> {
     let encoding = headers.get(header::CONTENT_ENCODING);
     if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(Refusal::new(Code::UnsupportedMediaType, "a compressed body is not taken").closing());
@@ -24,7 +21,7 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Resul
     if length.is_some_and(|length| length > limit as u64) {
         return Err(Refusal::too_large(limit));
     }
-    within(DEADLINE, collect(body, limit))
+    within(time, collect(body, limit))
         .await
         .unwrap_or_else(|| Err(Refusal::new(Code::RequestTimeout, "the body came too slowly").closing()))
 }

@@ -1,6 +1,7 @@
 //! One request that was admitted: its parts, read strictly.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, header};
 use onward::commit::Window;
-use onward::model::{FencingToken, LockKey, RequestId};
+use onward::model::{FencingToken, LockKey, RequestId, limits};
 use onward::{Code, Onward};
 use onward_api::path::{decode, percent};
 use serde::de::DeserializeOwned;
@@ -21,8 +22,6 @@ use crate::state::{Caller, State};
 use crate::wait::within;
 use crate::{body, json};
 
-/// How long a request may take when it asks for nothing else, and at most.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait of one call.
 pub(crate) const WAIT_MS: u64 = 60_000;
 /// How much sooner the library gives up than we do: it knows that nothing was applied, we do not.
@@ -37,6 +36,8 @@ pub(crate) struct Call {
     /// The id as it travels, and how long its answer is remembered.
     pub(crate) id: Arc<str>,
     pub(crate) window: Window,
+    /// Tells the one who answers that the body was read.
+    read: Arc<AtomicBool>,
     /// Never locked: the mutex makes a shared call sendable, which a body is not.
     body: Mutex<Body>,
     slot: Option<OwnedSemaphorePermit>,
@@ -50,15 +51,17 @@ impl Call {
         id: Arc<str>,
         window: Window,
         slot: OwnedSemaphorePermit,
+        read: Arc<AtomicBool>,
         request: http::Request<Body>,
     ) -> Result<Self, Refusal> {
         let (parts, body) = request.into_parts();
-        let mut call = Self { state, caller, parts, id, window, body: Mutex::new(body), slot: Some(slot), timeout: TIMEOUT };
+        let timeout = state.timeouts().request;
+        let mut call = Self { state, caller, parts, id, window, read, body: Mutex::new(body), slot: Some(slot), timeout };
         if let Some(asked) = call.millis(onward_api::header::TIMEOUT_MS)? {
             if asked.is_zero() {
                 return Err(Refusal::header(onward_api::header::TIMEOUT_MS, "at least 1"));
             }
-            call.timeout = asked.min(TIMEOUT);
+            call.timeout = asked.min(timeout);
         }
         Ok(call)
     }
@@ -136,7 +139,9 @@ impl Call {
     /// Reads the body.
     pub(crate) async fn bytes(&mut self, limit: usize) -> Result<Bytes, Refusal> {
         let body = self.body.get_mut().map(std::mem::take).unwrap_or_default();
-        body::read(&self.parts.headers, body, limit).await
+        let bytes = body::read(&self.parts.headers, body, limit, self.state.timeouts().body).await?;
+        self.read.store(true, Ordering::Relaxed);
+        Ok(bytes)
     }
 
     /// Reads the body as JSON.
@@ -151,7 +156,7 @@ impl Call {
 
     /// How long the library may keep a write in its queue.
     pub(crate) fn queue_time(&self) -> Duration {
-        self.timeout.saturating_sub(MARGIN).max(self.timeout / 2)
+        self.timeout.saturating_sub(MARGIN).max(self.timeout / 2).max(limits::WAIT_MIN)
     }
 
     /// Ends a read at the deadline.

@@ -1,14 +1,25 @@
 //! Strict JSON: unknown and duplicate members are refused, the place is named, and what the caller wrote is never repeated.
 
+use onward::model::limits;
+use onward_api::json_depth;
 use serde::de::DeserializeOwned;
 
 use crate::nearest::nearest;
 use crate::refusal::Refusal;
 
+/// Greatest depth of a body: a payload of the greatest depth stands three levels inside.
+const DEPTH: usize = limits::JSON_DEPTH + 3;
+
 /// Reads a body.
 pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     // An empty body is an object without members.
     let bytes = if bytes.is_empty() { b"{}" } else { bytes };
+    if json_depth(bytes) > DEPTH {
+        return Err(Refusal::member("", format!("nests deeper than {DEPTH}")));
+    }
+    if let Some(at) = positional(bytes) {
+        return Err(Refusal::member(pointer(bytes, at), "expected an object"));
+    }
     serde_json::from_slice(bytes).map_err(|error| {
         let place = pointer(bytes, offset(bytes, error.line(), error.column()));
         Refusal::member(place, message(&error))
@@ -47,6 +58,31 @@ fn offset(bytes: &[u8], line: usize, column: usize) -> usize {
     let start =
         if line <= 1 { 0 } else { bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').nth(line - 2).map_or(0, |(place, _)| place + 1) };
     (start + column).min(bytes.len())
+}
+
+/// Finds an array where an object stands for a thing: serde would read its items as members in order, which no document promises.
+///
+/// Payloads and data, which may be anything, stand deeper than this looks: a body, and the items of its lists.
+fn positional(bytes: &[u8]) -> Option<usize> {
+    let (mut depth, mut in_list, mut in_string, mut escaped) = (0_usize, false, false, false);
+    for (at, byte) in bytes.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' if depth == 0 || (depth == 2 && in_list) => return Some(at),
+            b'[' | b'{' => {
+                depth += 1;
+                if depth == 2 {
+                    in_list = *byte == b'[';
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    None
 }
 
 enum Level {

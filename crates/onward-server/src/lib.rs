@@ -5,7 +5,7 @@
 //! retry loops, lock tables, value caches, and every engine by name. Crash-only: nothing here must outlive a request.
 //!
 //! [`router`] is the whole surface as a tower service: behind a [`Server`], or called in process with a [`State::embedded`] and no
-//! socket at all. [`dev`] opens a development server with zero configuration.
+//! socket at all. [`Dev`] opens a development server with zero configuration.
 
 mod body;
 mod call;
@@ -30,5 +30,5 @@ pub use dev::{Dev, DevError, DevOptions, Ready, Running, running};
 pub use listen::{Drained, Server};
 pub use metrics::Metrics;
 pub use routes::{ROUTES, router};
-pub use state::State;
+pub use state::{Limits, State, Timeouts};
 pub use token::Token;

@@ -5,7 +5,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,23 +14,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
 use crate::log;
 use crate::routes::router;
 use crate::state::State;
 use crate::wait::{sleep, within};
 
-/// Connections at once; one more is closed.
-const CONNECTIONS: usize = 10_000;
-/// How long a head may take, from the first moment of the connection or the end of the request before.
-const HEAD: Duration = Duration::from_secs(10);
 /// Longest head.
 const HEAD_BYTES: usize = 16 << 10;
-/// How long a client may leave what we write unread.
-const STALLED: Duration = Duration::from_secs(30);
-/// How long requests in flight have when the server drains.
-const DRAIN: Duration = Duration::from_secs(2);
 /// How long to wait when the system cannot give us another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -40,7 +30,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Server {
     listener: TcpListener,
     state: State,
-    drain: Duration,
 }
 
 /// How a server ended.
@@ -63,14 +52,7 @@ impl Server {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "only a state with tokens is served, and only on loopback"));
         }
         state.loopback_only();
-        Ok(Self { listener: TcpListener::bind(address).await?, state, drain: DRAIN })
-    }
-
-    /// Sets how long requests in flight have when the server drains: 2 s.
-    #[must_use]
-    pub fn with_drain(mut self, drain: Duration) -> Self {
-        self.drain = drain;
-        self
+        Ok(Self { listener: TcpListener::bind(address).await?, state })
     }
 
     /// Returns the address that it listens on.
@@ -86,9 +68,8 @@ impl Server {
     /// # Cancel safety
     /// Dropping the future closes the listener at once and leaves open connections to the runtime.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Drained {
-        let Self { listener, state, drain } = self;
+        let Self { listener, state } = self;
         let router = router(state.clone());
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let accepted = tokio::select! {
@@ -97,16 +78,15 @@ impl Server {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => match places.clone().try_acquire_owned() {
-                    Ok(place) => {
-                        let connection = serve_one(stream, router.clone(), state.clone());
-                        state.tasks().spawn(async move {
-                            connection.await;
-                            drop(place);
-                        });
-                    }
-                    Err(_) => state.metrics().connection_refused(),
-                },
+                Ok((stream, _)) => {
+                    // Without a place the stream is dropped, which closes it.
+                    let Some(place) = state.connection_slot() else { continue };
+                    let connection = serve_one(stream, router.clone(), state.clone());
+                    state.tasks().spawn(async move {
+                        connection.await;
+                        drop(place);
+                    });
+                }
                 // Out of files, or a client that was gone before we looked: both pass.
                 Err(error) => {
                     log::warn(&format!("accept failed: {error}"));
@@ -118,7 +98,7 @@ impl Server {
         state.draining().cancel();
         drop(listener);
         state.tasks().close();
-        match within(drain, state.tasks().wait()).await {
+        match within(state.timeouts().drain, state.tasks().wait()).await {
             Some(()) => Drained::Clean,
             None => Drained::Cut,
         }
@@ -129,10 +109,10 @@ async fn serve_one(stream: TcpStream, router: Router, state: State) {
     state.metrics().connections().inc();
     // Without it small answers wait for the client's acknowledgement.
     let _ = stream.set_nodelay(true);
-    let io = TokioIo::new(Io { stream, stalled: None });
+    let io = TokioIo::new(Io { stream, patience: state.timeouts().stalled, stalled: None });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        .header_read_timeout(state.timeouts().head)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(io, TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
@@ -150,6 +130,7 @@ async fn serve_one(stream: TcpStream, router: Router, state: State) {
 /// A connection whose reader must not stand still.
 struct Io {
     stream: TcpStream,
+    patience: Duration,
     stalled: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -160,7 +141,8 @@ impl Io {
             self.stalled = None;
             return written;
         }
-        ready!(self.stalled.get_or_insert_with(|| Box::pin(sleep(STALLED))).as_mut().poll(cx));
+        let patience = self.patience;
+        ready!(self.stalled.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }

@@ -103,7 +103,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Writes everything as OpenMetrics text.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let mut out = String::new();
         // Writing to a String cannot fail.
         let _ = prometheus_client::encoding::text::encode(&mut out, &self.registry);

@@ -179,7 +179,7 @@ fn raw<T: serde::Serialize>(value: &T) -> Box<RawValue> {
 fn lost_code(reason: Reason) -> Code {
     match reason {
         Reason::Exists => Code::AlreadyExists,
-        Reason::Stale | Reason::Missing | Reason::Guard => Code::VersionConflict,
+        Reason::Stale | Reason::Missing | Reason::Guard | Reason::Compare => Code::VersionConflict,
     }
 }
 
@@ -189,6 +189,7 @@ fn lost_word(reason: Reason) -> &'static str {
         Reason::Exists => "exists",
         Reason::Missing => "missing",
         Reason::Guard => "guard",
+        Reason::Compare => "compare",
     }
 }
 
@@ -198,5 +199,6 @@ fn lost_text(reason: Reason) -> &'static str {
         Reason::Exists => "the object exists already",
         Reason::Missing => "the object does not exist",
         Reason::Guard => "a guard did not hold",
+        Reason::Compare => "a compare of the patch did not hold",
     }
 }

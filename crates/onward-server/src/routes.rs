@@ -1,6 +1,7 @@
 //! The table of routes: what exists, and what is named in the design but not built.
 
 use axum::Router;
+use axum::body::HttpBody;
 use axum::extract::{Request, State as Shared};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
@@ -10,7 +11,7 @@ use onward::Code;
 use crate::call::bad_path;
 use crate::ops::{cache, chains, commit, info, locks, objects, watch};
 use crate::refusal::Refusal;
-use crate::run::{new_id, run};
+use crate::run::{closes, new_id, run};
 use crate::state::State;
 
 /// Who may pass.
@@ -43,7 +44,7 @@ macro_rules! routes {
 }
 
 routes! {
-    "/v1/objects/{kind}/{*name}" { GET Token objects::get, PUT Token objects::put, DELETE Token objects::delete }
+    "/v1/objects/{kind}/{*name}" { GET Token objects::get, PUT Token objects::put, PATCH Token objects::patch, DELETE Token objects::delete }
     "/v1/objects/{kind}" { GET Token objects::list }
     "/v1/commit" { POST Token commit::commit }
     "/v1/watch" { GET Token watch::watch }
@@ -74,6 +75,7 @@ fn filter(method: &str) -> MethodFilter {
         "GET" => MethodFilter::GET,
         "PUT" => MethodFilter::PUT,
         "POST" => MethodFilter::POST,
+        "PATCH" => MethodFilter::PATCH,
         _ => MethodFilter::DELETE,
     }
 }
@@ -83,7 +85,6 @@ fn is_designed(method: &Method, path: &str) -> bool {
     let mut segments = path.split('/').skip(1);
     let (version, part, third, fourth) = (segments.next(), segments.next(), segments.next(), segments.next());
     match (version, part, third) {
-        (Some("v1"), Some("objects"), Some(_)) => *method == Method::PATCH && fourth.is_some(),
         (Some("v1"), Some("locks"), None) => *method == Method::GET,
         (Some("v1"), Some("cache"), Some(_)) => *method == Method::POST && fourth.is_none(),
         (Some("v1"), Some("admin"), Some(_)) => true,
@@ -125,6 +126,9 @@ fn finish(state: &State, request: &Request, refusal: Refusal) -> Response {
     let mut response = refusal.into_response(&new_id());
     if response.status() == StatusCode::NOT_IMPLEMENTED {
         response.headers_mut().remove(header::ALLOW);
+    }
+    if !request.body().is_end_stream() {
+        closes(&mut response);
     }
     state.metrics().request(request.method(), "none", response.status(), std::time::Duration::ZERO);
     response

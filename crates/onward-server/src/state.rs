@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use onward::{Code, Onward};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -12,16 +13,76 @@ use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::token::{Token, Tokens};
 
-/// Requests that run at once; one more is shed.
-const REQUESTS: usize = 1_024;
-/// Calls that wait for a lock or a fill at once.
-const WAITS: usize = 4_096;
-/// Event streams at once.
-const STREAMS: usize = 1_000;
-
 /// What all requests share. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct State(Arc<Inner>);
+pub struct State {
+    inner: Arc<Inner>,
+    timeouts: Timeouts,
+    places: Arc<Places>,
+}
+
+/// How many of each there may be at once; one more is refused, never queued (C7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections: 10,000. One more is closed.
+    pub connections: usize,
+    /// Requests that run: 1,024.
+    pub requests: usize,
+    /// Calls that wait for a lock, a fill or a verdict: 4,096.
+    pub waits: usize,
+    /// Event streams: 1,000.
+    pub streams: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 10_000, requests: 1_024, waits: 4_096, streams: 1_000 }
+    }
+}
+
+/// The places that are left.
+#[derive(Debug)]
+struct Places {
+    connections: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
+    waits: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new(limits: Limits) -> Arc<Self> {
+        let places = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
+        let Limits { connections, requests, waits, streams } = limits;
+        Arc::new(Self { connections: places(connections), requests: places(requests), waits: places(waits), streams: places(streams) })
+    }
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A head, from the first moment of the connection or the end of the request before: 10 s.
+    pub head: Duration,
+    /// A body: 30 s.
+    pub body: Duration,
+    /// A request that asks for no less, beside what it waits: 10 s.
+    pub request: Duration,
+    /// What we write, unread by the client: 30 s.
+    pub stalled: Duration,
+    /// Requests in flight when the server drains: 2 s.
+    pub drain: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(30),
+            request: Duration::from_secs(10),
+            stalled: Duration::from_secs(30),
+            drain: Duration::from_secs(2),
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -31,9 +92,6 @@ struct Inner {
     loopback_only: AtomicBool,
     draining: CancellationToken,
     tasks: TaskTracker,
-    requests: Arc<Semaphore>,
-    waits: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
 }
 
 /// Who may call.
@@ -77,50 +135,66 @@ impl State {
     }
 
     fn with(onward: Onward, access: Access, metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             onward,
             access,
             metrics,
             loopback_only: AtomicBool::new(false),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            requests: Arc::new(Semaphore::new(REQUESTS)),
-            waits: Arc::new(Semaphore::new(WAITS)),
-            streams: Arc::new(Semaphore::new(STREAMS)),
-        }))
+        });
+        Self { inner, timeouts: Timeouts::default(), places: Places::new(Limits::default()) }
+    }
+
+    /// Sets how long things may take.
+    #[must_use]
+    pub fn with_timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// Sets how many of each there may be; before anything is served.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.places = Places::new(limits);
+        self
+    }
+
+    pub(crate) fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
     }
 
     /// Returns the library.
     pub fn onward(&self) -> &Onward {
-        &self.0.onward
+        &self.inner.onward
     }
 
     /// Returns what is counted.
     pub fn metrics(&self) -> &Metrics {
-        &self.0.metrics
+        &self.inner.metrics
     }
 
     /// Answers requests for a loopback host only, so that no web page can rebind its name to this server.
     pub(crate) fn loopback_only(&self) {
-        self.0.loopback_only.store(true, Ordering::Relaxed);
+        self.inner.loopback_only.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn is_loopback_only(&self) -> bool {
-        self.0.loopback_only.load(Ordering::Relaxed)
+        self.inner.loopback_only.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_embedded(&self) -> bool {
-        matches!(self.0.access, Access::InProcess)
+        matches!(self.inner.access, Access::InProcess)
     }
 
     /// Is cancelled when the server begins to drain: waits and streams end.
     pub(crate) fn draining(&self) -> &CancellationToken {
-        &self.0.draining
+        &self.inner.draining
     }
 
     /// The tasks that a drain waits for.
     pub(crate) fn tasks(&self) -> &TaskTracker {
-        &self.0.tasks
+        &self.inner.tasks
     }
 
     /// Returns whoever calls a route that is open to all.
@@ -130,33 +204,42 @@ impl State {
 
     /// Returns who shows this `Authorization`; one text for everything that is not a token of ours.
     pub(crate) fn caller(&self, authorization: Option<&str>) -> Result<Caller, Refusal> {
-        let Access::Tokens(tokens) = &self.0.access else {
+        let Access::Tokens(tokens) = &self.inner.access else {
             return Ok(Caller(None));
         };
         let presented = authorization.and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let found = tokens.find(presented.map_or("", |(_, token)| token.trim_start()));
-        self.0.metrics.authenticated(found.is_some());
+        self.inner.metrics.authenticated(found.is_some());
         found.map(|name| Caller(Some(name))).ok_or_else(|| Refusal::new(Code::Unauthenticated, "a valid bearer token is needed"))
+    }
+
+    /// Takes a place among the connections.
+    pub(crate) fn connection_slot(&self) -> Option<OwnedSemaphorePermit> {
+        let place = self.places.connections.clone().try_acquire_owned().ok();
+        if place.is_none() {
+            self.inner.metrics.connection_refused();
+        }
+        place
     }
 
     /// Takes a place among the requests that run.
     pub(crate) fn request_slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.slot(&self.0.requests, "too many requests run")
+        self.slot(&self.places.requests, "too many requests run")
     }
 
     /// Takes a place among the calls that wait.
     pub(crate) fn wait_slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.slot(&self.0.waits, "too many calls wait")
+        self.slot(&self.places.waits, "too many calls wait")
     }
 
     /// Takes a place among the event streams.
     pub(crate) fn stream_slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.slot(&self.0.streams, "too many event streams are open")
+        self.slot(&self.places.streams, "too many event streams are open")
     }
 
     fn slot(&self, places: &Arc<Semaphore>, full: &str) -> Result<OwnedSemaphorePermit, Refusal> {
         places.clone().try_acquire_owned().map_err(|_| {
-            self.0.metrics.shed();
+            self.inner.metrics.shed();
             Refusal::new(Code::Overloaded, full)
         })
     }

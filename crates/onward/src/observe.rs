@@ -62,7 +62,7 @@ pub enum Event<'a> {
 
 /// Receives events; must be quick and must not block.
 pub trait Observer: Debug + Send + Sync {
-    /// Is told of one event. A panic in here is the observer's own problem: it is not caught.
+    /// Is told of one event. A panic in here is swallowed: it must not fail what it only watches.
     fn observe(&self, event: &Event<'_>);
 }
 
@@ -72,6 +72,11 @@ pub struct Silent;
 
 impl Observer for Silent {
     fn observe(&self, _: &Event<'_>) {}
+}
+
+/// Tells an observer; what it does with it is its own affair.
+pub(crate) fn tell(observer: &SharedObserver, event: &Event<'_>) {
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| observer.observe(event)));
 }
 
 /// A shared observer.

@@ -7,9 +7,9 @@ use futures_core::future::BoxFuture;
 
 use crate::audit::Trail;
 use crate::audit::engine::AuditEngine;
-use crate::cache::{Cache, CacheOptions, Flushed, Invalidation};
+use crate::cache::{Cache, CacheOptions, Flushed, Follower, Invalidation, WeakCache};
 use crate::commit::engine::CommitEngine;
-use crate::commit::{CommitQueue, QueueOptions};
+use crate::commit::{CommitQueue, QueueOptions, Retention};
 use crate::engine::memory::{MemoryCache, MemoryLocks, MemoryStore};
 #[cfg(feature = "sqlite")]
 use crate::engine::sqlite::{SqliteLocks, SqliteStore};
@@ -19,20 +19,32 @@ use crate::model::{FencingToken, MacKeys};
 use crate::observe::{SharedObserver, Silent};
 use crate::store::{CacheSink, Deliverer, Store};
 use crate::time::Clock;
-use crate::{Error, Result};
+use crate::{Code, Error, Kind, Result};
 
 /// What to open, and with what.
 #[derive(Debug, Clone)]
 pub struct Config {
     store: String,
     keys: MacKeys,
+    files: Files,
     locks_enabled: bool,
     lock_targets: Vec<String>,
     cache: CacheOptions,
     cache_bytes: usize,
+    retention: Retention,
     clock: Clock,
     observer: SharedObserver,
 }
+
+/// What to do about a file that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Files {
+    Make,
+    MustExist,
+}
+
+/// What every SQLite database begins with.
+const HEADER_BYTES: u64 = 100;
 
 /// Most bytes of the cache in memory unless the configuration says otherwise.
 const CACHE_BYTES: usize = 64 << 20;
@@ -43,10 +55,12 @@ impl Config {
         Self {
             store: url.into(),
             keys: MacKeys::none(),
+            files: Files::Make,
             locks_enabled: true,
             lock_targets: Vec::new(),
             cache: CacheOptions::default(),
             cache_bytes: CACHE_BYTES,
+            retention: Retention::default(),
             clock: Clock::system(),
             observer: Arc::new(Silent),
         }
@@ -83,6 +97,13 @@ impl Config {
         self
     }
 
+    /// Refuses a SQLite file that is not there, or is empty, instead of making it: for whoever comes to look, as an auditor does.
+    #[must_use]
+    pub fn with_existing_file(mut self) -> Self {
+        self.files = Files::MustExist;
+        self
+    }
+
     /// Switches locking off: bodies run unlocked and say so, and no lock is granted.
     #[must_use]
     pub fn with_locks_off(mut self) -> Self {
@@ -108,6 +129,13 @@ impl Config {
     #[must_use]
     pub fn with_cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
+        self
+    }
+
+    /// Sets how much of the change log is kept; 7 days and 4 GiB by default.
+    #[must_use]
+    pub fn with_retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
         self
     }
 
@@ -159,8 +187,11 @@ struct Engines {
     locks: Arc<dyn LockEngine>,
 }
 
-async fn engines(url: &str, clock: &Clock) -> Result<Engines> {
+async fn engines(url: &str, files: Files, clock: &Clock) -> Result<Engines> {
     match place(url)? {
+        Place::Sqlite(path) if files == Files::MustExist && std::fs::metadata(&path).map_or(0, |file| file.len()) < HEADER_BYTES => {
+            Err(Error::new(Kind::NotFound, Code::NotFound, "there is no such database file, or it is empty"))
+        }
         Place::Memory => {
             let store = Arc::new(MemoryStore::new());
             Ok(Engines { commits: store.clone(), audit: store, locks: Arc::new(MemoryLocks::new(clock.clone())) })
@@ -186,13 +217,6 @@ struct Inner {
     locks: Locks,
     cache: Cache,
     audit: Trail,
-    follower: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.follower.abort();
-    }
 }
 
 impl Onward {
@@ -207,12 +231,12 @@ impl Onward {
     /// Opens what the configuration names, inside a Tokio runtime.
     ///
     /// # Errors
-    /// [`Kind::Invalid`](crate::Kind::Invalid): the URL or an option. `Unsupported`: the engine is too old or its schema too new. `Backend`:
-    /// it is away, or not ours.
+    /// [`Kind::Invalid`](crate::Kind::Invalid): the URL or an option. `NotFound`: see [`Config::with_existing_file`]. `Unsupported`: the
+    /// engine is too old or its schema too new. `Backend`: it is away, or not ours.
     pub async fn connect(config: Config) -> Result<Self> {
-        let Config { store: url, keys, locks_enabled, lock_targets, cache, cache_bytes, clock, observer } = config;
-        let engines = engines(&url, &clock).await?;
-        let options = QueueOptions { clock: clock.clone(), observer: observer.clone(), keys };
+        let Config { store: url, keys, files, locks_enabled, lock_targets, cache, cache_bytes, retention, clock, observer } = config;
+        let engines = engines(&url, files, &clock).await?;
+        let options = QueueOptions { clock: clock.clone(), observer: observer.clone(), keys, retention };
         let queue = CommitQueue::start(engines.commits.clone(), options).await?;
 
         let settings = LocksConfig {
@@ -232,9 +256,11 @@ impl Onward {
         let memory = Arc::new(MemoryCache::new(clock.clone()).with_max_bytes(cache_bytes));
         let cache = Cache::new(memory, "default", cache, clock.clone(), observer)?;
         let deliverer = Deliverer::new(Some(Arc::new(cache.clone())), clock);
-        let follower = tokio::spawn(deliverer.follow(&queue).await?);
+        // The consumer must not keep the cache alive, and must live as long as any handle of it.
+        let consumer = deliverer.with_sink(Arc::new(cache.downgrade())).follow(&queue).await?;
+        cache.keep(Follower(tokio::spawn(consumer)));
         let audit = Trail::new(queue.clone(), engines.audit);
-        Ok(Self(Arc::new(Inner { store: Store::new(queue, deliverer), locks, cache, audit, follower })))
+        Ok(Self(Arc::new(Inner { store: Store::new(queue, deliverer), locks, cache, audit })))
     }
 
     /// Returns the versioned objects.
@@ -287,6 +313,27 @@ impl CacheSink for Cache {
             match self.flush_all().await? {
                 Flushed::Flushed => Ok(()),
                 Flushed::Queued => Err(Error::unavailable("the cache engine is away")),
+            }
+        })
+    }
+}
+
+impl CacheSink for WeakCache {
+    fn invalidate<'a>(&'a self, namespace: &'a str, key: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            match self.upgrade() {
+                Some(cache) => CacheSink::invalidate(&cache, namespace, key).await,
+                // What is gone holds nothing that could be stale.
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn invalidate_all(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            match self.upgrade() {
+                Some(cache) => cache.invalidate_all().await,
+                None => Ok(()),
             }
         })
     }

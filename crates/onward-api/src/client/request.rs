@@ -71,6 +71,11 @@ impl Request {
         Self::new(Method::POST, path)
     }
 
+    /// Makes a PATCH.
+    pub fn patch(path: impl Into<String>) -> Self {
+        Self::new(Method::PATCH, path)
+    }
+
     /// Makes a DELETE.
     pub fn delete(path: impl Into<String>) -> Self {
         Self::new(Method::DELETE, path)

@@ -1,6 +1,8 @@
 //! `onward object`: versioned objects by compare-and-swap.
 
+mod history;
 mod list;
+mod patch;
 mod watch;
 mod write;
 
@@ -24,9 +26,15 @@ pub(crate) enum Object {
     /// Write an object, if it is as you believe it is
     #[command(before_help = "Examples:\n  onward object put project/42 p.json --create\n  onward object put project/42 p.json --if-version 7\n  echo '{}' | onward object put project/42 - --if-version 7 --fence nightly=$ONWARD_FENCE\n", after_help = EXIT_CODES)]
     Put(write::Put),
+    /// Change a JSON object on the server: one attempt on its newest state
+    #[command(before_help = "Examples:\n  onward object patch project/42 --add /hits=1\n  onward object patch project/42 --compare /state=open --set /state=closed\n  echo '{\"draft\":null}' | onward object patch project/42 --merge -\n", after_help = EXIT_CODES)]
+    Patch(patch::Patch),
     /// Delete an object, if it is as you believe it is
     #[command(before_help = "Examples:\n  onward object delete project/42 --if-version 7\n  onward object delete project/42 --overwrite\n  onward object delete project/42 --if-version 7 -o json\n", after_help = EXIT_CODES)]
     Delete(write::Delete),
+    /// Tell the changes of an object, the newest first
+    #[command(before_help = "Examples:\n  onward object history project/42\n  onward object history project/42 --limit 5 -o jsonl\n  onward object history project/42 -n eu\n", after_help = EXIT_CODES)]
+    History(history::History),
     /// List the objects of a kind
     #[command(before_help = "Examples:\n  onward object list project\n  onward object list project --prefix eu/ --limit 20\n  onward object list project -o jsonl\n", after_help = EXIT_CODES)]
     List(list::List),
@@ -72,6 +80,9 @@ pub(crate) struct Get {
     /// Show version, times and labels with the payload
     #[arg(long)]
     meta: bool,
+    /// As it was at this revision
+    #[arg(long, value_name = "REVISION")]
+    at: Option<u64>,
 }
 
 impl Object {
@@ -80,7 +91,9 @@ impl Object {
         match self {
             Self::Get(get) => get.run(target, out).await,
             Self::Put(put) => put.run(target, out).await,
+            Self::Patch(patch) => patch.run(target, out).await,
             Self::Delete(delete) => delete.run(target, out).await,
+            Self::History(history) => history.run(&target.client(Otherwise::Refuse).await?, out).await,
             Self::List(list) => list.run(&target.client(Otherwise::Refuse).await?, out).await,
             Self::Watch(watch) => watch.run(&target.client(Otherwise::Refuse).await?, out).await,
         }
@@ -91,7 +104,7 @@ impl Get {
     async fn run(self, target: &Target, out: &Out) -> Result<()> {
         let path = self.place.path()?;
         let client = target.client(Otherwise::Refuse).await?;
-        let request = Request::get(path).maybe_query("namespace", self.place.namespace.namespace.as_deref());
+        let request = Request::get(path).maybe_query("namespace", self.place.namespace.namespace.as_deref()).maybe_query("at", self.at);
         if self.meta {
             let answer = client.call(request.header("accept", OBJECT_TYPE)).await?;
             return out.record(&answer.body);

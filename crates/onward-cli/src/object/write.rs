@@ -72,7 +72,7 @@ struct DeleteBelief {
 
 /// What both take.
 #[derive(Args, Debug)]
-struct Common {
+pub(super) struct Common {
     /// Refuse if a newer holder of this lock was seen; may be repeated
     #[arg(long, value_name = "KEY=TOKEN")]
     fence: Vec<String>,
@@ -108,7 +108,7 @@ impl Delete {
     }
 }
 
-async fn send(request: Request, place: &Place, common: &Common, target: &Target, out: &Out) -> Result<()> {
+pub(super) async fn send(request: Request, place: &Place, common: &Common, target: &Target, out: &Out) -> Result<()> {
     let mut request = request.maybe_query("namespace", place.namespace.namespace.as_deref());
     for fence in &common.fence {
         let parts = fence.rsplit_once('=').filter(|(key, token)| !key.is_empty() && onward_api::number::parse(token).is_some());

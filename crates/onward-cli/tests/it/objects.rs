@@ -149,3 +149,45 @@ fn a_folder_that_others_can_enter_is_not_trusted() {
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
     home.expect(2, &["object", "get", "project/1"]);
 }
+
+#[test]
+fn nothing_means_unlimited_or_never_by_being_zero() {
+    let home = Home::bare();
+    home.expect(2, &["object", "list", "project", "--limit", "0", "--url", "memory:"]);
+    home.expect(2, &["audit", "query", "billing", "--limit", "0", "--url", "memory:"]);
+    home.expect(2, &["object", "list", "project", "--timeout", "0s", "--url", "memory:"]);
+}
+
+#[test]
+fn a_patch_changes_the_newest_state_in_one_go() {
+    let home = Home::with_server();
+    let file = home.file("p.json", r#"{"n":1,"state":"open"}"#);
+    home.expect(0, &["object", "put", "project/1", &file, "--create"]);
+    home.expect(
+        0,
+        &["object", "patch", "project/1", "--compare", "/state=open", "--add", "/n=-3", "--set", "/who=me", "--append", "/log=7"],
+    );
+    assert_eq!(home.expect(0, &["object", "get", "project/1"]), r#"{"log":[7],"n":-2,"state":"open","who":"me"}"#);
+    home.expect(3, &["object", "patch", "project/1", "--compare", "/state=closed", "--remove", "/n"]);
+    let merged = home.pipe(&["object", "patch", "project/1", "--merge", "-"], br#"{"log":null,"who":null}"#);
+    assert_eq!(merged.code, Some(0), "{merged:?}");
+    assert_eq!(home.expect(0, &["object", "get", "project/1"]), r#"{"n":-2,"state":"open"}"#);
+    home.expect(2, &["object", "patch", "project/1"]);
+    home.expect(2, &["object", "patch", "project/1", "--set", "/a"]);
+    home.expect(4, &["object", "patch", "project/none", "--set", "/a=1"]);
+}
+
+#[test]
+fn history_and_earlier_states_are_shown() {
+    let home = Home::with_server();
+    for (text, belief) in [("1", "--create"), ("2", "--overwrite")] {
+        let file = home.file("p.json", text);
+        home.expect(0, &["object", "put", "project/1", &file, belief]);
+    }
+    let all = home.run(&["object", "history", "project/1", "-o", "json"]).json();
+    assert_eq!((&all["items"][0]["payload"], &all["items"][1]["payload"]), (&json!(2), &json!(1)));
+    let first = all["items"][1]["revision"].to_string();
+    assert_eq!(home.expect(0, &["object", "get", "project/1", "--at", &first]), "1");
+    assert_eq!(home.expect(0, &["object", "history", "project/1", "--limit", "1", "-o", "jsonl"]).lines().count(), 1);
+    home.expect(4, &["object", "get", "project/1", "--at", "99"]);
+}

@@ -3,7 +3,7 @@
 use axum::response::Response;
 use http::StatusCode;
 use onward::Code;
-use onward::commit::{Commit, CommitOutcome, Delivery, Guard as Condition, Receipt, WriteCondition};
+use onward::commit::{Commit, CommitOutcome, Delivery, Guard as Condition, Patch, Receipt, WriteCondition};
 use onward::model::{ChainName, Data, Entry, FencingToken, Key, LockKey, Payload, Version, limits};
 use onward_api::base64;
 use onward_api::commit::{Appended, Audit, Guard, Op, Reply, Request, Write, Written};
@@ -71,6 +71,18 @@ fn write(commit: Commit, key: Key, write: Write) -> Result<Commit, Refusal> {
     let needed = || Refusal::member("/version", "replace and delete are based on a version");
     let unwanted = || Refusal::member("/version", "create and overwrite are based on no version");
     match (write.op, version) {
+        (Op::Apply, at) => {
+            if write.payload.is_some() || write.payload_base64.is_some() || write.content_type.is_some() {
+                return Err(Refusal::member("/payload", "an apply has a patch or a merge"));
+            }
+            let patch = match (&write.patch, &write.merge) {
+                (Some(steps), None) => Patch::steps_json(steps.get()).map_err(|e| Refusal::from(e).under("/patch"))?,
+                (None, Some(merge)) => Patch::merge_json(merge.get()).map_err(|e| Refusal::from(e).under("/merge"))?,
+                _ => return Err(Refusal::member("/patch", "an apply has a patch or a merge")),
+            };
+            return Ok(commit.apply(key, patch, at));
+        }
+        _ if write.patch.is_some() || write.merge.is_some() => return Err(Refusal::member("/patch", "only an apply has a patch")),
         (Op::Replace | Op::Delete, None) => return Err(needed()),
         (Op::Create | Op::Overwrite, Some(_)) => return Err(unwanted()),
         (Op::Delete, Some(version)) => {

@@ -43,8 +43,8 @@ pub(crate) async fn acquire(mut call: Call) -> Answer {
     let leased = match call.waiting(wait, late, locks.acquire_as(&key, owner, options)).await {
         Ok(leased) => leased,
         Err(refusal) => {
-            // An answer of the library says itself what is left; a wait that we cut does not.
-            if refusal.cause.is_some() {
+            // The library knows that nothing is left; a wait that we cut does not.
+            if refusal.cause.is_some() && refusal.problem.effect == onward_api::Effect::NotApplied {
                 orphan.owner = None;
             }
             return Err(refusal);
@@ -57,7 +57,7 @@ pub(crate) async fn acquire(mut call: Call) -> Answer {
         token: leased.token.get(),
         ttl_ms,
         remaining_ms: whole(leased.remaining),
-        waited_ms: millis(leased.waited),
+        waited_ms: whole(leased.waited),
     };
     json(if leased.already_ours { StatusCode::OK } else { StatusCode::CREATED }, &grant)
 }

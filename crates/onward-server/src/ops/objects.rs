@@ -4,11 +4,11 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use onward::Code;
-use onward::commit::{Conflict, Reason, WriteCondition, Written};
-use onward::model::{Key, Object, Payload, Version, limits};
-use onward::store::{Delete, List, Put, WriteOptions};
-use onward_api::objects::{Envelope, List as Page};
-use onward_api::{OBJECT_TYPE, base64};
+use onward::commit::{Conflict, Patch, Reason, WriteCondition, Written};
+use onward::model::{Key, Object, Payload, Revision, Version, limits};
+use onward::store::{At, Delete, List, Put, WriteOptions};
+use onward_api::objects::{Envelope, History, List as Page};
+use onward_api::{MERGE_TYPE, OBJECT_TYPE, PATCH_TYPE, base64};
 use serde_json::value::RawValue;
 
 use super::json;
@@ -18,8 +18,20 @@ use crate::refusal::{Answer, Refusal};
 
 /// `GET /v1/objects/{kind}/{name}`
 pub(crate) async fn get(call: Call) -> Answer {
-    let key = key(&call, &call.query(&["namespace"])?)?;
-    let found = call.reading(call.onward().store().get_payload(&key)).await?;
+    let query = call.query(&["namespace", "at", "history", "payload", "limit", "cursor"])?;
+    let key = key(&call, &query)?;
+    let at: Option<Revision> = query.parse("at", "a revision")?;
+    if query.flag("history", false)? {
+        return history(&call, &query, &key).await;
+    }
+    if let Some(name) = ["payload", "limit", "cursor"].into_iter().find(|name| query.get(name).is_some()) {
+        return Err(Refusal::new(Code::InvalidRequest, format!("query parameter `{name}` belongs to a history")));
+    }
+    let store = call.onward().store();
+    let found = match at {
+        Some(at) => call.reading(store.get_at(&key, At::Revision(at))).await?,
+        None => call.reading(store.get_payload(&key)).await?,
+    };
     let object = found.ok_or_else(|| Refusal::new(Code::NotFound, "no such object"))?;
     let whole = call.header("accept")?.is_some_and(|accept| accept.contains(OBJECT_TYPE));
     let mut response = if call.header("if-none-match")?.is_some_and(|tags| matches(tags, object.meta.version)) {
@@ -39,6 +51,34 @@ pub(crate) async fn get(call: Call) -> Answer {
     insert(headers, header::ETAG, &etag(object.meta.version));
     headers.insert(HeaderName::from_static(onward_api::header::REVISION), HeaderValue::from(object.meta.revision.get()));
     Ok(response)
+}
+
+/// `GET /v1/objects/{kind}/{name}?history=true`
+async fn history(call: &Call, query: &Query, key: &Key) -> Answer {
+    if query.get("at").is_some() {
+        return Err(Refusal::new(Code::InvalidRequest, "a history is not at one revision"));
+    }
+    let limit = query.parse("limit", "1 to 1000")?.unwrap_or(100);
+    let before = query.get("cursor").map(str::parse::<Revision>).transpose();
+    let before = before.map_err(|_| Refusal::new(Code::InvalidCursor, "the cursor of a history is the revision of its last item"))?;
+    let payload = query.flag("payload", true)?;
+    let page = call.reading(call.onward().store().history(key, before, limit)).await?;
+    let past = |past: &onward::commit::Past| {
+        let after = past.change.after.as_ref();
+        let (json, binary) = after.filter(|_| payload).map_or((None, None), |object| spell(&object.value));
+        onward_api::objects::Past {
+            version: past.change.version.get(),
+            revision: past.revision.get(),
+            op: super::watch::word(past.change.op).to_owned(),
+            at: past.at.to_string(),
+            content_type: after.map(|object| object.value.content_type().to_owned()),
+            payload: json,
+            payload_base64: binary,
+        }
+    };
+    let items = page.items.iter().map(past).collect();
+    let next_cursor = page.next.map(|revision| revision.to_string());
+    json(StatusCode::OK, &History { items, next_cursor, oldest: page.compacted.get() })
 }
 
 /// `PUT /v1/objects/{kind}/{name}`
@@ -65,6 +105,44 @@ pub(crate) async fn put(mut call: Call) -> Answer {
         Put::Committed(written) => wrote(&written),
         Put::Conflict(conflict) => Err(Refusal::lost(&conflict, true)),
     }
+}
+
+/// `PATCH /v1/objects/{kind}/{name}`
+pub(crate) async fn patch(mut call: Call) -> Answer {
+    let key = key(&call, &call.query(&["namespace"])?)?;
+    let at = match (call.header("if-match")?, call.header("if-none-match")?) {
+        (None | Some("*"), None) => None,
+        (Some(tag), None) => match tagged(tag)? {
+            Basis::At(version) => Some(version),
+            _ => return Err(never(&call, &key).await),
+        },
+        (_, Some(_)) => return Err(Refusal::header("if-none-match", "a patch needs an object")),
+    };
+    let options = options(&call)?;
+    let essence = call.header("content-type")?.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let read = match essence.as_str() {
+        MERGE_TYPE => Patch::merge_json,
+        PATCH_TYPE => Patch::steps_json,
+        _ => {
+            return Err(Refusal::new(Code::UnsupportedMediaType, format!("send a patch as {MERGE_TYPE} or {PATCH_TYPE}")).closing());
+        }
+    };
+    let bytes = call.bytes(limits::PAYLOAD_BYTES).await?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| Refusal::member("", "JSON is UTF-8"))?;
+    match call.writing(call.onward().store().apply(&key, read(text)?, at, options)).await.map_err(own_step)? {
+        Put::Committed(written) => wrote(&written),
+        Put::Conflict(conflict) => Err(Refusal::lost(&conflict, conflict.reason != Reason::Compare)),
+    }
+}
+
+/// The body is the patch: its steps stand at the root.
+fn own_step(mut refusal: Refusal) -> Refusal {
+    for member in &mut refusal.problem.errors {
+        if let Some(step) = member.pointer.strip_prefix("/writes/0/patch") {
+            member.pointer = step.to_owned();
+        }
+    }
+    refusal
 }
 
 /// `DELETE /v1/objects/{kind}/{name}`
@@ -197,7 +275,13 @@ async fn never(call: &Call, key: &Key) -> Refusal {
     }
 }
 
+/// What the design has and this server has not: it is refused, or a caller would believe it done (C9).
+const NOT_BUILT: [&str; 3] = ["onward-ttl-ms", "onward-label", "onward-labels"];
+
 fn options(call: &Call) -> Result<WriteOptions, Refusal> {
+    if let Some(name) = NOT_BUILT.iter().find(|name| call.parts.headers.contains_key(**name)) {
+        return Err(Refusal::new(Code::Unsupported, format!("header {name}: this server does not do that yet")));
+    }
     let options = WriteOptions::new().with_request(call.request()?, call.window).with_deadline(call.queue_time());
     Ok(call.fences()?.into_iter().fold(options, |options, (lock, token)| options.with_fence(lock, token)))
 }

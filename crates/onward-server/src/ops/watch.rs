@@ -103,11 +103,7 @@ fn changed(change: &Change, payload: bool) -> Option<Changed> {
         _ => (None, None),
     };
     Some(Changed {
-        op: match change.op {
-            ChangeOp::Put => "put",
-            ChangeOp::Delete => "delete",
-        }
-        .to_owned(),
+        op: word(change.op).to_owned(),
         namespace: change.key.namespace().to_owned(),
         kind: change.key.kind().to_owned(),
         name: change.key.name().to_owned(),
@@ -117,4 +113,12 @@ fn changed(change: &Change, payload: bool) -> Option<Changed> {
         payload: json,
         payload_base64: binary,
     })
+}
+
+/// Spells what happened to an object.
+pub(super) fn word(op: ChangeOp) -> &'static str {
+    match op {
+        ChangeOp::Put => "put",
+        ChangeOp::Delete => "delete",
+    }
 }

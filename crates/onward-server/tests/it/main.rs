@@ -1,3 +1,18 @@
-//! The surface, asked over a socket.
+//! The HTTP surface: the real router in process, and the real listener over TCP.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+mod abuse;
+mod access;
+mod cache;
+mod chains;
+mod commit;
+mod dev;
+mod drain;
+mod limits;
+mod locks;
+mod objects;
+mod races;
+mod support;
+mod surface;
+mod watch;

@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use super::outcome::{Age, CacheStats, Entry, Expiry, Flushed, Invalidation, Prom
 use super::slot::{Slot, SlotBuf};
 use crate::model::check_cache_namespace;
 use crate::model::limits::KEY_BYTES;
-use crate::observe::{Event, SharedObserver};
+use crate::observe::{Event, SharedObserver, tell};
 use crate::time::{Clock, Moment};
 use crate::{Code, Error, Kind, Result};
 
@@ -65,6 +65,38 @@ pub(super) struct Room {
     pub(super) observer: SharedObserver,
     pub(super) flights: Flights,
     pub(super) bulkhead: Bulkhead,
+    /// What tells this room of invalidations that come from elsewhere; it ends with the room.
+    pub(super) follower: OnceLock<Follower>,
+}
+
+/// A background task that ends with its owner.
+#[derive(Debug)]
+pub(crate) struct Follower(pub(crate) tokio::task::JoinHandle<()>);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A cache that may be gone: for whoever must not keep it alive.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakCache {
+    room: Weak<Room>,
+    calls: Calls,
+    namespace: Arc<str>,
+    options: Arc<CacheOptions>,
+}
+
+impl WeakCache {
+    pub(crate) fn upgrade(&self) -> Option<Cache> {
+        Some(Cache {
+            room: self.room.upgrade()?,
+            calls: self.calls.clone(),
+            namespace: self.namespace.clone(),
+            options: self.options.clone(),
+        })
+    }
 }
 
 impl Cache {
@@ -82,8 +114,23 @@ impl Cache {
         check_cache_namespace(namespace)?;
         options.check()?;
         let calls = Calls::new(engine, clock.clone(), options.op_timeout);
-        let room = Room { clock, observer, flights: Flights::default(), bulkhead: Bulkhead::default() };
+        let room = Room { clock, observer, flights: Flights::default(), bulkhead: Bulkhead::default(), follower: OnceLock::new() };
         Ok(Self { room: Arc::new(room), calls, namespace: namespace.into(), options: Arc::new(options) })
+    }
+
+    /// Keeps a follower alive as long as any handle of this cache: invalidations from elsewhere must reach it until then (INV-2).
+    pub(crate) fn keep(&self, follower: Follower) {
+        // A second one would be told the same; it ends here.
+        let _ = self.room.follower.set(follower);
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakCache {
+        WeakCache {
+            room: Arc::downgrade(&self.room),
+            calls: self.calls.clone(),
+            namespace: self.namespace.clone(),
+            options: self.options.clone(),
+        }
     }
 
     /// Returns a handle with other options.
@@ -292,7 +339,7 @@ impl Cache {
     }
 
     pub(super) fn observe(&self, event: &Event<'_>) {
-        self.room.observer.observe(event);
+        tell(&self.room.observer, event);
     }
 
     /// Returns when a step of a leader that begins now is over at the latest.

@@ -15,7 +15,7 @@ use super::handle::Cache;
 use super::options::check_ttl;
 use super::outcome::{Age, BusyReason, Entry, Filled, Life, Reserved};
 use super::slot::{Nonce, Slot, SlotBuf};
-use crate::observe::Event;
+use crate::observe::{Event, tell};
 use crate::{Code, Error, Kind, Result};
 
 /// What [`Cache::begin`] found.
@@ -236,13 +236,13 @@ impl Held {
             Ok(Filled::Superseded { .. }) => "superseded",
             Err(_) => "failed",
         };
-        self.observer.observe(&Event::CacheFill { result: label });
+        tell(&self.observer, &Event::CacheFill { result: label });
         result.map_err(|error| error.during("commit"))
     }
 
     pub(super) async fn abandon(&mut self) -> Result<()> {
         self.open = false;
-        self.observer.observe(&Event::CacheFill { result: "abandoned" });
+        tell(&self.observer, &Event::CacheFill { result: "abandoned" });
         let (calls, slot, nonce) = (self.calls.clone(), self.slot.clone(), self.nonce);
         detach::detached(async move { calls.abandon(slot.as_slot(), nonce).await }).await.map_err(|error| error.during("abandon"))
     }
@@ -253,7 +253,7 @@ impl Drop for Held {
         if !self.open {
             return;
         }
-        self.observer.observe(&Event::CacheFill { result: "abandoned" });
+        tell(&self.observer, &Event::CacheFill { result: "abandoned" });
         let (calls, slot, nonce) = (self.calls.clone(), self.slot.clone(), self.nonce);
         detach::in_background(async move {
             // One that stays ends by itself after fill_ttl.

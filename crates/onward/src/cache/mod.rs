@@ -52,6 +52,7 @@ pub use fetched::{Fetched, Fill, How, LoadError, Unfilled};
 pub use field::FieldRef;
 pub use guard::WriteGuard;
 pub use handle::Cache;
+pub(crate) use handle::{Follower, WeakCache};
 pub use lease::{Busy, Lease, Lookup, Stale};
 pub use options::CacheOptions;
 pub use outcome::{

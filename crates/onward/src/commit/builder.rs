@@ -6,6 +6,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::patch::Patch;
 use crate::model::limits::{self, COMMIT_BYTES, COMMIT_FENCES, COMMIT_INVALIDATIONS, COMMIT_WRITES, KEY_BYTES};
 use crate::model::{ChainName, Entry, FencingToken, Fingerprint, IntoKey, Key, LockKey, Payload, RequestId, Version};
 use crate::{Code, Error, Kind, Result, random};
@@ -57,6 +58,8 @@ pub(crate) struct Write {
 pub(crate) enum Op {
     /// `uid` is the identity that the object gets if this write creates it: drawn here, so that the decision stays pure.
     Put { payload: Payload, condition: WriteCondition, uid: Uuid },
+    /// To the state at this version, or to whatever is there. An absent object is a conflict.
+    Apply { patch: Patch, at: Option<Version> },
     /// At this version, or at any if none is given. An absent object is a conflict.
     Delete { at: Option<Version> },
 }
@@ -85,8 +88,8 @@ impl Window {
 
 /// A change of the store that is applied whole or not at all, in one transaction, with one revision.
 ///
-/// Judged in this order, and the first class that fails decides: limits, request id, fences, guards, conditions. Guards and conditions
-/// see the state before the commit.
+/// Judged in this order, and the first class that fails decides: limits, request id, fences, guards, conditions, patches. Guards and
+/// conditions see the state before the commit.
 ///
 /// # Examples: a guard that fails refuses every write
 /// ```
@@ -143,6 +146,15 @@ impl Commit {
         self.put_payload(key, payload, WriteCondition::Unconditional(Overwrite(())))
     }
 
+    /// Applies a patch to an object, at a version or to whatever is there; an absent object is a conflict.
+    pub fn apply(mut self, key: impl IntoKey, patch: Patch, at: Option<Version>) -> Self {
+        match key.into_key() {
+            Ok(key) => self.writes.push(Write { key, op: Op::Apply { patch, at } }),
+            Err(e) => return self.refuse(e),
+        }
+        self
+    }
+
     /// Deletes an object at a version.
     pub fn delete(self, key: impl IntoKey, at: Version) -> Self {
         self.push_delete(key, Some(at))
@@ -175,7 +187,8 @@ impl Commit {
 
     /// Appends an entry to a chain in the same transaction.
     ///
-    /// Its event id is the request id of the commit, or a new one; the entry's own is for entries that are appended alone.
+    /// Its event id is its own if it has one, else it is made from the request id of the commit, else it is new. It is the request id
+    /// that makes the commit happen once.
     pub fn audit(mut self, chain: ChainName, entry: Entry) -> Self {
         self.entries.push((chain, entry));
         self
@@ -243,6 +256,11 @@ impl Commit {
                 return Err(Error::invalid_key("a cache key is 1..=512 bytes"));
             }
         }
+        for (index, write) in self.writes.iter().enumerate() {
+            if let Op::Apply { patch, .. } = &write.op {
+                patch.check().map_err(|e| inside(index, e).during("commit"))?;
+            }
+        }
         for (_, entry) in &self.entries {
             entry.check()?;
         }
@@ -256,6 +274,7 @@ impl Commit {
     fn size(&self) -> usize {
         let writes = self.writes.iter().map(|write| match &write.op {
             Op::Put { payload, .. } => payload.bytes().len() + 256,
+            Op::Apply { patch, .. } => patch.check().unwrap_or(0) + 256,
             Op::Delete { .. } => 256,
         });
         let entries = self.entries.iter().map(|(_, entry)| entry.data.as_bytes().len() + 512);
@@ -282,6 +301,10 @@ impl Commit {
                     };
                     print.text(tag).long(version).text(payload.content_type()).bytes(payload.bytes());
                 }
+                Op::Apply { patch, at } => {
+                    print.text("apply").long(at.map_or(0, Version::get));
+                    patch.parts(|part| _ = print.text(part));
+                }
                 Op::Delete { at } => {
                     print.text("delete").long(at.map_or(0, Version::get));
                 }
@@ -301,7 +324,12 @@ impl Commit {
         }
         print.number(self.entries.len());
         for (chain, entry) in &self.entries {
-            print.text(chain.as_str()).text(&entry.kind).option(entry.actor.as_deref()).option(entry.resource.as_deref());
+            print
+                .text(chain.as_str())
+                .option(entry.event_id.as_deref())
+                .text(&entry.kind)
+                .option(entry.actor.as_deref())
+                .option(entry.resource.as_deref());
             print.bytes(entry.data.as_bytes());
         }
         print.number(self.invalidations.len());
@@ -310,6 +338,12 @@ impl Commit {
         }
         Fingerprint(print.0.finalize().into())
     }
+}
+
+/// Names the write whose patch is refused.
+pub(super) fn inside(index: usize, error: Error) -> Error {
+    let step = error.pointer().unwrap_or_default().to_owned();
+    error.with_pointer(format!("/writes/{index}/patch{step}"))
 }
 
 fn unique<T: Ord>(message: &str, items: impl Iterator<Item = T>) -> Result<()> {

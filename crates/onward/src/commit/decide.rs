@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::builder::{Commit, Guard, Op, WriteCondition};
+use super::builder::{Commit, Guard, Op, WriteCondition, inside};
 use super::engine::{Remembered, Rows, StoreMeta};
 use super::feed::{Change, ChangeOp};
 use super::outcome::{Conflict, Reason, Receipt, Written};
+use super::patch::Patched;
 use crate::model::limits::{CONFLICT_BYTES, NUMBER_MAX, TOKEN_AHEAD_US};
-use crate::model::{FencingToken, Fingerprint, Key, LockKey, Meta, Object, Revision, Version};
+use crate::model::{FencingToken, Fingerprint, Key, LockKey, Meta, Object, Payload, Revision, Version};
 use crate::time::Timestamp;
 use crate::{Code, Error, Kind, Result};
 
@@ -71,10 +72,10 @@ impl View {
     }
 }
 
-/// Judges one commit: request id, fences, guards, conditions; the first class that fails decides, all its failures are listed.
+/// Judges one commit: request id, fences, guards, conditions, patches; the first class that fails decides, all its failures are listed.
 ///
 /// # Errors
-/// The request id was used with other content, a token is ahead of any clock, or the store is at the end of its numbers.
+/// The request id was used with other content, a patch does not fit its document, a token is ahead of any clock, or the store is at the end of its numbers.
 pub(crate) fn decide(commit: &Commit, print: &Fingerprint, view: &View) -> Result<Decision> {
     let known = commit.request.as_ref().and_then(|id| view.requests.get(id));
     if let Some(known) = known.filter(|known| known.expires_at > view.now) {
@@ -111,14 +112,16 @@ pub(crate) fn decide(commit: &Commit, print: &Fingerprint, view: &View) -> Resul
         let current = view.objects.get(&write.key);
         let reason = match (&write.op, current) {
             (Op::Put { condition: WriteCondition::MustCreate, .. }, Some(_)) => Reason::Exists,
-            (Op::Put { condition: WriteCondition::MatchVersion(_) | WriteCondition::MustExist, .. } | Op::Delete { .. }, None) => {
-                Reason::Missing
-            }
-            (Op::Put { condition: WriteCondition::MatchVersion(at), .. } | Op::Delete { at: Some(at) }, Some(object))
-                if object.meta.version != *at =>
-            {
-                Reason::Stale
-            }
+            (
+                Op::Put { condition: WriteCondition::MatchVersion(_) | WriteCondition::MustExist, .. }
+                | Op::Apply { .. }
+                | Op::Delete { .. },
+                None,
+            ) => Reason::Missing,
+            (
+                Op::Put { condition: WriteCondition::MatchVersion(at), .. } | Op::Apply { at: Some(at), .. } | Op::Delete { at: Some(at) },
+                Some(object),
+            ) if object.meta.version != *at => Reason::Stale,
             _ => return None,
         };
         Some((index, &write.key, reason, current))
@@ -126,19 +129,44 @@ pub(crate) fn decide(commit: &Commit, print: &Fingerprint, view: &View) -> Resul
     if !conditions.is_empty() {
         return Ok(Decision::Conflict(conditions));
     }
-    apply(commit, view, raised).map(Decision::Apply)
+    let (patched, differ) = patch(commit, view)?;
+    if !differ.is_empty() {
+        return Ok(Decision::Conflict(differ));
+    }
+    apply(commit, view, patched, raised).map(Decision::Apply)
 }
 
-fn apply(commit: &Commit, view: &View, fences: Vec<(LockKey, FencingToken)>) -> Result<Verdict> {
+/// Applies the patches of a commit to the documents that it found: their results by the place of the write, and who lost a `compare`.
+fn patch(commit: &Commit, view: &View) -> Result<(HashMap<usize, Payload>, Vec<Conflict>)> {
+    let mut patched = HashMap::new();
+    let mut differ = Vec::new();
+    for (index, write) in commit.writes.iter().enumerate() {
+        let (Op::Apply { patch, .. }, Some(before)) = (&write.op, view.objects.get(&write.key)) else { continue };
+        match patch.apply(&before.value).map_err(|e| inside(index, e))? {
+            Patched::Payload(payload) => _ = patched.insert(index, payload),
+            Patched::Differs => differ.push((index, &write.key, Reason::Compare, Some(before))),
+        }
+    }
+    Ok((patched, losers(differ.into_iter())))
+}
+
+fn apply(commit: &Commit, view: &View, mut patched: HashMap<usize, Payload>, fences: Vec<(LockKey, FencingToken)>) -> Result<Verdict> {
     let next = view.meta.revision.next();
     let mut floor = view.meta.version_floor;
+    let restored = view.meta.restore_floor;
     let mut changes = Vec::new();
     let mut written = Vec::with_capacity(commit.writes.len());
-    for write in &commit.writes {
+    for (index, write) in commit.writes.iter().enumerate() {
         let before = view.objects.get(&write.key);
-        match &write.op {
-            Op::Put { payload, uid, .. } => {
-                if let Some(object) = before.filter(|object| object.value == *payload) {
+        let put = match &write.op {
+            Op::Put { payload, uid, .. } => Some((payload.clone(), *uid)),
+            // The conditions have refused an absent object, and its identity stays.
+            Op::Apply { .. } => patched.remove(&index).map(|payload| (payload, uuid::Uuid::nil())),
+            Op::Delete { .. } => None,
+        };
+        match put {
+            Some((payload, uid)) => {
+                if let Some(object) = before.filter(|object| object.value == payload) {
                     written.push(Written {
                         version: object.meta.version,
                         revision: object.meta.revision,
@@ -148,23 +176,24 @@ fn apply(commit: &Commit, view: &View, fences: Vec<(LockKey, FencingToken)>) -> 
                     });
                     continue;
                 }
-                let version = Version::new(before.map_or(floor, |object| object.meta.version.get()) + 1).map_err(|_| exhausted())?;
+                let version =
+                    Version::new(before.map_or(floor, |object| object.meta.version.get()).max(restored) + 1).map_err(|_| exhausted())?;
                 let meta = Meta {
-                    uid: before.map_or(*uid, |object| object.meta.uid),
+                    uid: before.map_or(uid, |object| object.meta.uid),
                     version,
                     revision: next,
                     create_revision: before.map_or(next, |object| object.meta.create_revision),
                     created_at: before.map_or(view.now, |object| object.meta.created_at),
                     updated_at: view.now,
                 };
-                let after = Arc::new(Object { key: write.key.clone(), value: payload.clone(), meta });
+                let after = Arc::new(Object { key: write.key.clone(), value: payload, meta });
                 written.push(Written { version, revision: next, created: before.is_none(), changed: true, replayed: false });
                 changes.push(Change { op: ChangeOp::Put, key: write.key.clone(), version, before: before.cloned(), after: Some(after) });
             }
-            Op::Delete { .. } => {
+            None => {
                 // The conditions have refused an absent object.
                 let Some(object) = before else { continue };
-                let version = Version::new(object.meta.version.get() + 1).map_err(|_| exhausted())?;
+                let version = Version::new(object.meta.version.get().max(restored) + 1).map_err(|_| exhausted())?;
                 floor = floor.max(version.get());
                 written.push(Written { version, revision: next, created: false, changed: true, replayed: false });
                 changes.push(Change { op: ChangeOp::Delete, key: write.key.clone(), version, before: before.cloned(), after: None });

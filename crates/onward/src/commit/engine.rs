@@ -5,14 +5,16 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_core::future::BoxFuture;
 
-use super::feed::Record;
+use super::feed::{Past, Record};
 use super::outcome::Receipt;
+use super::retention::{Prune, Pruned};
 use crate::Result;
-use crate::model::{ChainName, Epoch, FencingToken, Fingerprint, Head, Key, LockKey, Object, RequestId, Revision, Sealed};
+use crate::model::{ChainName, Epoch, FencingToken, Fingerprint, Head, Key, LockKey, Object, RequestId, Revision, Sealed, Version};
 use crate::time::Timestamp;
 
 /// The one row of facts about a store.
@@ -24,10 +26,14 @@ pub struct StoreMeta {
     pub revision: Revision,
     /// The greatest version that a deletion took: creates go above it, so no (key, version) ever names two contents.
     pub version_floor: u64,
+    /// Above every version of the time that the last restore lost; 0 before the first.
+    pub restore_floor: u64,
     /// The change log holds everything above this revision.
     pub compacted: Revision,
     /// The newest fencing token seen, over all locks; 0 before the first.
     pub newest_token: u64,
+    /// The time of the newest commit: the store's time never goes back, whatever the wall does.
+    pub at: Timestamp,
     /// The base of the origins of this store's chains.
     pub origin: Arc<str>,
 }
@@ -109,6 +115,12 @@ pub trait Writer: Send {
     /// Gives the right back with nothing written.
     fn give_back(&mut self) -> BoxFuture<'_, ()>;
 
+    /// Takes the oldest whole commits off the change log while [`Prune::takes`] them, and moves the mark, in a transaction of its own.
+    ///
+    /// # Errors
+    /// As [`Writer::finish`].
+    fn prune<'a>(&'a mut self, prune: &'a Prune) -> BoxFuture<'a, Result<Pruned>>;
+
     /// Does its upkeep, after the answers have left.
     fn tidy(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
@@ -120,8 +132,8 @@ pub trait Writer: Send {
 pub struct Listed {
     /// The objects in key order.
     pub items: Vec<Arc<Object>>,
-    /// The newest revision in the snapshot that the page was read from.
-    pub revision: Revision,
+    /// The facts in the snapshot that the page was read from.
+    pub meta: StoreMeta,
     /// Whether more follow.
     pub more: bool,
 }
@@ -133,6 +145,15 @@ pub struct Changes {
     pub records: Vec<Record>,
     /// The facts in the snapshot that the page was read from.
     pub meta: StoreMeta,
+}
+
+/// A moment in the life of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// When the store was at this revision.
+    Revision(Revision),
+    /// When the object was at this version.
+    Version(Version),
 }
 
 /// The reading half of an engine, shared by everyone.
@@ -155,8 +176,8 @@ pub trait CommitEngine: Debug + Send + Sync {
     /// Reads one object.
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Arc<Object>>>>;
 
-    /// Reads objects of a kind whose name starts with `prefix` and comes after `after`, in order of their bytes, from one snapshot; fewer
-    /// than `limit` if they hold a page's bytes.
+    /// Reads objects of a kind whose name starts with `prefix` and comes after `after`, in order of their bytes, as they were at the
+    /// revision `at` or are now, from one snapshot; fewer than `limit` if they hold a page's bytes.
     fn list<'a>(
         &'a self,
         namespace: &'a str,
@@ -164,7 +185,21 @@ pub trait CommitEngine: Debug + Send + Sync {
         prefix: &'a str,
         after: Option<&'a str>,
         limit: usize,
+        at: Option<Revision>,
     ) -> BoxFuture<'a, Result<Listed>>;
+
+    /// Reads an object as it was at a moment that the log still covers, with the facts of the same snapshot.
+    fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>>;
+
+    /// Reads the changes of an object before a revision, the newest first, with the facts of the same snapshot: at most `limit`, and fewer
+    /// if they hold a page's bytes, but at least one if there is one.
+    fn history<'a>(&'a self, key: &'a Key, before: Option<Revision>, limit: usize) -> BoxFuture<'a, Result<(Vec<Past>, StoreMeta)>>;
+
+    /// Writes a copy of the store to a new file, which draws a new epoch when it is opened.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported): the engine has no files. `Invalid`: the file is there already.
+    fn backup(&self, path: PathBuf) -> BoxFuture<'_, Result<()>>;
 
     /// Reads the answer to a request id, if it is still remembered.
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>>;

@@ -39,6 +39,17 @@ pub struct Change {
     pub after: Option<Arc<Object>>,
 }
 
+/// One change in the history of an object.
+#[derive(Debug, Clone)]
+pub struct Past {
+    /// The revision of the commit.
+    pub revision: Revision,
+    /// When it was committed.
+    pub at: Timestamp,
+    /// What changed.
+    pub change: Change,
+}
+
 /// One commit as the change log has it.
 #[derive(Debug, Clone)]
 pub struct Record {

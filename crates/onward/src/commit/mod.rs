@@ -8,16 +8,21 @@
 
 mod builder;
 mod decide;
+mod document;
 pub mod engine;
 mod feed;
 mod judge;
 mod outcome;
+mod patch;
 mod queue;
+mod retention;
 
 pub use builder::{Commit, Guard, Overwrite, Window, WriteCondition};
-pub use feed::{Change, ChangeOp, Feed, FeedItem, Record};
+pub use feed::{Change, ChangeOp, Feed, FeedItem, Past, Record};
 pub use outcome::{CommitOutcome, Conflict, Delivery, EntryReceipt, Reason, Receipt, Written};
+pub use patch::Patch;
 pub use queue::{CommitQueue, QueueOptions};
+pub use retention::{Prune, Pruned, ROW_BYTES, Retention};
 
 #[cfg(test)]
 mod tests;

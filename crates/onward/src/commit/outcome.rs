@@ -96,6 +96,8 @@ pub enum Reason {
     Missing,
     /// A guard did not hold.
     Guard,
+    /// A `compare` of a patch did not hold.
+    Compare,
 }
 
 /// One lost race, with the current state so that the next try needs no extra read (C8).
@@ -109,6 +111,6 @@ pub struct Conflict<T = Payload> {
     pub reason: Reason,
     /// The current version; `None` when the object is gone.
     pub version: Option<Version>,
-    /// The current object; left out beyond 4 MiB in sum.
+    /// The current object; left out beyond 4 MiB in sum, and where it has another shape than was asked for.
     pub current: Option<Object<T>>,
 }

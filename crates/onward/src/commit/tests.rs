@@ -18,8 +18,10 @@ fn view(revision: u64, version_floor: u64, objects: Vec<Object>) -> View {
         epoch: Epoch::from_bits(1),
         revision: Revision::new(revision).unwrap(),
         version_floor,
+        restore_floor: 0,
         compacted: Revision::default(),
         newest_token: 0,
+        at: Timestamp::default(),
         origin: "onward.local/test".into(),
     };
     let objects = objects.into_iter().map(|object| (object.key.clone(), Arc::new(object))).collect();

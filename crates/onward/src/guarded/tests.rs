@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use futures_core::future::BoxFuture;
 
-use crate::commit::{Commit, CommitOutcome, CommitQueue, Delivery, QueueOptions};
+use crate::commit::{Commit, CommitOutcome, CommitQueue, Delivery, QueueOptions, Retention};
 use crate::engine::memory::MemoryStore;
 use crate::model::MacKeys;
 use crate::observe::Silent;
@@ -41,7 +41,8 @@ impl CacheSink for Away {
 }
 
 async fn store(sink: &Arc<Away>) -> (Store, impl Future<Output = ()> + Send + use<>) {
-    let options = QueueOptions { clock: Clock::system(), observer: Arc::new(Silent), keys: MacKeys::none() };
+    let options =
+        QueueOptions { clock: Clock::system(), observer: Arc::new(Silent), keys: MacKeys::none(), retention: Retention::default() };
     let queue = CommitQueue::start(Arc::new(MemoryStore::new()), options).await.unwrap();
     let deliverer = Deliverer::new(Some(sink.clone()), Clock::system());
     let follower = deliverer.follow(&queue).await.unwrap();

@@ -15,6 +15,7 @@ use super::{
     Renewal, Why,
 };
 use crate::commit::CommitQueue;
+use crate::model::limits::TOKEN_AHEAD_US;
 use crate::model::{FencingToken, LockKey};
 use crate::time::Timestamp;
 use crate::{Error, Result};
@@ -244,12 +245,17 @@ impl Locks {
     /// Raises the counter above the newest token that a store has seen, so that it heals after a loss.
     ///
     /// # Errors
-    /// [`Kind::Backend`](crate::Kind::Backend): it may not be raised.
+    /// [`Kind::Invalid`](crate::Kind::Invalid): it is more than a year ahead of the clock in microseconds; no store accepts such a token,
+    /// and a counter at its end would grant nothing any more. [`Kind::Backend`](crate::Kind::Backend): it may not be raised.
     pub async fn raise_tokens(&self, newest: FencingToken) -> Result<()> {
         if !self.core.config.enabled {
             return Ok(());
         }
         let shared = &*self.core.shared;
+        let ahead = u64::try_from(shared.clock.wall().as_micros()).unwrap_or(0).saturating_add(TOKEN_AHEAD_US);
+        if newest.get() > ahead {
+            return Err(Error::invalid("the newest token is more than a year ahead of the clock").during("raise"));
+        }
         shared.bounded(shared.clock.now(), shared.engine.raise(newest)).await.map_err(|e| e.during("raise"))
     }
 

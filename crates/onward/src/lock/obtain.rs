@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::held::valid_until;
 use super::outcome::contended;
 use super::shared::Core;
-use super::wait::Line;
+use super::wait::{Heard, Line};
 use super::{Ask, LockOptions, Owner, Tried};
 use crate::model::{FencingToken, LockKey};
 use crate::retry::{self, Backoff};
@@ -64,7 +64,9 @@ pub(super) async fn obtain(core: &Core, key: &LockKey, owner: Owner, keeper: Kee
     let shared = &*core.shared;
     let begun = shared.clock.now();
     let mut attempt = Attempt::new(core, key, owner, keeper, options, begun);
-    match shared.queues.line(key) {
+    // Those in a line that hears nothing but failures know of no holder: who does not wait asks for himself.
+    let line = shared.queues.line(key).filter(|line| !options.wait.is_zero() || matches!(line.heard, Heard::Busy(_)));
+    match line {
         None => match attempt.once().await {
             Answer::Won(won) => return Ok(won),
             Answer::Refused(error) => return Err(Failure::Refused(error)),
@@ -90,8 +92,12 @@ pub(super) async fn obtain(core: &Core, key: &LockKey, owner: Owner, keeper: Kee
     attempt.in_queue(begun + options.wait).await
 }
 
+/// What a caller hears who did not ask himself. An engine that is away is never told as a holder.
 fn in_line(line: &Line, now: Moment) -> Failure {
-    Failure::Contended { held_for: line.busy_until.map(|until| until.left(now)), waiters: line.waiters }
+    match line.heard {
+        Heard::Busy(until) => Failure::Contended { held_for: until.map(|until| until.left(now)), waiters: line.waiters },
+        Heard::Failure => Failure::Engine(Error::unavailable("the lock engine failed for as long as the call could wait")),
+    }
 }
 
 enum Answer {
@@ -191,7 +197,7 @@ impl<'a> Attempt<'a> {
                     Answer::Busy(remaining) => {
                         failed = None;
                         backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
-                        place.note(remaining.map(|remaining| now + remaining));
+                        place.note(Heard::Busy(remaining.map(|remaining| now + remaining)));
                         look = now + look_again / 2 + jitter(look_again);
                         if let Some(remaining) = remaining {
                             look = look.min(now + remaining + jitter(EXPIRY_JITTER));
@@ -199,6 +205,7 @@ impl<'a> Attempt<'a> {
                     }
                     Answer::Failed(error) => {
                         failed = Some(error);
+                        place.note(Heard::Failure);
                         look = now + backoff.next().max(Duration::from_millis(1));
                     }
                 }

@@ -60,7 +60,7 @@ impl Renewals {
         self.changed.notify_one();
     }
 
-    fn take_due(&self, now: Moment, most: usize) -> Vec<Arc<Held>> {
+    pub(super) fn take_due(&self, now: Moment, most: usize) -> Vec<Arc<Held>> {
         let mut schedule = self.schedule.lock();
         let mut taken = Vec::new();
         while taken.len() < most

@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::Error;
-use crate::observe::{Event, SharedObserver};
+use crate::observe::{Event, SharedObserver, tell};
 use crate::time::{Clock, Moment};
 
 /// Counts outcomes and sends reports. Labels come from closed sets, so the map is bounded.
@@ -31,7 +31,7 @@ impl Reports {
 
     /// Counts one outcome of a call.
     pub(super) fn count(&self, outcome: &'static str, target: &str) {
-        self.observer.observe(&Event::Lock { outcome, target });
+        tell(&self.observer, &Event::Lock { outcome, target });
     }
 
     /// Reports a failure, unless the same was reported a short time ago.
@@ -54,6 +54,6 @@ impl Reports {
                 }
             }
         };
-        self.observer.observe(&Event::Report { action, target, error, suppressed });
+        tell(&self.observer, &Event::Report { action, target, error, suppressed });
     }
 }

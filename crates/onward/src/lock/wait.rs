@@ -26,8 +26,22 @@ pub(super) struct Queues {
 struct Queue {
     waiting: BTreeMap<u64, Arc<Notify>>,
     next: u64,
-    /// Until when the head was told that the key is taken.
-    busy_until: Option<Moment>,
+    heard: Heard,
+}
+
+/// What the head of a queue heard last.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Heard {
+    /// Another has the key until then; `None`: no end is known.
+    Busy(Option<Moment>),
+    /// The engine failed: who has the key, if anybody, is not known.
+    Failure,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self::Busy(None)
+    }
 }
 
 impl Queue {
@@ -41,7 +55,7 @@ impl Queue {
 /// What stands in a queue already.
 pub(super) struct Line {
     pub(super) waiters: u64,
-    pub(super) busy_until: Option<Moment>,
+    pub(super) heard: Heard,
 }
 
 impl Queues {
@@ -50,7 +64,7 @@ impl Queues {
         if self.total.load(Ordering::SeqCst) == 0 {
             return None;
         }
-        self.by_key.lock().get(key).map(|queue| Line { waiters: queue.waiting.len() as u64, busy_until: queue.busy_until })
+        self.by_key.lock().get(key).map(|queue| Line { waiters: queue.waiting.len() as u64, heard: queue.heard })
     }
 
     /// Lets the first waiter look again: the key may be free. A hint; timers cover a lost one.
@@ -100,19 +114,19 @@ impl Place<'_> {
         self.turn.notified().await;
     }
 
-    /// Remembers until when the key is taken, for those behind.
-    pub(super) fn note(&self, busy_until: Option<Moment>) {
+    /// Remembers what the engine said, for those behind.
+    pub(super) fn note(&self, heard: Heard) {
         if let Some(queue) = self.queues.by_key.lock().get_mut(self.key) {
-            queue.busy_until = busy_until;
+            queue.heard = heard;
         }
     }
 
     /// Returns the state of this queue, this caller left out.
     pub(super) fn line(&self) -> Line {
         let by_key = self.queues.by_key.lock();
-        by_key.get(self.key).map_or(Line { waiters: 0, busy_until: None }, |queue| Line {
+        by_key.get(self.key).map_or(Line { waiters: 0, heard: Heard::default() }, |queue| Line {
             waiters: queue.waiting.len().saturating_sub(1) as u64,
-            busy_until: queue.busy_until,
+            heard: queue.heard,
         })
     }
 }

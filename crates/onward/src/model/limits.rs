@@ -22,6 +22,10 @@ pub const COMMIT_INVALIDATIONS: usize = 256;
 pub const COMMIT_BYTES: usize = 8 << 20;
 /// Longest sum of current objects that a refusal shows.
 pub const CONFLICT_BYTES: usize = 4 << 20;
+/// Most steps of one patch.
+pub const PATCH_STEPS: usize = 128;
+/// Longest JSON pointer of a patch.
+pub const POINTER_BYTES: usize = 1_024;
 /// Longest request id.
 pub const REQUEST_ID_BYTES: usize = 128;
 /// Greatest version, revision, token or seq that is read from outside.

@@ -8,6 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::limits::REQUEST_ID_BYTES;
 use crate::{Error, Result};
 
+/// Begins the ids under which audit events are remembered: a caller's id can't meet them.
+const EVENT_PREFIX: &str = "audit/";
+/// Begins the ids of a scope: a caller without one can't meet them.
+const SCOPE_MARK: char = '@';
+
 /// The id of a request: sent again with the same content it is applied once and answered twice.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct RequestId(Arc<str>);
@@ -19,6 +24,9 @@ impl RequestId {
     /// [`Kind::Invalid`](crate::Kind::Invalid): not 1..=128 visible ASCII bytes.
     pub fn new(text: &str) -> Result<Self> {
         check_visible("a request id", text)?;
+        if text.starts_with(EVENT_PREFIX) || text.starts_with(SCOPE_MARK) {
+            return Err(Error::invalid("request ids that start with audit/ or @ are reserved"));
+        }
         Ok(Self(text.into()))
     }
 
@@ -29,13 +37,14 @@ impl RequestId {
     /// # Errors
     /// As [`RequestId::new`].
     pub fn scoped(scope: &str, text: &str) -> Result<Self> {
+        check_visible("a scope of request ids", scope)?;
         check_visible("a request id", text)?;
-        Ok(Self(format!("{scope}/{text}").into()))
+        Ok(Self(format!("{SCOPE_MARK}{scope}/{text}").into()))
     }
 
     /// The id under which the store remembers an audit event.
     pub(crate) fn of_event(chain: &str, event_id: &str) -> Self {
-        Self(format!("audit/{chain}/{event_id}").into())
+        Self(format!("{EVENT_PREFIX}{chain}/{event_id}").into())
     }
 
     /// Returns the text.

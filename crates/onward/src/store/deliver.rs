@@ -66,6 +66,11 @@ impl Deliverer {
         }
     }
 
+    /// The same deliveries to another sink.
+    pub(crate) fn with_sink(&self, sink: Arc<dyn CacheSink>) -> Self {
+        Self { sink: Some(sink), ..self.clone() }
+    }
+
     /// Opens the consumer of the feed at its present end: the cache of this process is empty and cannot be stale yet.
     ///
     /// The returned future runs until it is dropped.

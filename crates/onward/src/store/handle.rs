@@ -1,5 +1,6 @@
 //! The store's handle.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -8,9 +9,11 @@ use serde::de::DeserializeOwned;
 use super::deliver::Deliverer;
 use super::list::{List, Page, list};
 use super::options::{Delete, Put, WriteOptions};
+use super::past::{self, HistoryPage};
 use super::update::{Turns, Update};
 use super::watch::{Watch, Watcher};
-use crate::commit::{Commit, CommitOutcome, CommitQueue, Conflict, Delivery, Overwrite, Reason, Receipt, WriteCondition, Written};
+use crate::commit::engine::At;
+use crate::commit::{Commit, CommitOutcome, CommitQueue, Conflict, Delivery, Overwrite, Patch, Reason, Receipt, WriteCondition, Written};
 use crate::model::{IntoKey, Meta, Object, Payload, RequestId, Revision, Version};
 use crate::{Error, Refusal, Result};
 
@@ -56,6 +59,58 @@ impl Store {
         Ok(found.map(Arc::unwrap_or_clone))
     }
 
+    /// Reads an object as it was at a revision, or at a version, as far back as the change log reaches.
+    ///
+    /// `None`: it did not exist at that revision; at a version, it never had it or it is no longer kept.
+    ///
+    /// # Errors
+    /// As [`Store::get`]. `Expired`: the revision is compacted or in the future.
+    ///
+    /// # Examples: what an update replaced is still there
+    /// ```
+    /// # use onward::{Onward, store::{At, Put}};
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let store = Onward::open("memory:").await?.store();
+    /// let Put::Committed(first) = store.create(("project", "42"), &"draft".to_owned()).await? else { panic!() };
+    /// store.update(("project", "42"), |text: &mut String, _| Ok(*text = "final".to_owned())).await?;
+    /// let old = store.get_at(("project", "42"), At::Version(first.version)).await?.unwrap();
+    /// assert_eq!(&old.value.bytes()[..], b"\"draft\"");
+    /// # Ok::<(), onward::Error>(()) }).unwrap();
+    /// ```
+    pub async fn get_at(&self, key: impl IntoKey, at: At) -> Result<Option<Object>> {
+        past::get_at(&self.0.queue, &key.into_key()?, at).await
+    }
+
+    /// Reads the changes of an object before a revision, the newest first, as far back as the change log reaches.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::Kind::Invalid): the limit is not 1..=1,000.
+    pub async fn history(&self, key: impl IntoKey, before: Option<Revision>, limit: usize) -> Result<HistoryPage> {
+        past::history(&self.0.queue, &key.into_key()?, before, limit).await
+    }
+
+    /// Takes the change log off up to a revision, behind the writes that wait; returns the revision above which it is whole.
+    ///
+    /// Objects stay. A watch that is not beyond it is told so, and history ends there. By itself the log is kept 7 days and 4 GiB,
+    /// whichever is less; see [`Config::with_retention`](crate::Config::with_retention).
+    ///
+    /// # Errors
+    /// `Overloaded`: the queue is full. `Backend`: the engine is away; what was done stays done, ask again.
+    pub async fn compact(&self, up_to: Revision) -> Result<Revision> {
+        self.0.queue.compact(up_to).await
+    }
+
+    /// Writes a copy of the store to a new file, while writers run. Opening that file is the restore.
+    ///
+    /// A restored copy has a new epoch, and its versions, revisions and fencing tokens jump beyond all that the lost time may have used: a
+    /// condition, cursor or token of that time matches nothing. Its change log is empty.
+    ///
+    /// # Errors
+    /// `Unsupported`: a store in memory. [`Kind::Invalid`](crate::Kind::Invalid): the file is there already. `Backend`: it cannot be written.
+    pub async fn backup(&self, path: impl Into<PathBuf>) -> Result<()> {
+        self.0.queue.engine().backup(path.into()).await.map_err(|e| e.during("backup"))
+    }
+
     /// Creates an object; a conflict shows the one that exists.
     ///
     /// # Errors
@@ -86,7 +141,7 @@ impl Store {
     {
         match self.put_payload_if(key, Payload::json(value)?, condition, options).await? {
             Put::Committed(written) => Ok(Put::Committed(written)),
-            Put::Conflict(conflict) => conflict.read().map(Put::Conflict),
+            Put::Conflict(conflict) => Ok(Put::Conflict(conflict.read())),
         }
     }
 
@@ -103,6 +158,23 @@ impl Store {
     ) -> Result<Put<Payload>> {
         match self.single(options.apply(Commit::new().put_payload(key, payload, condition))).await? {
             Ok(written) => Ok(Put::Committed(written)),
+            Err(conflict) => Ok(Put::Conflict(conflict)),
+        }
+    }
+
+    /// Changes a JSON object inside the writer: one attempt on the newest state, however many others write (C1).
+    ///
+    /// A conflict says that a `compare` did not hold, or that the object is not at the version `at`, if one is given.
+    ///
+    /// # Errors
+    /// As [`Store::put_if`]. `NotFound`: there is no such object. [`Kind::Invalid`](crate::Kind::Invalid), `validation_failed`: the object
+    /// is not JSON or has no place for a step; the pointer names the step.
+    pub async fn apply(&self, key: impl IntoKey, patch: Patch, at: Option<Version>, options: WriteOptions) -> Result<Put<Payload>> {
+        match self.single(options.apply(Commit::new().apply(key, patch, at))).await? {
+            Ok(written) => Ok(Put::Committed(written)),
+            Err(conflict) if conflict.reason == Reason::Missing && at.is_none() => {
+                Err(Error::not_found("the object does not exist").during("apply"))
+            }
             Err(conflict) => Ok(Put::Conflict(conflict)),
         }
     }
@@ -209,9 +281,10 @@ impl Store {
         self.0.queue.outcome_of(id).await
     }
 
-    /// Lists objects of a kind in the order of their names' bytes, a page at a time.
+    /// Lists objects of a kind in the order of their names' bytes, a page at a time; all pages show the first one's revision.
     ///
     /// # Errors
+    /// `Expired`: that revision was compacted since; list anew.
     /// [`Kind::Invalid`](crate::Kind::Invalid): a limit, or a cursor that is damaged or of another list.
     pub async fn list(&self, query: List) -> Result<Page> {
         list(&self.0.queue, query).await

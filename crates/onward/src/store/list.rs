@@ -2,6 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
+use super::past::covered;
 use crate::commit::CommitQueue;
 use crate::model::limits::{NAME_BYTES, PAGE_BYTES, PAGE_ITEMS};
 use crate::model::{Epoch, Key, Object, Revision};
@@ -57,7 +58,7 @@ impl List {
 pub struct Page {
     /// The objects.
     pub items: Vec<Object>,
-    /// The revision that this page shows.
+    /// The revision that this page shows, and all pages that follow it.
     pub revision: Revision,
     /// Where the next page begins; `None` only at the end.
     pub next: Option<String>,
@@ -73,12 +74,15 @@ pub(super) async fn list(queue: &CommitQueue, query: List) -> Result<Page> {
         return Err(Error::invalid("prefix is at most 384 bytes"));
     }
     let epoch = queue.engine().meta().await?.epoch;
-    let after = query.cursor.as_deref().map(|cursor| open(cursor, epoch, &query)).transpose()?;
+    let (after, at) = query.cursor.as_deref().map(|cursor| open(cursor, epoch, &query)).transpose()?.unzip();
     let listed = queue
         .engine()
-        .list(&query.namespace, &query.kind, &query.prefix, after.as_deref(), query.limit)
+        .list(&query.namespace, &query.kind, &query.prefix, after.as_deref(), query.limit, at)
         .await
         .map_err(|e| e.during("list"))?;
+    let revision = at.unwrap_or(listed.meta.revision);
+    // Judged in the snapshot of the page: what was compacted is not shown as if it were whole.
+    covered(revision, &listed.meta).map_err(|e| e.during("list"))?;
     let mut left = PAGE_BYTES;
     let mut items: Vec<Object> = Vec::with_capacity(listed.items.len());
     let mut more = listed.more;
@@ -92,26 +96,27 @@ pub(super) async fn list(queue: &CommitQueue, query: List) -> Result<Page> {
         }
         items.push(Object::clone(object));
     }
-    let next = items.last().filter(|_| more).map(|object| seal(object.key.name(), epoch, &query));
-    Ok(Page { items, revision: listed.revision, next })
+    let next = items.last().filter(|_| more).map(|object| seal(object.key.name(), revision, epoch, &query));
+    Ok(Page { items, revision, next })
 }
 
 /// A cursor is where to go on and a checksum over what it belongs to; no secret, since each page is authorised anew.
-fn seal(name: &str, epoch: Epoch, query: &List) -> String {
-    format!("{}.{}", hex::encode(name), checksum(name, epoch, query))
+fn seal(name: &str, at: Revision, epoch: Epoch, query: &List) -> String {
+    format!("{}.{at}.{}", hex::encode(name), checksum(name, at, epoch, query))
 }
 
-fn open(cursor: &str, epoch: Epoch, query: &List) -> Result<String> {
-    let name = cursor.split_once('.').and_then(|(name, sum)| {
-        let name = String::from_utf8(hex::decode(name).ok()?).ok()?;
-        (checksum(&name, epoch, query) == sum).then_some(name)
+fn open(cursor: &str, epoch: Epoch, query: &List) -> Result<(String, Revision)> {
+    let place = cursor.split_once('.').and_then(|(name, rest)| {
+        let (at, sum) = rest.split_once('.')?;
+        let (name, at) = (String::from_utf8(hex::decode(name).ok()?).ok()?, at.parse().ok()?);
+        (checksum(&name, at, epoch, query) == sum).then_some((name, at))
     });
-    name.ok_or_else(|| Error::new(Kind::Invalid, Code::InvalidCursor, "the cursor is damaged or belongs to another list"))
+    place.ok_or_else(|| Error::new(Kind::Invalid, Code::InvalidCursor, "the cursor is damaged or belongs to another list"))
 }
 
-fn checksum(name: &str, epoch: Epoch, query: &List) -> String {
+fn checksum(name: &str, at: Revision, epoch: Epoch, query: &List) -> String {
     let mut hasher = Sha256::new();
-    for part in [name, &epoch.to_string(), &query.namespace, &query.kind, &query.prefix] {
+    for part in [name, &at.to_string(), &epoch.to_string(), &query.namespace, &query.kind, &query.prefix] {
         hasher.update((part.len() as u64).to_be_bytes());
         hasher.update(part);
     }

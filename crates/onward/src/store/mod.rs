@@ -19,14 +19,17 @@ mod deliver;
 mod handle;
 mod list;
 mod options;
+mod past;
 mod update;
 mod watch;
 
+pub use crate::commit::engine::At;
 pub use deliver::CacheSink;
 pub(crate) use deliver::Deliverer;
 pub use handle::Store;
 pub use list::{List, Page};
 pub use options::{Delete, Put, Updated, WriteOptions};
+pub use past::HistoryPage;
 pub use update::Update;
 pub use watch::{From, Watch, Watcher};
 

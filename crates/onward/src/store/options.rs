@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use crate::Result;
 use crate::commit::{Commit, Conflict, Window, Written};
-use crate::model::{FencingToken, LockKey, Object, RequestId};
+use crate::model::{FencingToken, LockKey, RequestId};
 
 /// What a single write may carry beside its condition.
 #[derive(Debug, Clone, Default)]
 pub struct WriteOptions {
     fences: Vec<(LockKey, FencingToken)>,
     request: Option<(RequestId, Window)>,
+    intent: Option<Vec<u8>>,
     deadline: Option<Duration>,
 }
 
@@ -36,6 +36,16 @@ impl WriteOptions {
         self
     }
 
+    /// Knows the request by what it wants, where what it writes differs between tries.
+    pub(crate) fn with_intent(mut self, intent: Vec<u8>) -> Self {
+        self.intent = Some(intent);
+        self
+    }
+
+    pub(crate) fn has_request(&self) -> bool {
+        self.request.is_some()
+    }
+
     /// Gives up, with nothing applied, if the write still waits after this time, 1 ms..=10 min.
     #[must_use]
     pub fn with_deadline(mut self, wait: Duration) -> Self {
@@ -49,6 +59,9 @@ impl WriteOptions {
         }
         if let Some((id, window)) = self.request {
             commit = commit.request(id).window(window);
+        }
+        if let Some(intent) = self.intent {
+            commit = commit.intent(&intent);
         }
         match self.deadline {
             Some(wait) => commit.deadline(wait),
@@ -86,17 +99,14 @@ pub struct Updated<T> {
     pub value: T,
     /// Version and revision of the write.
     pub written: Written,
-    /// How many tries it took.
+    /// How many tries it took; 0 for an answer that was given before.
     pub tries: u32,
 }
 
 impl Conflict {
-    /// Reads the current object as a value.
-    ///
-    /// # Errors
-    /// [`Kind::Invalid`](crate::Kind::Invalid): it has another shape.
-    pub fn read<T: DeserializeOwned>(self) -> Result<Conflict<T>> {
+    /// Reads the current object as a value; one of another shape is left out, as its version still says that the race was lost.
+    pub fn read<T: DeserializeOwned>(self) -> Conflict<T> {
         let Conflict { index, key, reason, version, current } = self;
-        Ok(Conflict { index, key, reason, version, current: current.map(Object::read).transpose()? })
+        Conflict { index, key, reason, version, current: current.and_then(|object| object.read().ok()) }
     }
 }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{CacheSink, Deliverer, Store};
-use crate::commit::{Commit, CommitOutcome, CommitQueue, Delivery, QueueOptions, Receipt};
+use crate::commit::{Commit, CommitOutcome, CommitQueue, Delivery, QueueOptions, Receipt, Retention};
 use crate::engine::memory::MemoryStore;
 use crate::model::{MacKeys, Revision};
 use crate::observe::Silent;
@@ -63,7 +63,8 @@ impl CacheSink for Notes {
 async fn opened(cache: &Arc<Notes>) -> (Store, Store, Faults, tokio::task::JoinHandle<()>) {
     let memory = MemoryStore::new();
     let faults = Faults::default();
-    let options = || QueueOptions { clock: Clock::system(), observer: Arc::new(Silent), keys: MacKeys::none() };
+    let options =
+        || QueueOptions { clock: Clock::system(), observer: Arc::new(Silent), keys: MacKeys::none(), retention: Retention::default() };
     let queue = CommitQueue::start(Arc::new(Faulty::new(Arc::new(memory.clone()), faults.clone())), options()).await.unwrap();
     let deliverer = Deliverer::new(Some(cache.clone()), Clock::system());
     let follower = tokio::spawn(deliverer.follow(&queue).await.unwrap());

@@ -4,6 +4,7 @@ use std::future::{Future, IntoFuture};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -11,9 +12,9 @@ use serde::de::DeserializeOwned;
 
 use super::handle::Store;
 use super::options::{Put, Updated, WriteOptions};
-use crate::commit::WriteCondition;
+use crate::commit::{Commit, Window, WriteCondition, Written};
 use crate::model::limits::{WAIT_MAX, WAIT_MIN};
-use crate::model::{FencingToken, Key, LockKey, Meta, Object, Payload};
+use crate::model::{FencingToken, Key, LockKey, Meta, Object, Payload, RequestId, Revision};
 use crate::retry::{self, Backoff};
 use crate::{Code, Error, Kind, Refusal, Result};
 
@@ -104,6 +105,15 @@ where
         self
     }
 
+    /// Makes the update happen once, however often it is sent with this id: the way to settle an unknown outcome.
+    ///
+    /// The request is known by its key and id, since what is written differs between tries. A replay answers with the value that was
+    /// written then, as long as the change log has it.
+    pub fn request(mut self, id: RequestId) -> Self {
+        self.options = self.options.with_request(id, Window::Caller);
+        self
+    }
+
     /// Refuses the write if a newer token of this lock was seen.
     pub fn fence(mut self, lock: LockKey, token: FencingToken) -> Self {
         self.options = self.options.with_fence(lock, token);
@@ -117,6 +127,14 @@ where
         }
         if !(WAIT_MIN..=WAIT_MAX).contains(&self.deadline) {
             return Err(Error::invalid("deadline is 1 ms..=10 min"));
+        }
+        if self.options.has_request() {
+            self.options = self.options.with_intent(format!("update {key}").into_bytes());
+            // Nothing of this commit is applied: it stands for the request.
+            let known = self.store.replay(self.options.clone().apply(Commit::new())).await?;
+            if let Some(written) = known.and_then(|mut receipt| receipt.writes.pop()) {
+                return replayed(self.store, &key, written).await;
+            }
         }
         let clock = self.store.queue().clock();
         let until = clock.now() + self.deadline;
@@ -154,6 +172,8 @@ where
             }
             let options = self.options.clone().with_deadline(left.max(WAIT_MIN));
             match self.store.put_payload_if(&key, Payload::json(&value)?, condition, options).await? {
+                // Sent twice at once: the other one wrote.
+                Put::Committed(written) if written.replayed => return replayed(self.store, &key, written).await,
                 Put::Committed(written) => return Ok(Updated { value, written, tries }),
                 Put::Conflict(conflict) => state = conflict.current,
             }
@@ -163,6 +183,21 @@ where
         }
         Err(spent(self.tries, state))
     }
+}
+
+/// What an update answered before: the very value that it wrote, never what a later read finds (C2).
+async fn replayed<T: DeserializeOwned>(store: &Store, key: &Key, written: Written) -> Result<Updated<T>> {
+    let gone =
+        || Error::new(Kind::Expired, Code::CursorCompacted, "the update was applied, and what it wrote is no longer kept").during("update");
+    let before = Revision::new(written.revision.get().saturating_sub(1))?;
+    let page = store.queue().engine().changes(before, 1).await?;
+    let mut changes = page.records.into_iter().filter(|record| record.revision == written.revision).flat_map(|record| record.changes);
+    let after = match changes.find(|change| change.key == *key) {
+        Some(change) => change.after.map(Arc::unwrap_or_clone),
+        // An update that changed nothing: the object as it was then is still the one at this version, or is gone.
+        None => store.get_payload(key).await?.filter(|object| object.meta.version == written.version),
+    };
+    Ok(Updated { value: after.ok_or_else(gone)?.value.read()?, written, tries: 0 })
 }
 
 fn spent(tries: u32, current: Option<Object>) -> Error {

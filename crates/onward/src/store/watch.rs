@@ -1,6 +1,9 @@
 //! Watching: the change feed, narrowed to what the caller asked for.
 
 use crate::Result;
+use crate::time::{Clock, Moment};
+use std::time::Duration;
+
 use crate::commit::{CommitQueue, Feed, FeedItem, Record};
 use crate::model::{Epoch, Key, Revision};
 
@@ -39,6 +42,8 @@ impl Watch {
 
 /// After this many commits without a match the reader is told how far it is.
 const BOOKMARK_EVERY: u32 = 1_000;
+/// And after this long, so that a quiet watch of a busy store can resume near where it is.
+const BOOKMARK_AFTER: Duration = Duration::from_secs(1);
 
 /// A running watch; its place is the revision of the last item.
 #[derive(Debug)]
@@ -46,6 +51,9 @@ pub struct Watcher {
     feed: Feed,
     watch: Watch,
     skipped: u32,
+    clock: Clock,
+    /// When something was yielded last.
+    told: Moment,
 }
 
 impl Watcher {
@@ -54,7 +62,13 @@ impl Watcher {
             From::Now => None,
             From::After(revision) => Some(revision),
         };
-        Ok(Self { feed: queue.feed(after, watch.epoch).await.map_err(|e| e.during("watch"))?, watch, skipped: 0 })
+        Ok(Self {
+            feed: queue.feed(after, watch.epoch).await.map_err(|e| e.during("watch"))?,
+            watch,
+            skipped: 0,
+            clock: queue.clock().clone(),
+            told: queue.clock().now(),
+        })
     }
 
     /// Returns the epoch of the store.
@@ -75,17 +89,22 @@ impl Watcher {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<FeedItem> {
+        let item = self.narrowed().await?;
+        self.skipped = 0;
+        self.told = self.clock.now();
+        Ok(item)
+    }
+
+    async fn narrowed(&mut self) -> Result<FeedItem> {
         loop {
             match self.feed.next().await.map_err(|e| e.during("watch"))? {
                 FeedItem::Commit(Record { revision, at, mut changes, invalidations, entries, request }) => {
                     changes.retain(|change| self.watch.wants(&change.key));
                     if !changes.is_empty() {
-                        self.skipped = 0;
                         return Ok(FeedItem::Commit(Record { revision, at, changes, invalidations, entries, request }));
                     }
                     self.skipped += 1;
-                    if self.skipped >= BOOKMARK_EVERY {
-                        self.skipped = 0;
+                    if self.skipped >= BOOKMARK_EVERY || self.clock.now().since(self.told) >= BOOKMARK_AFTER {
                         return Ok(FeedItem::Bookmark(revision));
                     }
                 }

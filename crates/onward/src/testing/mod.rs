@@ -5,5 +5,7 @@
 pub mod audit;
 pub mod cache;
 pub mod history;
+pub mod lock;
+pub mod lock_faults;
 pub mod store;
 pub mod store_faults;

@@ -1,6 +1,7 @@
 //! Faults around any store engine: an answer that gets lost, a refusal, a slow or held write, a panic; and it counts reads.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,7 +10,8 @@ use futures_core::future::BoxFuture;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
-use crate::commit::engine::{Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use crate::commit::{Past, Prune, Pruned};
 use crate::model::{Key, Object, RequestId, Revision};
 use crate::time::Clock;
 use crate::{Error, Result};
@@ -202,6 +204,10 @@ impl Writer for FaultyWriter {
         self.inner.give_back()
     }
 
+    fn prune<'a>(&'a mut self, prune: &'a Prune) -> BoxFuture<'a, Result<Pruned>> {
+        self.inner.prune(prune)
+    }
+
     fn tidy(&mut self) -> BoxFuture<'_, ()> {
         self.inner.tidy()
     }
@@ -236,8 +242,21 @@ impl CommitEngine for Faulty {
         prefix: &'a str,
         after: Option<&'a str>,
         limit: usize,
+        at: Option<Revision>,
     ) -> BoxFuture<'a, Result<Listed>> {
-        self.inner.list(namespace, kind, prefix, after, limit)
+        self.inner.list(namespace, kind, prefix, after, limit, at)
+    }
+
+    fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>> {
+        self.inner.get_at(key, at)
+    }
+
+    fn history<'a>(&'a self, key: &'a Key, before: Option<Revision>, limit: usize) -> BoxFuture<'a, Result<(Vec<Past>, StoreMeta)>> {
+        self.inner.history(key, before, limit)
+    }
+
+    fn backup(&self, path: PathBuf) -> BoxFuture<'_, Result<()>> {
+        self.inner.backup(path)
     }
 
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>> {

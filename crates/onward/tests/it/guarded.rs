@@ -228,3 +228,23 @@ async fn the_change_log_cleans_the_caches_that_the_writer_cannot_reach() -> Resu
     assert_eq!(reader.cache().get_or_load("project:42", load(1)).await?, 1);
     Ok(())
 }
+
+/// Whoever keeps nothing but the cache still hears of other processes' writes (INV-2).
+#[tokio::test]
+async fn a_cache_outlives_the_rest_and_is_still_cleaned() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("a.db").display());
+    let cache = Onward::open(&url).await?.cache();
+    let writer = Onward::open(&url).await?;
+    writer.guard("projects", "42").create(&NEW).commit().await?;
+    assert_eq!(cache.get_or_load("project:42", |_| async { Ok::<_, std::io::Error>(0) }).await?, 0);
+    writer.guard("projects", "42").update(|p: &mut Project| p.edits += 1).invalidate(["project:42"]).commit().await?;
+    let clean = async {
+        while cache.get::<u32>("project:42").await?.is_some() {
+            tokio::task::yield_now().await;
+        }
+        Ok::<_, onward::Error>(())
+    };
+    #[allow(clippy::disallowed_methods, reason = "a bound on the wait for an event")]
+    tokio::time::timeout(Duration::from_secs(10), clean).await.expect("the change log was not delivered")
+}

@@ -1,1 +1,43 @@
 //! The part `lock` on every engine.
+
+mod processes;
+mod races;
+mod sqlite;
+
+use std::sync::Arc;
+
+use onward::engine::memory::MemoryLocks;
+use onward::engine::sqlite::SqliteLocks;
+use onward::lock::LockEngine;
+use onward::testing::lock::Harness;
+use onward::time::Clock;
+
+/// The handles share what is in the process.
+async fn memory(lost_replies: bool) -> Harness {
+    let shared = parking_lot::Mutex::new(None::<Arc<dyn LockEngine>>);
+    let shared = Arc::new(shared);
+    let open = move |clock: Clock| -> futures_core::future::BoxFuture<'static, Arc<dyn LockEngine>> {
+        let engine = shared.lock().get_or_insert_with(|| Arc::new(MemoryLocks::new(clock))).clone();
+        Box::pin(async move { engine })
+    };
+    if lost_replies { Harness::open_with_lost_replies(open, ()).await } else { Harness::open(open, ()).await }
+}
+
+/// Each handle opens the file anew.
+async fn sqlite(lost_replies: bool) -> Harness {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.locks.db");
+    let open = move |clock: Clock| -> futures_core::future::BoxFuture<'static, Arc<dyn LockEngine>> {
+        let path = path.clone();
+        Box::pin(async move {
+            let engine: Arc<dyn LockEngine> = Arc::new(SqliteLocks::open(path, clock).await.unwrap());
+            engine
+        })
+    };
+    if lost_replies { Harness::open_with_lost_replies(open, folder).await } else { Harness::open(open, folder).await }
+}
+
+onward::lock_conformance!(on_memory, memory(false));
+onward::lock_conformance!(on_memory_with_lost_replies, memory(true));
+onward::lock_conformance!(on_sqlite, sqlite(false));
+onward::lock_conformance!(on_sqlite_with_lost_replies, sqlite(true));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onward::commit::engine::CommitEngine;
-use onward::commit::{Change, Commit, CommitOutcome, CommitQueue, Guard, QueueOptions, Receipt, Record, Window, WriteCondition};
+use onward::commit::{Change, Commit, CommitOutcome, CommitQueue, Guard, QueueOptions, Receipt, Record, Retention, Window, WriteCondition};
 use onward::engine::memory::MemoryStore;
 use onward::engine::sqlite::SqliteStore;
 use onward::model::{ChainName, Entry, FencingToken, Key, LockKey, MacKeys, Meta, Object, Payload, RequestId, Revision, Version};
@@ -187,7 +187,7 @@ fn show(receipt: &Receipt) -> String {
 }
 
 async fn start(engine: Arc<dyn CommitEngine>, clock: &Clock) -> CommitQueue {
-    let options = QueueOptions { clock: clock.clone(), observer: Arc::new(Silent), keys: MacKeys::none() };
+    let options = QueueOptions { clock: clock.clone(), observer: Arc::new(Silent), keys: MacKeys::none(), retention: Retention::default() };
     CommitQueue::start(engine, options).await.unwrap()
 }
 
@@ -198,7 +198,7 @@ async fn state(queue: &CommitQueue, names: &mut Names) -> Vec<String> {
     let mut all = vec![format!("{} {} {}", meta.revision, meta.version_floor, meta.newest_token)];
     let page = engine.changes(Revision::default(), usize::MAX >> 1).await.unwrap();
     all.extend(page.records.iter().map(|record| names.record(record)));
-    let listed = engine.list("default", "thing", "", None, 100).await.unwrap();
+    let listed = engine.list("default", "thing", "", None, 100, None).await.unwrap();
     all.extend(listed.items.iter().map(|object| names.object(object)));
     for id in 0..4 {
         let answer = queue.outcome_of(&RequestId::new(&format!("id{id}")).unwrap()).await.unwrap();

@@ -1,16 +1,18 @@
 //! The store in memory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_core::future::BoxFuture;
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::commit::Record;
-use crate::commit::engine::{Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use crate::commit::{Past, Prune, Pruned, ROW_BYTES, Record};
 use crate::model::{ChainName, Epoch, FencingToken, Head, Key, LockKey, Object, RequestId, Revision, Sealed};
-use crate::{Result, random};
+use crate::time::Timestamp;
+use crate::{Error, Result, random};
 
 /// A store in this process's memory; clones share it.
 #[derive(Debug, Clone)]
@@ -28,10 +30,28 @@ pub(crate) struct State {
     pub(crate) meta: StoreMeta,
     objects: BTreeMap<Key, Arc<Object>>,
     records: BTreeMap<Revision, Record>,
+    log_bytes: u64,
     fences: HashMap<LockKey, FencingToken>,
     requests: HashMap<RequestId, Remembered>,
+    /// The same ids by the end of their time, so that forgetting costs what was remembered.
+    expiries: BTreeSet<(Timestamp, RequestId)>,
     pub(crate) heads: BTreeMap<ChainName, Head>,
     pub(crate) entries: HashMap<ChainName, Vec<Arc<Sealed>>>,
+}
+
+impl State {
+    fn remember(&mut self, plan: &Plan) {
+        while self.expiries.first().is_some_and(|(ends, _)| *ends <= plan.now) {
+            let Some((ends, id)) = self.expiries.pop_first() else { return };
+            if self.requests.get(&id).is_some_and(|known| known.expires_at == ends) {
+                self.requests.remove(&id);
+            }
+        }
+        for (id, known) in &plan.requests {
+            self.expiries.insert((known.expires_at, id.clone()));
+            self.requests.insert(id.clone(), known.clone());
+        }
+    }
 }
 
 impl Default for MemoryStore {
@@ -47,16 +67,20 @@ impl MemoryStore {
             epoch: Epoch::from_bits(u64::from_le_bytes(random::bytes())),
             revision: Revision::default(),
             version_floor: 0,
+            restore_floor: 0,
             compacted: Revision::default(),
             newest_token: 0,
+            at: Timestamp::default(),
             origin: format!("onward.local/{}", random::uuid_v4()).into(),
         };
         let state = State {
             meta,
             objects: BTreeMap::new(),
             records: BTreeMap::new(),
+            log_bytes: 0,
             fences: HashMap::new(),
             requests: HashMap::new(),
+            expiries: BTreeSet::new(),
             heads: BTreeMap::new(),
             entries: HashMap::new(),
         };
@@ -135,12 +159,10 @@ impl Writer for MemoryWriter {
                     None => state.objects.remove(key),
                 };
             }
+            state.log_bytes += plan.records.iter().map(size).sum::<u64>();
             state.records.extend(plan.records.iter().map(|record| (record.revision, record.clone())));
             state.fences.extend(plan.fences.iter().map(|(lock, token)| (lock.clone(), *token)));
-            if !plan.requests.is_empty() {
-                state.requests.retain(|_, known| known.expires_at > plan.now);
-                state.requests.extend(plan.requests.iter().map(|(id, known)| (id.clone(), known.clone())));
-            }
+            state.remember(plan);
             state.heads.extend(plan.heads.iter().map(|(chain, head)| (chain.clone(), head.clone())));
             for (chain, entry) in &plan.entries {
                 state.entries.entry(chain.clone()).or_default().push(entry.clone());
@@ -150,10 +172,49 @@ impl Writer for MemoryWriter {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    fn prune<'a>(&'a mut self, prune: &'a Prune) -> BoxFuture<'a, Result<Pruned>> {
+        self.store.0.right.take();
+        let mut rows = 0;
+        let state = &mut *self.store.0.state.write();
+        while let Some(oldest) = state.records.first_entry() {
+            let record = oldest.get();
+            if rows >= prune.rows || !prune.takes(record.revision, record.at, state.log_bytes) {
+                break;
+            }
+            rows += record.changes.len().max(1);
+            state.log_bytes = state.log_bytes.saturating_sub(size(record));
+            state.meta.compacted = record.revision;
+            oldest.remove();
+        }
+        self.store.0.right.give_back();
+        let pruned = Pruned { compacted: state.meta.compacted, more: rows >= prune.rows };
+        Box::pin(std::future::ready(Ok(pruned)))
+    }
+
     fn give_back(&mut self) -> BoxFuture<'_, ()> {
         self.release();
         Box::pin(std::future::ready(()))
     }
+}
+
+/// What a commit counts in the log.
+fn size(record: &Record) -> u64 {
+    let changes: u64 =
+        record.changes.iter().map(|change| change.before.as_ref().map_or(0, |object| object.value.bytes().len() as u64) + ROW_BYTES).sum();
+    let notes: usize = record.invalidations.iter().map(|(namespace, key)| namespace.len() + key.len()).sum();
+    changes.max(ROW_BYTES) + notes as u64
+}
+
+/// What an object was at a moment: the state before the first later change of it, or what is there now.
+fn at(state: &State, key: &Key, at: At) -> Option<Arc<Object>> {
+    let from = match at {
+        At::Revision(revision) => Bound::Excluded(revision),
+        At::Version(_) => Bound::Unbounded,
+    };
+    let changes = state.records.range((from, Bound::Unbounded)).flat_map(|(_, record)| &record.changes);
+    let mut later = changes.filter(|change| change.key == *key && !matches!(at, At::Version(version) if change.version <= version));
+    let found = later.next().map_or_else(|| state.objects.get(key).cloned(), |change| change.before.clone());
+    found.filter(|object| !matches!(at, At::Version(version) if object.meta.version != version))
 }
 
 fn pick<'a, K: Clone + Eq + std::hash::Hash + 'a, V: Clone + 'a>(
@@ -192,19 +253,48 @@ impl CommitEngine for MemoryStore {
         prefix: &'a str,
         after: Option<&'a str>,
         limit: usize,
+        at: Option<Revision>,
     ) -> BoxFuture<'a, Result<Listed>> {
         let listed = self.read(|state| {
-            let same = |key: &Key| key.namespace() == namespace && key.kind() == kind;
+            let wanted = |key: &Key| {
+                let same = key.namespace() == namespace && key.kind() == kind;
+                same && key.name().starts_with(prefix) && after.is_none_or(|after| key.name() > after)
+            };
+            let at = at.unwrap_or(state.meta.revision);
+            // What changed since then is what it was before its first change.
+            let mut changed: BTreeMap<&Key, Option<&Arc<Object>>> = BTreeMap::new();
+            for change in state.records.range((Bound::Excluded(at), Bound::Unbounded)).flat_map(|(_, record)| &record.changes) {
+                if wanted(&change.key) {
+                    changed.entry(&change.key).or_insert(change.before.as_ref());
+                }
+            }
             // A kind's objects are neighbours; the few steps to its first one are the price of a plain map.
-            let mut found = state
-                .objects
-                .iter()
-                .filter(|(key, _)| same(key) && key.name().starts_with(prefix) && after.is_none_or(|after| key.name() > after))
-                .map(|(_, object)| object.clone());
-            let items: Vec<_> = found.by_ref().take(limit).collect();
-            Listed { items, revision: state.meta.revision, more: found.next().is_some() }
+            let same = state.objects.iter().filter(|(key, object)| wanted(key) && object.meta.revision <= at);
+            let mut found: BTreeMap<&Key, &Arc<Object>> = same.take(limit + 1).collect();
+            found.extend(changed.into_iter().filter_map(|(key, before)| Some((key, before?))));
+            let more = found.len() > limit;
+            Listed { items: found.into_values().take(limit).cloned().collect(), meta: state.meta.clone(), more }
         });
         Box::pin(std::future::ready(Ok(listed)))
+    }
+
+    fn get_at<'a>(&'a self, key: &'a Key, moment: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>> {
+        Box::pin(std::future::ready(Ok(self.read(|state| (at(state, key, moment), state.meta.clone())))))
+    }
+
+    fn history<'a>(&'a self, key: &'a Key, before: Option<Revision>, limit: usize) -> BoxFuture<'a, Result<(Vec<Past>, StoreMeta)>> {
+        let past = self.read(|state| {
+            let end = before.map_or(Bound::Unbounded, Bound::Excluded);
+            let changes = state.records.range((Bound::Unbounded, end)).rev().flat_map(|(_, record)| {
+                record.changes.iter().map(|change| Past { revision: record.revision, at: record.at, change: change.clone() })
+            });
+            (changes.filter(|past| past.change.key == *key).take(limit).collect(), state.meta.clone())
+        });
+        Box::pin(std::future::ready(Ok(past)))
+    }
+
+    fn backup(&self, _: PathBuf) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Err(Error::unsupported("a store in memory has no backup"))))
     }
 
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>> {

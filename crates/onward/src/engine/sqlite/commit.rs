@@ -11,9 +11,9 @@ use super::connection::{self, Durability};
 use super::error::{at_commit, before_commit};
 use super::reader::Readers;
 use super::rows::{self, col, damaged, signed, unsigned};
-use super::{log, migrate};
-use crate::commit::engine::{Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
-use crate::model::limits::PAGE_BYTES;
+use super::{backup, list, log, migrate};
+use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use crate::commit::{Past, Prune, Pruned};
 use crate::model::{ChainName, FencingToken, Fingerprint, Head, Key, Object, RequestId, Revision};
 use crate::time::{Clock, Timestamp};
 use crate::{Error, Result};
@@ -101,7 +101,7 @@ impl SqliteWriter {
     fn carry_out(&self, plan: &Plan) -> Result<()> {
         let connection = &self.connection;
         let now = plan.now.as_micros();
-        log::append(connection, &plan.records)?;
+        let logged = log::append(connection, &plan.records)?;
         let mut put = prepare(
             connection,
             "INSERT INTO onward_objects (namespace, kind, name, uid, version, revision, create_revision, content_type, payload, created_at, updated_at)
@@ -140,8 +140,20 @@ impl SqliteWriter {
         }
         self.remember(plan)?;
         self.append_entries(plan)?;
-        let mut meta = prepare(connection, "UPDATE onward_meta SET revision = ?1, version_floor = ?2, newest_token = ?3")?;
-        run(&mut meta, params![signed(plan.meta.revision.get())?, signed(plan.meta.version_floor)?, signed(plan.meta.newest_token)?])
+        let mut meta = prepare(
+            connection,
+            "UPDATE onward_meta SET revision = ?1, version_floor = ?2, newest_token = ?3, at = ?4, log_bytes = log_bytes + ?5",
+        )?;
+        run(
+            &mut meta,
+            params![
+                signed(plan.meta.revision.get())?,
+                signed(plan.meta.version_floor)?,
+                signed(plan.meta.newest_token)?,
+                plan.meta.at.as_micros(),
+                signed(logged)?,
+            ],
+        )
     }
 
     fn remember(&self, plan: &Plan) -> Result<()> {
@@ -230,6 +242,16 @@ impl SqliteWriter {
         self.read(wanted).inspect_err(|_| self.roll_back())
     }
 
+    fn prune_now(&mut self, prune: &Prune) -> Result<Pruned> {
+        let was = read_meta(&self.connection)?.compacted;
+        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(before_commit)?;
+        let (pruned, rows) = log::prune(&self.connection, prune)?;
+        let end = if pruned.compacted == was { "ROLLBACK" } else { "COMMIT" };
+        self.connection.execute_batch(end).map_err(at_commit)?;
+        self.written += rows;
+        Ok(pruned)
+    }
+
     fn finish_now(&mut self, plan: &Plan) -> Result<()> {
         self.carry_out(plan).inspect_err(|_| self.roll_back())?;
         self.connection.execute_batch("COMMIT").map_err(|e| {
@@ -248,6 +270,11 @@ impl Writer for SqliteWriter {
 
     fn finish<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<()>> {
         Box::pin(std::future::ready(self.finish_now(plan)))
+    }
+
+    fn prune<'a>(&'a mut self, prune: &'a Prune) -> BoxFuture<'a, Result<Pruned>> {
+        let pruned = self.prune_now(prune).inspect_err(|_| self.roll_back());
+        Box::pin(std::future::ready(pruned))
     }
 
     fn give_back(&mut self) -> BoxFuture<'_, ()> {
@@ -299,35 +326,40 @@ impl CommitEngine for SqliteStore {
         prefix: &'a str,
         after: Option<&'a str>,
         limit: usize,
+        at: Option<Revision>,
     ) -> BoxFuture<'a, Result<Listed>> {
         let (namespace, kind, prefix, after) = (namespace.to_owned(), kind.to_owned(), prefix.to_owned(), after.map(str::to_owned));
         Box::pin(self.readers.run(move |connection| {
             let tx = connection.transaction().map_err(before_commit)?;
             let meta = read_meta(&tx)?;
-            let from = after.unwrap_or_default();
-            // `substr` compares bytes as blobs, so every character of a prefix is data.
-            let mut find = prepare(
-                &tx,
-                &format!(
-                    "SELECT {} FROM onward_objects WHERE namespace = ?1 AND kind = ?2 AND name > ?3 AND name >= ?4
-                     AND substr(CAST(name AS BLOB), 1, length(CAST(?4 AS BLOB))) = CAST(?4 AS BLOB) ORDER BY name LIMIT ?5",
-                    rows::OBJECT
-                ),
-            )?;
-            let mut items: Vec<Arc<Object>> = Vec::new();
-            let mut bytes = 0;
-            let mut found = find.query(params![namespace, kind, from, prefix, signed(limit as u64 + 1)?]).map_err(before_commit)?;
-            while let Some(row) = found.next().map_err(before_commit)? {
-                // A page's bytes bound what is read as well (C7); its first object always fits.
-                if items.len() == limit || bytes >= PAGE_BYTES {
-                    return Ok(Listed { items, revision: meta.revision, more: true });
-                }
-                let object = rows::object(row)?;
-                bytes += object.value.bytes().len();
-                items.push(Arc::new(object));
-            }
-            Ok(Listed { items, revision: meta.revision, more: false })
+            let (items, more) =
+                list::list(&tx, [&namespace, &kind, &prefix, &after.unwrap_or_default()], limit, at.unwrap_or(meta.revision))?;
+            Ok(Listed { items, meta, more })
         }))
+    }
+
+    fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>> {
+        let key = key.clone();
+        Box::pin(self.readers.run(move |connection| {
+            let tx = connection.transaction().map_err(before_commit)?;
+            Ok((log::state_at(&tx, &key, at)?, read_meta(&tx)?))
+        }))
+    }
+
+    fn history<'a>(&'a self, key: &'a Key, before: Option<Revision>, limit: usize) -> BoxFuture<'a, Result<(Vec<Past>, StoreMeta)>> {
+        let key = key.clone();
+        Box::pin(self.readers.run(move |connection| {
+            let tx = connection.transaction().map_err(before_commit)?;
+            Ok((log::history(&tx, &key, before, limit)?, read_meta(&tx)?))
+        }))
+    }
+
+    fn backup(&self, path: PathBuf) -> BoxFuture<'_, Result<()>> {
+        let from = self.path.clone();
+        Box::pin(async move {
+            let copied = tokio::task::spawn_blocking(move || backup::backup(&from, &path)).await;
+            copied.map_err(|e| Error::unavailable("the backup could not be written").with_source(e))?
+        })
     }
 
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>> {
@@ -366,7 +398,8 @@ pub(super) fn select_object(connection: &Connection) -> Result<CachedStatement<'
 }
 
 pub(super) fn read_meta(connection: &Connection) -> Result<StoreMeta> {
-    let mut find = prepare(connection, "SELECT epoch, revision, version_floor, compacted, newest_token, origin FROM onward_meta")?;
+    let mut find =
+        prepare(connection, "SELECT epoch, revision, version_floor, compacted, newest_token, origin, at, restore_floor FROM onward_meta")?;
     one(&mut find, [], rows::meta)?.ok_or_else(|| Error::integrity("the facts of the store are gone"))
 }
 

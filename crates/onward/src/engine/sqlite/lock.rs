@@ -134,13 +134,26 @@ struct File {
 struct Tokens {
     last: u64,
     reserved_to: u64,
+    /// Read once a transaction: a second look could be past what is reserved.
+    clock_us: u64,
+}
+
+impl Tokens {
+    fn next(&mut self) -> Result<FencingToken> {
+        self.last = above(self.last, self.clock_us);
+        FencingToken::new(self.last)
+    }
 }
 
 impl File {
     fn set_up(&self) -> Result<()> {
         let set_up = concat!("BEGIN IMMEDIATE; ", include_str!("locks.sql"), "COMMIT;");
         self.connection.execute_batch(set_up).inspect_err(|_| self.roll_back()).map_err(before_commit)?;
-        // Holders that died without a release leave a row each; an ended one is no lease any more.
+        self.sweep()
+    }
+
+    /// Forgets ended leases: a holder that died without a release leaves a row.
+    fn sweep(&self) -> Result<()> {
         let mut sweep = prepare(&self.connection, "DELETE FROM onward_leases WHERE boot <> ?1 OR until_ns <= ?2")?;
         run(&mut sweep, params![self.boot, signed(self.clock.now().as_nanos())?])
     }
@@ -177,10 +190,11 @@ impl File {
 
     fn carry_out(&self, batch: &[Call]) -> Result<Vec<Answer>> {
         let grants = batch.iter().filter(|call| matches!(call, Call::Acquire(..))).count() as u64;
+        let raised = batch.iter().filter_map(Call::raised).max().unwrap_or(0);
         loop {
             self.connection.execute_batch("BEGIN IMMEDIATE").map_err(before_commit)?;
             let done = self.tokens().and_then(|mut tokens| {
-                let wanted = above(tokens.last, self.clock_us()) + grants;
+                let wanted = above(tokens.last.max(raised), tokens.clock_us) + grants;
                 if grants > 0 && wanted > tokens.reserved_to {
                     return Ok(Err(wanted));
                 }
@@ -231,8 +245,7 @@ impl File {
                 Tried::Busy { remaining: Some(remaining) }
             });
         }
-        tokens.last = above(tokens.last, self.clock_us());
-        let token = FencingToken::new(tokens.last)?;
+        let token = tokens.next()?;
         let mut grant = prepare(
             &self.connection,
             "INSERT INTO onward_leases (key, owner, holder, token, until_ns, boot, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
@@ -289,7 +302,8 @@ impl File {
         let tokens = one(&mut find, [], |row| {
             let (last, reserved_to, boot): (i64, i64, String) = (col(row, 0)?, col(row, 1)?, col(row, 2)?);
             let (last, reserved_to) = (unsigned(last)?, unsigned(reserved_to)?);
-            Ok(Tokens { last: if boot == self.boot { last } else { last.max(reserved_to) }, reserved_to })
+            let last = if boot == self.boot { last } else { last.max(reserved_to) };
+            Ok(Tokens { last, reserved_to, clock_us: self.clock_us() })
         })?;
         tokens.ok_or_else(|| Error::integrity("the token counter is gone"))
     }
@@ -305,7 +319,10 @@ impl File {
         let kept = keep.execute(params![signed(to)?, self.boot]).map(|_| ()).map_err(at_commit);
         drop(keep);
         self.connection.pragma_update(None, "synchronous", "NORMAL").map_err(before_commit)?;
-        kept
+        kept?;
+        // Once a minute at most. What is left this time goes the next.
+        let _ = self.sweep();
+        Ok(())
     }
 
     fn clock_us(&self) -> u64 {
@@ -335,6 +352,13 @@ impl Call {
             Call::Inspect(_, answer) => answer.is_closed(),
             // These are wanted whoever waits for their answer.
             Call::Renew(..) | Call::Release(..) | Call::Raise(..) => false,
+        }
+    }
+
+    fn raised(&self) -> Option<u64> {
+        match self {
+            Call::Raise(newest, _) => Some(newest.get()),
+            _ => None,
         }
     }
 

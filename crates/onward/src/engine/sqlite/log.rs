@@ -7,17 +7,19 @@ use rusqlite::{Connection, Row, params};
 use super::commit::{one, prepare, run, select_object};
 use super::error::before_commit;
 use super::rows::{self, BeforeMeta, Note, col, damaged, signed, unsigned};
-use crate::Result;
-use crate::commit::{Change, ChangeOp, Record};
+use crate::commit::engine::At;
+use crate::commit::{Change, ChangeOp, Past, Prune, Pruned, ROW_BYTES, Record};
 use crate::model::limits::PAGE_BYTES;
 use crate::model::{Key, Object, Revision, Version};
 use crate::time::Timestamp;
+use crate::{Error, Result};
 
 /// Rows of one revision stand together: id = revision * 256 + ord, and a commit has at most 128 changes.
-const ROWS: u64 = 256;
+pub(super) const ROWS: u64 = 256;
 
-/// Writes the rows of commits; one that changes no object has a row of its own.
-pub(super) fn append(connection: &Connection, records: &[Record]) -> Result<()> {
+/// Writes the rows of commits; one that changes no object has a row of its own. Returns what they count in the log.
+pub(super) fn append(connection: &Connection, records: &[Record]) -> Result<u64> {
+    let mut bytes = 0;
     let mut insert = prepare(
         connection,
         "INSERT INTO onward_changes (id, at, op, namespace, kind, name, version, before_meta, before_payload, note)
@@ -28,6 +30,7 @@ pub(super) fn append(connection: &Connection, records: &[Record]) -> Result<()> 
         let at = record.at.as_micros();
         let note = Note { invalidations: record.invalidations.clone(), entries: record.entries.clone(), request: record.request.clone() };
         let mut note = note.text()?;
+        bytes += note.as_ref().map_or(0, |note| note.len() as u64) + if record.changes.is_empty() { ROW_BYTES } else { 0 };
         if record.changes.is_empty() {
             run(
                 &mut insert,
@@ -42,11 +45,12 @@ pub(super) fn append(connection: &Connection, records: &[Record]) -> Result<()> 
             let before = change.before.as_deref();
             let meta = before.map(|object| serde_json::to_string(&BeforeMeta::of(object))).transpose().map_err(damaged)?;
             let payload = before.map(|object| &object.value.bytes()[..]);
+            bytes += payload.map_or(0, |payload| payload.len() as u64) + ROW_BYTES;
             let (key, version) = (&change.key, signed(change.version.get())?);
             run(&mut insert, params![id, at, op, key.namespace(), key.kind(), key.name(), version, meta, payload, note.take()])?;
         }
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// Reads whole commits after a revision, up to `newest`, from the snapshot that the connection holds; fewer than asked for once they
@@ -102,10 +106,85 @@ fn change(connection: &Connection, row: &Row<'_>, id: u64) -> Result<Option<Chan
     Ok(Some(Change { op, key, version, before, after }))
 }
 
-fn before(key: &Key, meta: Option<String>, payload: Option<Vec<u8>>) -> Result<Option<Arc<Object>>> {
+pub(super) fn before(key: &Key, meta: Option<String>, payload: Option<Vec<u8>>) -> Result<Option<Arc<Object>>> {
     let Some(meta) = meta else { return Ok(None) };
     let meta: BeforeMeta = serde_json::from_str(&meta).map_err(damaged)?;
     Ok(Some(meta.object(key.clone(), payload.unwrap_or_default())))
+}
+
+/// Takes the oldest whole commits off the log and moves the mark, in the transaction that the connection holds. Returns how many rows too.
+pub(super) fn prune(connection: &Connection, prune: &Prune) -> Result<(Pruned, usize)> {
+    let mut find = prepare(connection, "SELECT compacted, revision, log_bytes FROM onward_meta")?;
+    let facts = one(&mut find, [], |row| Ok((unsigned(col(row, 0)?)?, unsigned(col(row, 1)?)?, unsigned(col(row, 2)?)?)))?;
+    let Some((mut compacted, newest, mut bytes)) = facts else { return Err(Error::integrity("the facts of the store are gone")) };
+    let before = bytes;
+    let mut oldest = prepare(
+        connection,
+        "SELECT count(*), max(at), sum(coalesce(length(before_payload), 0) + coalesce(octet_length(note), 0) + ?3)
+         FROM onward_changes WHERE id >= ?1 AND id < ?2",
+    )?;
+    let mut rows = 0;
+    while compacted < newest && rows < prune.rows {
+        let next = compacted + 1;
+        let range = params![signed(next * ROWS)?, signed((next + 1) * ROWS)?, signed(ROW_BYTES)?];
+        let row = one(&mut oldest, range, |row| Ok((col::<i64>(row, 0)?, col::<Option<i64>>(row, 1)?, col::<Option<i64>>(row, 2)?)))?;
+        let Some((count, Some(at), Some(size))) = row else { return Err(Error::integrity("the change log has a gap")) };
+        if !prune.takes(Revision::new(next).map_err(damaged)?, Timestamp::from_micros(at), bytes) {
+            break;
+        }
+        rows += usize::try_from(count).unwrap_or(0);
+        bytes = bytes.saturating_sub(unsigned(size)?);
+        compacted = next;
+    }
+    if rows > 0 {
+        run(&mut prepare(connection, "DELETE FROM onward_changes WHERE id < ?1")?, params![signed((compacted + 1) * ROWS)?])?;
+        let mut mark = prepare(connection, "UPDATE onward_meta SET compacted = ?1, log_bytes = log_bytes - ?2")?;
+        run(&mut mark, params![signed(compacted)?, signed(before - bytes)?])?;
+    }
+    Ok((Pruned { compacted: Revision::new(compacted).map_err(damaged)?, more: rows >= prune.rows }, rows))
+}
+
+/// The changes of an object before a revision, the newest first.
+pub(super) fn history(connection: &Connection, key: &Key, before: Option<Revision>, limit: usize) -> Result<Vec<Past>> {
+    let mut find = prepare(
+        connection,
+        "SELECT id, at, op, namespace, kind, name, version, before_meta, before_payload, note FROM onward_changes
+         WHERE namespace = ?1 AND kind = ?2 AND name = ?3 AND name IS NOT NULL AND id < ?4 ORDER BY id DESC LIMIT ?5",
+    )?;
+    let end = before.map_or(Ok(i64::MAX), |before| signed(before.get().saturating_mul(ROWS)))?;
+    let params = params![key.namespace(), key.kind(), key.name(), end, signed(limit as u64)?];
+    let mut found = find.query(params).map_err(before_commit)?;
+    let (mut past, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = found.next().map_err(before_commit)? {
+        let id = unsigned(col(row, 0)?)?;
+        let (revision, at) = (Revision::new(id / ROWS).map_err(damaged)?, Timestamp::from_micros(col(row, 1)?));
+        let Some(change) = change(connection, row, id)? else { continue };
+        bytes += change.after.as_ref().map_or(0, |object| object.value.bytes().len());
+        past.push(Past { revision, at, change });
+        if bytes >= PAGE_BYTES {
+            break;
+        }
+    }
+    Ok(past)
+}
+
+/// The state at a moment: what stood before the first later change of the object, or the row itself.
+pub(super) fn state_at(connection: &Connection, key: &Key, at: At) -> Result<Option<Arc<Object>>> {
+    let version = match at {
+        At::Revision(revision) => return state_after(connection, key, revision.get().saturating_mul(ROWS) | (ROWS - 1)),
+        At::Version(version) => version,
+    };
+    let mut later = prepare(
+        connection,
+        "SELECT before_meta, before_payload FROM onward_changes
+         WHERE namespace = ?1 AND kind = ?2 AND name = ?3 AND name IS NOT NULL AND version > ?4 ORDER BY id LIMIT 1",
+    )?;
+    let params = params![key.namespace(), key.kind(), key.name(), signed(version.get())?];
+    let found = match one(&mut later, params, |row| before(key, col(row, 0)?, col(row, 1)?))? {
+        Some(found) => found,
+        None => one(&mut select_object(connection)?, params![key.namespace(), key.kind(), key.name()], rows::object)?.map(Arc::new),
+    };
+    Ok(found.filter(|object| object.meta.version == version))
 }
 
 /// The state after a change: what stood before the next change of the same object, or the row itself.

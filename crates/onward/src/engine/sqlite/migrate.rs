@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::backup;
 use super::error::before_commit;
 use crate::time::Timestamp;
 use crate::{Error, Result, random};
@@ -18,8 +19,9 @@ pub(super) fn migrate(connection: &mut Connection, now: Timestamp) -> Result<()>
         tx.execute_batch(include_str!("schema.sql")).map_err(before_commit)?;
         let epoch = crate::model::Epoch::from_bits(u64::from_le_bytes(random::bytes()));
         tx.execute(
-            "INSERT INTO onward_meta (id, schema_version, epoch, revision, version_floor, compacted, newest_token, origin, created_at)
-             VALUES (1, ?1, ?2, 0, 0, 0, 0, ?3, ?4)",
+            "INSERT INTO onward_meta (id, schema_version, epoch, revision, version_floor, restore_floor, compacted, log_bytes, newest_token, at, origin, created_at,
+               is_copy)
+             VALUES (1, ?1, ?2, 0, 0, 0, 0, 0, 0, 0, ?3, ?4, 0)",
             (VERSION, epoch.to_string(), format!("onward.local/{}", random::uuid_v4()), now.as_micros()),
         )
         .map_err(before_commit)?;
@@ -28,6 +30,7 @@ pub(super) fn migrate(connection: &mut Connection, now: Timestamp) -> Result<()>
         if found != VERSION {
             return Err(Error::unsupported("the store was written by a newer version of onward"));
         }
+        backup::restore(&tx, now)?;
     }
     tx.commit().map_err(super::error::at_commit)
 }

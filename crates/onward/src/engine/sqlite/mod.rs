@@ -4,9 +4,11 @@
 //! process being alone.
 
 mod audit;
+mod backup;
 mod commit;
 mod connection;
 mod error;
+mod list;
 mod lock;
 mod log;
 mod migrate;

@@ -64,8 +64,10 @@ pub(super) fn meta(row: &Row<'_>) -> Result<StoreMeta> {
         epoch: epoch.parse().map_err(damaged)?,
         revision: Revision::new(unsigned(col(row, 1)?)?).map_err(damaged)?,
         version_floor: unsigned(col(row, 2)?)?,
+        restore_floor: unsigned(col(row, 7)?)?,
         compacted: Revision::new(unsigned(col(row, 3)?)?).map_err(damaged)?,
         newest_token: unsigned(col(row, 4)?)?,
+        at: Timestamp::from_micros(col(row, 6)?),
         origin: origin.into(),
     })
 }

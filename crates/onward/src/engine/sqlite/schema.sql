@@ -6,10 +6,15 @@ CREATE TABLE onward_meta (
   epoch TEXT NOT NULL,
   revision INTEGER NOT NULL,
   version_floor INTEGER NOT NULL,
+  restore_floor INTEGER NOT NULL,
   compacted INTEGER NOT NULL,
+  log_bytes INTEGER NOT NULL,
   newest_token INTEGER NOT NULL,
+  at INTEGER NOT NULL,
   origin TEXT NOT NULL,
-  created_at INTEGER NOT NULL
+  created_at INTEGER NOT NULL,
+  -- 1 in a backup that nobody opened yet: opening it is the restore.
+  is_copy INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE onward_objects (

@@ -300,9 +300,9 @@ pub async fn a_refusal_is_judged_again(h: &Harness) {
 }
 
 pub async fn a_request_id_is_forgotten_after_its_window(h: &Harness) {
+    let clock = Clock::manual();
+    let handle = h.a.again(clock.clone()).await;
     for (window, time) in [(Window::Own, 15 * 60), (Window::Caller, 24 * 3_600), (Window::Event, 7 * 24 * 3_600)] {
-        let clock = Clock::manual();
-        let handle = h.a.again(clock.clone()).await;
         let id = fresh_id();
         let make =
             || Commit::new().put(key("x"), &random_value(), WriteCondition::Unconditional(overwrite())).request(id.clone()).window(window);

@@ -11,6 +11,8 @@ mod faults;
 mod feed;
 mod input;
 mod objects;
+mod past;
+mod patches;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -21,10 +23,14 @@ pub use faults::*;
 pub use feed::*;
 pub use input::*;
 pub use objects::*;
+pub use past::*;
+pub use patches::*;
 
 use super::store_faults::{Fault, Faults, Faulty};
 use crate::commit::engine::{CommitEngine, StoreMeta};
-use crate::commit::{Commit, CommitOutcome, CommitQueue, Conflict, FeedItem, QueueOptions, Receipt, Record, WriteCondition, Written};
+use crate::commit::{
+    Commit, CommitOutcome, CommitQueue, Conflict, FeedItem, QueueOptions, Receipt, Record, Retention, WriteCondition, Written,
+};
 use crate::model::{FencingToken, Key, LockKey, MacKeys, Object, RequestId, Revision, Version};
 use crate::observe::Silent;
 use crate::store::{Delete, Deliverer, Put, Store, WriteOptions};
@@ -66,11 +72,20 @@ pub struct Handle {
 impl Handle {
     /// Opens a handle over an engine with a clock of its own.
     pub async fn open(engine: Arc<dyn CommitEngine>, often: Option<Fault>, clock: Clock) -> Self {
+        Self::open_keeping(engine, often, clock, Retention::default()).await
+    }
+
+    async fn open_keeping(engine: Arc<dyn CommitEngine>, often: Option<Fault>, clock: Clock, retention: Retention) -> Self {
         let faults = Faults::new(often);
         let faulty = Arc::new(Faulty::new(engine.clone(), faults.clone()));
-        let options = QueueOptions { clock: clock.clone(), observer: Arc::new(Silent), keys: MacKeys::none() };
+        let options = QueueOptions { clock: clock.clone(), observer: Arc::new(Silent), keys: MacKeys::none(), retention };
         let queue = CommitQueue::start(faulty, options).await.expect("the queue starts");
         Self { store: Store::new(queue, Deliverer::new(None, clock)), faults, engine }
+    }
+
+    /// Opens another handle on the same engine, without faults, that keeps less of the log.
+    pub async fn keeping(&self, clock: Clock, retention: Retention) -> Self {
+        Self::open_keeping(self.engine.clone(), None, clock, retention).await
     }
 
     /// Opens another handle on the same engine, without faults, with another clock.
@@ -288,10 +303,19 @@ macro_rules! store_conformance {
                 update_loses_nothing_under_contention
                 the_validator_sees_the_merged_candidate
                 a_refused_candidate_leaves_no_trace
+                an_update_with_a_request_id_happens_once
+                a_lost_race_with_another_shape_is_a_conflict_all_the_same
                 spent_tries_are_an_error_with_the_current_object
                 update_of_a_missing_object_is_not_found
                 update_may_insert_a_missing_object
                 concurrent_histories_are_linearizable
+                apply_on_a_hot_key_never_conflicts
+                a_failed_compare_changes_nothing
+                a_patch_at_an_old_version_is_refused
+                a_patch_leaves_what_it_does_not_name_digit_for_digit
+                a_merge_follows_its_standard
+                a_patch_that_does_not_fit_is_refused_and_writes_nothing
+                bad_patches_are_refused
                 a_commit_is_whole_or_absent
                 a_refused_commit_leaves_its_neighbours_alone
                 commits_of_a_batch_see_each_other_in_order
@@ -325,6 +349,15 @@ macro_rules! store_conformance {
                 a_change_carries_the_state_before_and_after
                 a_note_carries_invalidations_entries_and_request
                 a_watch_shows_only_what_was_asked_for
+                the_state_at_a_revision_is_what_was_there
+                history_tells_each_change_newest_first
+                a_compacted_cursor_is_told_so
+                compaction_stops_at_the_newest_and_never_goes_back
+                a_long_log_goes_in_parts_and_whole_commits
+                the_log_ends_at_its_age
+                the_log_ends_at_its_size
+                pages_show_one_revision_while_writers_run
+                a_page_of_a_compacted_revision_is_refused
                 a_dropped_wait_loses_no_commit
                 a_gap_in_the_log_is_told_and_never_skipped
                 a_reader_pages_through_more_than_it_may_hold

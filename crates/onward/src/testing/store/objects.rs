@@ -327,6 +327,46 @@ pub async fn a_refused_candidate_leaves_no_trace(h: &Harness) {
     assert_eq!((h.b.get("x").await.unwrap().value, h.a.meta().await), (1, before));
 }
 
+pub async fn an_update_with_a_request_id_happens_once(h: &Harness) {
+    h.a.create("x", 1).await;
+    let id = crate::model::RequestId::new("add-one").unwrap();
+    let add = |store: &Store| {
+        let (store, id) = (store.clone(), id.clone());
+        async move {
+            let change = |n: &mut u32, _: &crate::model::Meta| {
+                *n += 1;
+                Ok(())
+            };
+            store.update(key("x"), change).request(id).await
+        }
+    };
+    h.a.faults.calm();
+    let first = add(&h.a.store).await.unwrap();
+    h.b.create("y", 1).await;
+    let newer =
+        h.a.store
+            .update(key("x"), |n: &mut u32, _| {
+                *n = 10;
+                Ok(())
+            })
+            .await
+            .unwrap();
+    let again = add(&h.b.store).await.unwrap();
+    assert_eq!((first.value, first.written.version, first.written.replayed), (2, again.written.version, false));
+    // The value that was written then, although a newer one is there (C2).
+    assert_eq!((again.value, again.written.replayed), (2, true));
+    assert_eq!(h.a.get("x").await.map(|object| object.meta.version), Some(newer.written.version));
+}
+
+pub async fn a_lost_race_with_another_shape_is_a_conflict_all_the_same(h: &Harness) {
+    let stale = h.a.create("x", 1).await.version;
+    h.a.faults.calm();
+    let text = crate::model::Payload::new("not JSON", "text/plain").unwrap();
+    let newest = h.a.store.overwrite(key("x"), text, crate::store::WriteOptions::new()).await.unwrap().version;
+    let Put::Conflict(lost) = h.b.store.replace(key("x"), &2, stale).await.unwrap() else { panic!("the version is stale") };
+    assert_eq!((lost.version, lost.current.is_none()), (Some(newest), true));
+}
+
 pub async fn spent_tries_are_an_error_with_the_current_object(h: &Harness) {
     calm(h);
     h.a.create("x", 0).await;
@@ -404,7 +444,7 @@ async fn play(handle: &Handle, call: Call) -> Answer {
             return match handle.delete("x", version(at)).await {
                 Delete::Removed(written) => Answer::Won { version: written.version.get() },
                 Delete::Absent => Answer::Shown(None),
-                Delete::Conflict(conflict) => shown(conflict.read().unwrap().current),
+                Delete::Conflict(conflict) => shown(conflict.read().current),
             };
         }
         Call::Create { value } => handle.put("x", value, WriteCondition::MustCreate).await,

@@ -104,7 +104,6 @@ const HOMES: &[(&[&str], &[&str])] = &[
             "crates/onward-api/src/client/mod.rs",
             "crates/onward-server/src/wait.rs",
             "crates/onward-cli/src/wait.rs",
-            "crates/onward-cli/src/prove/mod.rs",
         ],
         &["tokio::time::sleep", "tokio::time::timeout", "tokio::time::interval", "tokio::time::Instant", "tokio::time::{", "thread::sleep"],
     ),

@@ -1,0 +1,132 @@
+use onward::model::merkle::Frontier;
+use serde_json::{Value, json};
+
+use crate::support::Client;
+
+const ENTRIES: &str = "/v1/chains/orders/entries";
+
+#[tokio::test]
+async fn entries_are_appended_once_and_read_back() {
+    let client = Client::memory().await;
+    let one = json!({"entries": [{"kind": "order.made", "actor": "user:7", "resource": "order:1", "data": {"b": [1], "a": "x"}, "event_id": "e1"}]});
+    let reply = client.post(ENTRIES, one.clone()).await;
+    assert_eq!(reply.status, 201, "{:?}", reply.body);
+    let receipt = reply.json()["receipts"][0].clone();
+    assert_eq!((&receipt["seq"], &receipt["event_id"], &receipt["replayed"]), (&json!(2), &json!("e1"), &json!(false)));
+    let again = client.post(ENTRIES, one).await.json()["receipts"][0].clone();
+    assert_eq!((&again["seq"], &again["hash"], &again["replayed"]), (&json!(2), &receipt["hash"], &json!(true)));
+    client.post(ENTRIES, json!({"entries": [{"kind": "order.lost", "event_id": "e1"}]})).await.is_problem(422, "request_id_reused");
+    let entry = client.get(&format!("{ENTRIES}/2")).await.json();
+    assert_eq!((&entry["hash"], &entry["data"], &entry["actor"]), (&receipt["hash"], &json!(r#"{"a":"x","b":[1]}"#), &json!("dev/user:7")));
+    let head = client.get("/v1/chains/orders").await.json();
+    assert_eq!((&head["head"]["seq"], &head["head"]["hash"]), (&json!(2), &receipt["hash"]));
+    assert_eq!(client.get("/v1/chains").await.json()["items"][0], head);
+}
+
+#[tokio::test]
+async fn many_entries_go_whole_under_one_request_id() {
+    let client = Client::memory().await;
+    let body = json!({"entries": [{"kind": "a", "data_text": " raw "}, {"kind": "b", "data_base64": "/wA="}, {"kind": "c"}]}).to_string();
+    let headers = [("content-type", "application/json"), ("idempotency-key", "batch-1")];
+    let first = client.send("POST", ENTRIES, &headers, body.clone()).await.json();
+    assert_eq!((&first["receipts"][0]["event_id"], &first["receipts"][2]["seq"]), (&json!("batch-1/0"), &json!(4)));
+    let again = client.send("POST", ENTRIES, &headers, body).await.json();
+    assert_eq!((&again["receipts"][2]["seq"], &again["receipts"][2]["replayed"]), (&json!(4), &json!(true)));
+    assert_eq!(client.get(&format!("{ENTRIES}/2")).await.json()["data"], " raw ");
+    assert_eq!(client.get(&format!("{ENTRIES}/3")).await.json()["data_base64"], "/wA=");
+    let actor = client.get(&format!("{ENTRIES}/4")).await.json()["actor"].clone();
+    assert_eq!(actor, "dev", "the token's name");
+}
+
+#[tokio::test]
+async fn a_query_goes_page_by_page() {
+    let client = Client::memory().await;
+    for n in 0..5 {
+        client.post(ENTRIES, json!({"entries": [{"kind": if n % 2 == 0 { "even" } else { "odd" }}]})).await;
+    }
+    let mut seqs = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = client.get(&format!("{ENTRIES}?kind=even&order=desc&limit=2{cursor}")).await.json();
+        seqs.extend(page["items"].as_array().unwrap().iter().map(|item| item["seq"].as_u64().unwrap()));
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(seqs, [6, 4, 2]);
+    let first = client.get(&format!("{ENTRIES}?limit=1")).await.json()["next_cursor"].as_str().unwrap().to_owned();
+    client.get(&format!("{ENTRIES}?limit=1&kind=odd&cursor={first}")).await.is_problem(400, "invalid_cursor");
+    for bad in ["order=up", "from_seq=0", "since=now", "limit=0", "knid=x"] {
+        client.get(&format!("{ENTRIES}?{bad}")).await.is_problem(400, "invalid_request");
+    }
+    client.get("/v1/chains/none/entries").await.is_problem(404, "not_found");
+    client.get("/v1/chains/none").await.is_problem(404, "not_found");
+    client.get(&format!("{ENTRIES}/99")).await.is_problem(404, "not_found");
+    client.get("/v1/chains/Orders").await.is_problem(400, "invalid_key");
+    client.get("/v1/chains/onward.admin").await.is_problem(403, "forbidden");
+}
+
+#[tokio::test]
+async fn a_tail_resumes_behind_the_last_event() {
+    let client = Client::memory().await;
+    let append = |kind: &'static str| {
+        let client = client.clone();
+        async move { client.post(ENTRIES, json!({"entries": [{"kind": kind}]})).await }
+    };
+    append("a").await;
+    let mut tail = client.events(&format!("{ENTRIES}?from_seq=1"), &[("accept", "text/event-stream")]).await;
+    assert_eq!(tail.next_of("entry").await.id, Some(1));
+    assert_eq!(tail.next_of("entry").await.data["kind"], "a");
+    drop(tail);
+    append("b").await;
+    let mut tail = client.events(ENTRIES, &[("accept", "text/event-stream"), ("last-event-id", "2")]).await;
+    assert_eq!(tail.next_of("entry").await.data["kind"], "b");
+    append("c").await;
+    assert_eq!(tail.next_of("entry").await.id, Some(4));
+}
+
+#[tokio::test]
+async fn a_chain_is_verified_also_against_a_head_saved_outside() {
+    let client = Client::memory().await;
+    client.post(ENTRIES, json!({"entries": [{"kind": "a"}, {"kind": "b"}]})).await;
+    let report = client.send("POST", "/v1/chains/orders/verify", &[], "").await.json();
+    assert_eq!((&report["verdict"], &report["to_seq"]), (&json!("ok"), &json!(3)));
+    let kept = client.get("/v1/chains/orders").await.json();
+    assert_eq!((&kept["last_verdict"]["verdict"], &kept["last_verdict"]["to_seq"]), (&json!("ok"), &json!(3)), "{kept}");
+    let saved = |size: u64, hash: &Value, tree: &Frontier| {
+        json!({"onward": "saved-head", "v": 1, "chain": "orders", "origin": report["origin"], "size": size, "hash": hash, "root": tree.root(), "frontier": tree, "saved_at": "2026-01-01T00:00:00Z"}).to_string()
+    };
+    let tree: Frontier = serde_json::from_value(report["frontier"].clone()).unwrap();
+    let head = saved(3, &report["hash"], &tree);
+    client.post(ENTRIES, json!({"entries": [{"kind": "c"}]})).await;
+    let newer = client.post("/v1/chains/orders/verify", json!({"checkpoint": head, "incremental": true})).await.json();
+    assert_eq!((&newer["verdict"], &newer["rows_hashed"], &newer["attested_to"]), (&json!("ok"), &json!(1), &json!(3)), "{newer}");
+    client.post("/v1/chains/orders/verify", json!({"incremental": true})).await.is_problem(400, "invalid_request");
+    let head = saved(9, &report["hash"], &Frontier::from_bytes(9, &[7; 64]).unwrap());
+    let report = client.post("/v1/chains/orders/verify", json!({"checkpoint": head})).await.json();
+    assert_eq!((&report["verdict"], &report["findings"][0]["code"]), (&json!("broken"), &json!("TRUNCATED")));
+    let kept = client.get("/v1/chains/orders").await.json();
+    assert_eq!((&kept["last_verdict"]["verdict"], &kept["last_verdict"]["finding"]), (&json!("broken"), &json!("TRUNCATED")), "{kept}");
+    client.post("/v1/chains/orders/verify", json!({"depth": "deep"})).await.is_problem(400, "invalid_request");
+    client.post("/v1/chains/orders/verify", json!({"checkpoint": "x"})).await.is_problem(400, "invalid_request");
+    client.post("/v1/chains/none/verify", json!({})).await.is_problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn bad_entries_are_refused_with_their_place() {
+    let client = Client::memory().await;
+    let many: Vec<_> = (0..129).map(|_| json!({"kind": "a"})).collect();
+    for (entries, pointer) in [
+        (json!([{"kind": "a"}, {"kind": "chain.created"}]), "/entries/1/kind"),
+        (json!([{"kind": "a", "actor": "a\nb"}]), "/entries/0/actor"),
+        (json!([{"kind": "a", "event_id": "1"}, {"kind": "b"}]), "/entries/0/event_id"),
+        (json!([{"kind": "a", "data_base64": "x"}]), "/entries/0/data_base64"),
+        (json!([]), "/entries"),
+    ] {
+        let problem = client.post(ENTRIES, json!({"entries": entries})).await.is_problem(400, "invalid_request");
+        assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");
+    }
+    client.post(ENTRIES, json!({"entries": many})).await.is_problem(400, "invalid_request");
+    client.get("/v1/chains/orders").await.is_problem(404, "not_found");
+}

@@ -1,0 +1,83 @@
+//! Backups: a copy of the file that knows it is one, and what opening it does.
+//!
+//! What was written after the copy is lost with the restore, but some readers have seen it. So no number of that time is ever used again
+//! (C4): versions, revisions and fencing tokens jump, and cursors of the old epoch are refused. Two restores of one copy differ as well.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags, Transaction, params};
+
+use super::error::before_commit;
+use super::rows::{signed, unsigned};
+use crate::model::{Epoch, above};
+use crate::time::Timestamp;
+use crate::{Error, Result, random};
+
+/// How far numbers jump at least: more than a store writes between a backup and its restore.
+const JUMP: u64 = 1 << 32;
+
+/// Writes a copy to a new file, mode 0600, durably: it is there whole or not at all.
+pub(super) fn backup(from: &Path, to: &Path) -> Result<()> {
+    if to.exists() {
+        return Err(Error::invalid("the file of the backup is there already"));
+    }
+    let cannot = |e: std::io::Error| Error::unavailable("the backup cannot be written").with_source(e);
+    let part = beside(to, ".part");
+    // SQLite writes into an empty file, which is private from its first byte; what a crash left is replaced.
+    let _ = std::fs::remove_file(&part);
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).map_err(cannot)?;
+    let done = copy(from, &part).and_then(|()| {
+        File::open(&part).and_then(|file| file.sync_all()).map_err(cannot)?;
+        std::fs::rename(&part, to).map_err(cannot)?;
+        let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(cannot)
+    });
+    if done.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    done
+}
+
+fn copy(from: &Path, part: &Path) -> Result<()> {
+    let open = |path: &Path| Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX);
+    let name = part.to_str().ok_or_else(|| Error::invalid("the path of a backup is UTF-8"))?;
+    open(from).and_then(|source| source.execute("VACUUM INTO ?1", [name])).map_err(before_commit)?;
+    let copy = open(part).map_err(before_commit)?;
+    // A rollback journal, so that the copy is one file.
+    copy.execute_batch("PRAGMA journal_mode = DELETE; UPDATE onward_meta SET is_copy = 1").map_err(before_commit)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
+
+/// Turns a copy into a store of its own; does nothing to a file that is none.
+pub(super) fn restore(tx: &Transaction<'_>, now: Timestamp) -> Result<()> {
+    let facts =
+        "SELECT is_copy, revision, max(version_floor, restore_floor, (SELECT coalesce(max(version), 0) FROM onward_objects)), newest_token
+                 FROM onward_meta";
+    let read = tx.query_row(facts, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)));
+    let (is_copy, revision, version, token): (bool, i64, i64, i64) = read.map_err(before_commit)?;
+    if !is_copy {
+        return Ok(());
+    }
+    let clock = u64::try_from(now.as_micros()).unwrap_or(0);
+    let jump = |last: i64| signed(unsigned(last)?.saturating_add(JUMP).max(clock));
+    let epoch = Epoch::from_bits(u64::from_le_bytes(random::bytes()));
+    let token = signed(above(unsigned(token)?, clock))?;
+    // The log ends at the mark: what it says of the time before belongs to another epoch.
+    tx.execute("DELETE FROM onward_changes", []).map_err(before_commit)?;
+    // Holders of the lost time are refused; the lock engine goes on above the newest token.
+    tx.execute("UPDATE onward_fences SET token = ?1", [token]).map_err(before_commit)?;
+    tx.execute(
+        "UPDATE onward_meta SET is_copy = 0, epoch = ?1, revision = ?2, compacted = ?2, restore_floor = ?3, newest_token = ?4, log_bytes = 0",
+        params![epoch.to_string(), jump(revision)?, jump(version)?, token],
+    )
+    .map_err(before_commit)?;
+    Ok(())
+}
