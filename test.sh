@@ -4,9 +4,10 @@
 #   ./test.sh           all of it
 #   ./test.sh --quick   format, lints, tests
 #
-# Needs a Rust toolchain. What else is missing is installed by apt-get where that is possible: a C compiler (for the bundled SQLite and
-# the linker), python3 (for verify.py) and curl (for the README's requests). With CI=true a missing rustfmt or clippy fails; without, its stage is skipped and named.
-# One feature set and the dev profile throughout, so that nothing is built twice; the smoke stage runs the binary that the tests built.
+# Needs a Rust toolchain. What else is missing is installed by apt-get where that is possible: a C compiler (for the linker and the
+# bundled SQLite), python3 (for verify.py) and curl (for the README's requests). With CI=true a missing rustfmt or clippy fails; without,
+# its stage is skipped and named. One feature set and the dev profile throughout, so that nothing is built twice: the smoke stage runs the
+# binary that the tests built, where the README says --release.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -15,7 +16,7 @@ for argument in "$@"; do
   case "$argument" in
     --quick) quick=true ;;
     -h | --help)
-      sed -n '2,9s/^# \{0,1\}//p' "$0"
+      sed -n '2,10s/^# \{0,1\}//p' "$0"
       exit 0
       ;;
     *)
@@ -105,8 +106,12 @@ need() { # COMMAND PACKAGES...
     fi
   fi
   echo "installing $*"
-  $as apt-get update -qq && $as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
-  command -v "$command" >/dev/null 2>&1
+  if $as apt-get update -qq && $as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null &&
+    command -v "$command" >/dev/null 2>&1; then
+    return 0
+  fi
+  echo "test.sh: $command is missing and apt-get could not install $*" >&2
+  return 1
 }
 
 tools() {

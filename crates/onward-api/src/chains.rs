@@ -114,6 +114,30 @@ pub struct Chain {
     pub origin: String,
     /// Its end.
     pub head: Head,
+    /// The worse of the newest whole and the newest incremental verification; absent in lists, and if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_verdict: Option<LastVerdict>,
+}
+
+/// What a verification of a whole chain said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastVerdict {
+    /// `ok`, `broken` or `undetermined`.
+    pub verdict: String,
+    /// `full` or `incremental`.
+    pub extent: String,
+    /// `public` or `keyed`.
+    pub depth: String,
+    /// Whether a head saved outside was compared.
+    pub attested: bool,
+    /// The last entry.
+    #[serde(with = "number")]
+    pub to_seq: u64,
+    /// When it was said.
+    pub at: String,
+    /// The code of the first finding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<String>,
 }
 
 /// The end of a chain.
@@ -153,4 +177,7 @@ pub struct Verify {
     /// The text of a head that was saved outside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<String>,
+    /// Hash only what is newer than the checkpoint.
+    #[serde(default)]
+    pub incremental: bool,
 }

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::output::{Color, Format};
 use crate::target::Target;
-use crate::units::duration;
+use crate::units::some_time;
 use crate::{audit, cache, dev, lock, object, prove};
 
 /// The end of each help.
@@ -27,7 +27,7 @@ Examples:
 
 /// Refuses writes that are based on stale knowledge: locks with fencing, cache fill leases, compare-and-swap objects, an audit trail
 #[derive(Debug, Parser)]
-#[command(name = "onward", version, before_help = EXAMPLES, after_help = EXIT_CODES, disable_help_subcommand = true, propagate_version = true)]
+#[command(name = "onward", version, before_help = EXAMPLES, after_help = EXIT_CODES, propagate_version = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -55,7 +55,7 @@ pub(crate) struct Global {
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
     /// How long a request may take
-    #[arg(long, global = true, value_parser = duration, default_value = "10s", value_name = "TIME")]
+    #[arg(long, global = true, value_parser = some_time, default_value = "10s", value_name = "TIME")]
     timeout: Duration,
     /// When to colour
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
@@ -66,7 +66,7 @@ impl Global {
     /// Returns what is said about the target.
     pub(crate) fn target(&self) -> Target {
         let url = self.url.clone().filter(|url| !url.is_empty());
-        Target { url, token_file: self.token_file.clone(), timeout: self.timeout.max(Duration::from_millis(1)) }
+        Target { url, token_file: self.token_file.clone(), timeout: self.timeout }
     }
 }
 

@@ -7,16 +7,28 @@ use onward_server::{State, router};
 
 use crate::failure::Result;
 
-/// Opens an engine and makes a client of it. Without a key, that of the environment is used.
+/// Opens an engine and makes a client of it.
 ///
 /// # Errors
-/// Exit 2: the URL or a key is malformed. Otherwise what the engine says.
-pub(crate) async fn open(url: &str, keys: Option<MacKeys>) -> Result<Client> {
-    let config = Config::new(url).with_environment()?;
-    let config = match keys {
+/// Exit 2: the URL, or a key in the environment, is malformed. Otherwise what the engine says.
+pub(crate) async fn open(url: &str) -> Result<Client> {
+    connect(Config::new(url).with_environment()?).await
+}
+
+/// Opens an engine to judge what is there: nothing is made. Without a key, that of the environment is used.
+///
+/// # Errors
+/// As [`open`]; exit 4: there is no such file.
+pub(crate) async fn open_existing(url: &str, keys: Option<MacKeys>) -> Result<Client> {
+    let config = Config::new(url).with_environment()?.with_existing_file();
+    connect(match keys {
         Some(keys) => config.with_keys(keys),
         None => config,
-    };
+    })
+    .await
+}
+
+async fn connect(config: Config) -> Result<Client> {
     let onward = Onward::connect(config).await?;
     Ok(Client::local(Local::new(router(State::embedded(onward))), None)?)
 }

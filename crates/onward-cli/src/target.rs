@@ -43,10 +43,10 @@ impl Target {
                 let token = self.token()?.or(found.map(|dev| dev.token));
                 Client::connect(url, token.as_deref()).map_err(Failure::from)?
             }
-            Some(url) => local::open(url, None).await?,
+            Some(url) => local::open(url).await?,
             None => match onward_server::running() {
                 Some(dev) => Client::connect(&dev.url, Some(&self.token()?.unwrap_or(dev.token)))?,
-                None if otherwise == Otherwise::OwnFile => local::open(&own_file()?, None).await?,
+                None if otherwise == Otherwise::OwnFile => local::open(&own_file()?).await?,
                 None => {
                     return Err(Failure::usage(
                         "no server is named and no `onward dev` runs: start one, give --url, or set ONWARD_URL (an engine such as sqlite:./app.db works too)",

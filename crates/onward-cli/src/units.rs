@@ -20,6 +20,11 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(millis_each).map(Duration::from_millis).ok_or_else(malformed)
 }
 
+/// Reads a duration that is not zero.
+pub(crate) fn some_time(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|time| if time.is_zero() { Err("at least 1ms".to_owned()) } else { Ok(time) })
+}
+
 /// Returns whole milliseconds.
 pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
@@ -34,6 +39,7 @@ mod tests {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("2h"), Ok(Duration::from_secs(7_200)));
         assert_eq!(duration("0"), Ok(Duration::ZERO));
+        assert!(some_time("0s").is_err() && some_time("1ms").is_ok());
         for bad in ["", "5", "s", "1.5s", "-1s", "5 s", "5S", "99999999999999999999s", "18446744073709551615d"] {
             assert!(duration(bad).is_err(), "{bad}");
         }

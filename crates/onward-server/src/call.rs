@@ -1,6 +1,7 @@
 //! One request that was admitted: its parts, read strictly.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub(crate) struct Call {
     /// The id as it travels, and how long its answer is remembered.
     pub(crate) id: Arc<str>,
     pub(crate) window: Window,
+    /// Tells the one who answers that the body was read.
+    read: Arc<AtomicBool>,
     /// Never locked: the mutex makes a shared call sendable, which a body is not.
     body: Mutex<Body>,
     slot: Option<OwnedSemaphorePermit>,
@@ -48,11 +51,12 @@ impl Call {
         id: Arc<str>,
         window: Window,
         slot: OwnedSemaphorePermit,
+        read: Arc<AtomicBool>,
         request: http::Request<Body>,
     ) -> Result<Self, Refusal> {
         let (parts, body) = request.into_parts();
         let timeout = state.timeouts().request;
-        let mut call = Self { state, caller, parts, id, window, body: Mutex::new(body), slot: Some(slot), timeout };
+        let mut call = Self { state, caller, parts, id, window, read, body: Mutex::new(body), slot: Some(slot), timeout };
         if let Some(asked) = call.millis(onward_api::header::TIMEOUT_MS)? {
             if asked.is_zero() {
                 return Err(Refusal::header(onward_api::header::TIMEOUT_MS, "at least 1"));
@@ -135,7 +139,9 @@ impl Call {
     /// Reads the body.
     pub(crate) async fn bytes(&mut self, limit: usize) -> Result<Bytes, Refusal> {
         let body = self.body.get_mut().map(std::mem::take).unwrap_or_default();
-        body::read(&self.parts.headers, body, limit, self.state.timeouts().body).await
+        let bytes = body::read(&self.parts.headers, body, limit, self.state.timeouts().body).await?;
+        self.read.store(true, Ordering::Relaxed);
+        Ok(bytes)
     }
 
     /// Reads the body as JSON.

@@ -30,5 +30,5 @@ pub use dev::{Dev, DevError, DevOptions, Ready, Running, running};
 pub use listen::{Drained, Server};
 pub use metrics::Metrics;
 pub use routes::{ROUTES, router};
-pub use state::{State, Timeouts};
+pub use state::{Limits, State, Timeouts};
 pub use token::Token;

@@ -5,7 +5,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,15 +14,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
 use crate::log;
 use crate::routes::router;
 use crate::state::State;
 use crate::wait::{sleep, within};
 
-/// Connections at once; one more is closed.
-const CONNECTIONS: usize = 10_000;
 /// Longest head.
 const HEAD_BYTES: usize = 16 << 10;
 /// How long to wait when the system cannot give us another connection.
@@ -74,7 +70,6 @@ impl Server {
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Drained {
         let Self { listener, state } = self;
         let router = router(state.clone());
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let accepted = tokio::select! {
@@ -83,16 +78,15 @@ impl Server {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => match places.clone().try_acquire_owned() {
-                    Ok(place) => {
-                        let connection = serve_one(stream, router.clone(), state.clone());
-                        state.tasks().spawn(async move {
-                            connection.await;
-                            drop(place);
-                        });
-                    }
-                    Err(_) => state.metrics().connection_refused(),
-                },
+                Ok((stream, _)) => {
+                    // Without a place the stream is dropped, which closes it.
+                    let Some(place) = state.connection_slot() else { continue };
+                    let connection = serve_one(stream, router.clone(), state.clone());
+                    state.tasks().spawn(async move {
+                        connection.await;
+                        drop(place);
+                    });
+                }
                 // Out of files, or a client that was gone before we looked: both pass.
                 Err(error) => {
                     log::warn(&format!("accept failed: {error}"));

@@ -1,6 +1,7 @@
 //! The table of routes: what exists, and what is named in the design but not built.
 
 use axum::Router;
+use axum::body::HttpBody;
 use axum::extract::{Request, State as Shared};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
@@ -10,7 +11,7 @@ use onward::Code;
 use crate::call::bad_path;
 use crate::ops::{cache, chains, commit, info, locks, objects, watch};
 use crate::refusal::Refusal;
-use crate::run::{new_id, run};
+use crate::run::{closes, new_id, run};
 use crate::state::State;
 
 /// Who may pass.
@@ -125,6 +126,9 @@ fn finish(state: &State, request: &Request, refusal: Refusal) -> Response {
     let mut response = refusal.into_response(&new_id());
     if response.status() == StatusCode::NOT_IMPLEMENTED {
         response.headers_mut().remove(header::ALLOW);
+    }
+    if !request.body().is_end_stream() {
+        closes(&mut response);
     }
     state.metrics().request(request.method(), "none", response.status(), std::time::Duration::ZERO);
     response

@@ -5,8 +5,10 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
+use axum::body::HttpBody;
 use axum::extract::Request;
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -34,6 +36,7 @@ where
     let began = clock.now();
     let method = request.method().clone();
     let writes = !matches!(method, Method::GET | Method::HEAD);
+    let read = Arc::new(AtomicBool::new(request.body().is_end_stream()));
     let (mut id, mut window): (Option<Arc<str>>, _) = (None, Window::Own);
     let answer = async {
         if writes {
@@ -48,7 +51,7 @@ where
             Gate::Open => state.anyone(),
         };
         let slot = state.request_slot()?;
-        let call = Call::new(state.clone(), caller, id.clone().unwrap_or_default(), window, slot, request)?;
+        let call = Call::new(state.clone(), caller, id.clone().unwrap_or_default(), window, slot, read.clone(), request)?;
         caught(op(call)).await.unwrap_or_else(|panic| {
             state.metrics().panicked();
             Err(after_panic(&*panic, writes))
@@ -59,9 +62,9 @@ where
         Ok(response) => response,
         Err(refusal) => {
             let id = id.clone().unwrap_or_else(|| new_id().into());
-            // Bounds that are kept are no failures.
+            // Bounds that are kept are no failures. Who calls from this very process is told, and has no log.
             let bound = matches!(refusal.problem.code, Code::Unsupported | Code::Overloaded | Code::Draining | Code::LockingOff);
-            if refusal.problem.status >= 500 && !bound {
+            if refusal.problem.status >= 500 && !bound && !state.is_embedded() {
                 log::failed(route, &id, &refusal);
             }
             refusal.into_response(&id)
@@ -72,8 +75,16 @@ where
     if let Some(id) = id.and_then(|id| HeaderValue::from_str(&id).ok()) {
         headers.insert(HeaderName::from_static(onward_api::header::REQUEST_ID), id);
     }
+    if !read.load(Ordering::Relaxed) {
+        closes(&mut response);
+    }
     state.metrics().request(&method, route, response.status(), clock.now().since(began));
     response
+}
+
+/// Says that the connection ends here: a body that nobody read still stands on it, and a client that sent more would be cut off unwarned.
+pub(crate) fn closes(response: &mut Response) {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// Draws a request id.

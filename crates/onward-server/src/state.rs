@@ -13,18 +13,48 @@ use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::token::{Token, Tokens};
 
-/// Requests that run at once; one more is shed.
-const REQUESTS: usize = 1_024;
-/// Calls that wait for a lock or a fill at once.
-const WAITS: usize = 4_096;
-/// Event streams at once.
-const STREAMS: usize = 1_000;
-
 /// What all requests share. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct State {
     inner: Arc<Inner>,
     timeouts: Timeouts,
+    places: Arc<Places>,
+}
+
+/// How many of each there may be at once; one more is refused, never queued (C7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections: 10,000. One more is closed.
+    pub connections: usize,
+    /// Requests that run: 1,024.
+    pub requests: usize,
+    /// Calls that wait for a lock, a fill or a verdict: 4,096.
+    pub waits: usize,
+    /// Event streams: 1,000.
+    pub streams: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 10_000, requests: 1_024, waits: 4_096, streams: 1_000 }
+    }
+}
+
+/// The places that are left.
+#[derive(Debug)]
+struct Places {
+    connections: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
+    waits: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new(limits: Limits) -> Arc<Self> {
+        let places = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
+        let Limits { connections, requests, waits, streams } = limits;
+        Arc::new(Self { connections: places(connections), requests: places(requests), waits: places(waits), streams: places(streams) })
+    }
 }
 
 /// How long things may take.
@@ -62,9 +92,6 @@ struct Inner {
     loopback_only: AtomicBool,
     draining: CancellationToken,
     tasks: TaskTracker,
-    requests: Arc<Semaphore>,
-    waits: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
 }
 
 /// Who may call.
@@ -115,17 +142,21 @@ impl State {
             loopback_only: AtomicBool::new(false),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            requests: Arc::new(Semaphore::new(REQUESTS)),
-            waits: Arc::new(Semaphore::new(WAITS)),
-            streams: Arc::new(Semaphore::new(STREAMS)),
         });
-        Self { inner, timeouts: Timeouts::default() }
+        Self { inner, timeouts: Timeouts::default(), places: Places::new(Limits::default()) }
     }
 
     /// Sets how long things may take.
     #[must_use]
     pub fn with_timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = timeouts;
+        self
+    }
+
+    /// Sets how many of each there may be; before anything is served.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.places = Places::new(limits);
         self
     }
 
@@ -182,19 +213,28 @@ impl State {
         found.map(|name| Caller(Some(name))).ok_or_else(|| Refusal::new(Code::Unauthenticated, "a valid bearer token is needed"))
     }
 
+    /// Takes a place among the connections.
+    pub(crate) fn connection_slot(&self) -> Option<OwnedSemaphorePermit> {
+        let place = self.places.connections.clone().try_acquire_owned().ok();
+        if place.is_none() {
+            self.inner.metrics.connection_refused();
+        }
+        place
+    }
+
     /// Takes a place among the requests that run.
     pub(crate) fn request_slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.slot(&self.inner.requests, "too many requests run")
+        self.slot(&self.places.requests, "too many requests run")
     }
 
     /// Takes a place among the calls that wait.
     pub(crate) fn wait_slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.slot(&self.inner.waits, "too many calls wait")
+        self.slot(&self.places.waits, "too many calls wait")
     }
 
     /// Takes a place among the event streams.
     pub(crate) fn stream_slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.slot(&self.inner.streams, "too many event streams are open")
+        self.slot(&self.places.streams, "too many event streams are open")
     }
 
     fn slot(&self, places: &Arc<Semaphore>, full: &str) -> Result<OwnedSemaphorePermit, Refusal> {

@@ -7,7 +7,7 @@ use futures_core::future::BoxFuture;
 
 use crate::audit::Trail;
 use crate::audit::engine::AuditEngine;
-use crate::cache::{Cache, CacheOptions, Follower, WeakCache};
+use crate::cache::{Cache, CacheOptions, Flushed, Follower, Invalidation, WeakCache};
 use crate::commit::engine::CommitEngine;
 use crate::commit::{CommitQueue, QueueOptions, Retention};
 use crate::engine::memory::{MemoryCache, MemoryLocks, MemoryStore};
@@ -19,13 +19,14 @@ use crate::model::{FencingToken, MacKeys};
 use crate::observe::{SharedObserver, Silent};
 use crate::store::{CacheSink, Deliverer, Store};
 use crate::time::Clock;
-use crate::{Error, Result};
+use crate::{Code, Error, Kind, Result};
 
 /// What to open, and with what.
 #[derive(Debug, Clone)]
 pub struct Config {
     store: String,
     keys: MacKeys,
+    files: Files,
     locks_enabled: bool,
     lock_targets: Vec<String>,
     cache: CacheOptions,
@@ -34,6 +35,16 @@ pub struct Config {
     clock: Clock,
     observer: SharedObserver,
 }
+
+/// What to do about a file that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Files {
+    Make,
+    MustExist,
+}
+
+/// What every SQLite database begins with.
+const HEADER_BYTES: u64 = 100;
 
 /// Most bytes of the cache in memory unless the configuration says otherwise.
 const CACHE_BYTES: usize = 64 << 20;
@@ -44,6 +55,7 @@ impl Config {
         Self {
             store: url.into(),
             keys: MacKeys::none(),
+            files: Files::Make,
             locks_enabled: true,
             lock_targets: Vec::new(),
             cache: CacheOptions::default(),
@@ -82,6 +94,13 @@ impl Config {
     #[must_use]
     pub fn with_keys(mut self, keys: MacKeys) -> Self {
         self.keys = keys;
+        self
+    }
+
+    /// Refuses a SQLite file that is not there, or is empty, instead of making it: for whoever comes to look, as an auditor does.
+    #[must_use]
+    pub fn with_existing_file(mut self) -> Self {
+        self.files = Files::MustExist;
         self
     }
 
@@ -168,8 +187,11 @@ struct Engines {
     locks: Arc<dyn LockEngine>,
 }
 
-async fn engines(url: &str, clock: &Clock) -> Result<Engines> {
+async fn engines(url: &str, files: Files, clock: &Clock) -> Result<Engines> {
     match place(url)? {
+        Place::Sqlite(path) if files == Files::MustExist && std::fs::metadata(&path).map_or(0, |file| file.len()) < HEADER_BYTES => {
+            Err(Error::new(Kind::NotFound, Code::NotFound, "there is no such database file, or it is empty"))
+        }
         Place::Memory => {
             let store = Arc::new(MemoryStore::new());
             Ok(Engines { commits: store.clone(), audit: store, locks: Arc::new(MemoryLocks::new(clock.clone())) })
@@ -209,11 +231,11 @@ impl Onward {
     /// Opens what the configuration names, inside a Tokio runtime.
     ///
     /// # Errors
-    /// [`Kind::Invalid`](crate::Kind::Invalid): the URL or an option. `Unsupported`: the engine is too old or its schema too new. `Backend`:
-    /// it is away, or not ours.
+    /// [`Kind::Invalid`](crate::Kind::Invalid): the URL or an option. `NotFound`: see [`Config::with_existing_file`]. `Unsupported`: the
+    /// engine is too old or its schema too new. `Backend`: it is away, or not ours.
     pub async fn connect(config: Config) -> Result<Self> {
-        let Config { store: url, keys, locks_enabled, lock_targets, cache, cache_bytes, retention, clock, observer } = config;
-        let engines = engines(&url, &clock).await?;
+        let Config { store: url, keys, files, locks_enabled, lock_targets, cache, cache_bytes, retention, clock, observer } = config;
+        let engines = engines(&url, files, &clock).await?;
         let options = QueueOptions { clock: clock.clone(), observer: observer.clone(), keys, retention };
         let queue = CommitQueue::start(engines.commits.clone(), options).await?;
 
@@ -278,13 +300,21 @@ impl Onward {
 impl CacheSink for Cache {
     fn invalidate<'a>(&'a self, namespace: &'a str, key: &'a str) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            // Whether a reader could see something before makes no difference here.
-            self.in_namespace(namespace)?.invalidate(key).await.map(|_| ())
+            // Whether a reader could see something before makes no difference here; one that waits is delivered again.
+            match self.in_namespace(namespace)?.invalidate(key).await? {
+                Invalidation::Removed | Invalidation::Absent => Ok(()),
+                Invalidation::Queued => Err(Error::unavailable("the cache engine is away")),
+            }
         })
     }
 
     fn invalidate_all(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.flush_all())
+        Box::pin(async move {
+            match self.flush_all().await? {
+                Flushed::Flushed => Ok(()),
+                Flushed::Queued => Err(Error::unavailable("the cache engine is away")),
+            }
+        })
     }
 }
 
@@ -302,7 +332,7 @@ impl CacheSink for WeakCache {
     fn invalidate_all(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             match self.upgrade() {
-                Some(cache) => cache.flush_all().await,
+                Some(cache) => cache.invalidate_all().await,
                 None => Ok(()),
             }
         })

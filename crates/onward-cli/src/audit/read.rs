@@ -54,7 +54,7 @@ pub(crate) struct Query {
     #[arg(long, value_enum, default_value = "asc")]
     order: Order,
     /// At most so many
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 }
 

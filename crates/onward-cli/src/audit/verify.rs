@@ -1,6 +1,6 @@
 //! `verify`: a verdict on a chain, and heads kept outside that show a cut tail or a database put back.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -43,6 +43,9 @@ pub(crate) struct Verify {
     /// Check against the head that was saved here
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
+    /// Hash only what is newer than the saved head, which vouches for the rest
+    #[arg(long, requires = "checkpoint", conflicts_with_all = ["from", "to"])]
+    incremental: bool,
     /// A file with the MAC key; only with an engine URL
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -69,13 +72,15 @@ impl Verify {
     }
 
     async fn client(&self, target: &Target) -> Result<Client> {
-        let Some(path) = &self.key else { return target.client(Otherwise::Refuse).await };
-        let Some(url) = target.url.as_deref().filter(|url| !is_server(url)) else {
-            return Err(Failure::usage("a key is not sent to a server: name the engine, such as --url sqlite:./app.db"));
+        let engine = target.url.as_deref().filter(|url| !is_server(url));
+        let Some(url) = engine else {
+            if self.key.is_some() {
+                return Err(Failure::usage("a key is not sent to a server: name the engine, such as --url sqlite:./app.db"));
+            }
+            return target.client(Otherwise::Refuse).await;
         };
-        let text =
-            std::fs::read_to_string(path).map_err(|e| Failure::usage(format_args!("cannot read the key file {}: {e}", path.display())))?;
-        Ok(local::open(url, Some(MacKeys::parse(&text)?)).await?.with_timeout(target.timeout))
+        let keys = self.key.as_deref().map(read_key).transpose()?;
+        Ok(local::open_existing(url, keys).await?.with_timeout(target.timeout))
     }
 
     async fn ask(&self, client: &Client) -> Result<Report> {
@@ -90,11 +95,20 @@ impl Verify {
                 read_saved_head(path)?.ok_or_else(|| Failure::usage(format_args!("there is no saved head at {}", path.display())))?;
             members.insert("checkpoint".to_owned(), Value::from(head.to_text()));
         }
+        if self.incremental {
+            members.insert("incremental".to_owned(), Value::from(true));
+        }
         let request = Request::post(format!("chains/{}/verify", segment(&self.chain)))
             .json(&Value::Object(members))
             .timeout(VERIFY_MAX.max(client.timeout()));
         Ok(client.call(request).await?.json()?)
     }
+}
+
+fn read_key(path: &Path) -> Result<MacKeys> {
+    let text =
+        std::fs::read_to_string(path).map_err(|e| Failure::usage(format_args!("cannot read the key file {}: {e}", path.display())))?;
+    Ok(MacKeys::parse(&text)?)
 }
 
 fn show(report: &Report, out: &Out) -> Result<()> {

@@ -170,13 +170,17 @@ impl Lease {
     }
 }
 
+/// How long to wait for the answer to a release: a lease that is not given back ends by itself, and the caller waits for our exit.
+const RELEASE_MAX: Duration = Duration::from_secs(2);
+
 /// Releases what an abandoned acquire may have got; if that fails too, it ends by itself.
 pub(super) async fn give_up(client: &Client, key: &str, owner: &Owner) {
     let _ = release(client, key, owner).await;
 }
 
 async fn release(client: &Client, key: &str, owner: &Owner) -> Release {
-    match client.call(Request::delete(path(key)).header(header::OWNER, &owner.to_string())).await {
+    let request = Request::delete(path(key)).header(header::OWNER, &owner.to_string()).timeout(RELEASE_MAX.min(client.timeout()));
+    match client.call(request).await {
         Ok(_) => Release::Released,
         Err(problem) if problem.code() == Code::LeaseLost => Release::AlreadyLost,
         Err(problem) => Release::Failed(problem),

@@ -23,7 +23,7 @@ pub(crate) struct List {
     #[arg(long)]
     prefix: Option<String>,
     /// At most so many
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 }
 

@@ -126,7 +126,9 @@ impl Tried {
     async fn flush(&self) -> Result<(), Failure> {
         match self {
             Tried::Plain(map) => map.lock().clear(),
-            Tried::Leased { replicas, .. } => replicas.first().ok_or("no replica")?.flush_namespace().await?,
+            Tried::Leased { replicas, .. } => {
+                replicas.first().ok_or("no replica")?.flush_namespace().await?;
+            }
         }
         Ok(())
     }

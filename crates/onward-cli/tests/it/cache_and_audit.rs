@@ -100,3 +100,16 @@ fn entries_under_a_key_verify_with_the_key() {
     let wrong = home.file("wrong", "cd".repeat(32));
     home.expect(1, &["--url", &url, "audit", "verify", "orders", "--key", &wrong]);
 }
+
+#[test]
+fn verify_judges_what_is_there_and_makes_nothing() {
+    let home = Home::bare();
+    home.file("empty.db", "");
+    for name in ["typo.db", "empty.db"] {
+        let said = home.run(&["audit", "verify", "billing", "--url", &format!("sqlite:{}", home.path(name).display())]);
+        assert_eq!(said.code, Some(2), "{said:?}");
+        assert!(said.err.contains("no such database file"), "{said:?}");
+    }
+    assert!(!home.path("typo.db").exists() && !home.path("typo.locks.db").exists());
+    assert_eq!(std::fs::metadata(home.path("empty.db")).unwrap().len(), 0);
+}

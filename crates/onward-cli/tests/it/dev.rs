@@ -60,3 +60,12 @@ fn people_get_a_banner_that_can_be_pasted() {
         assert!(seen.contains(part), "{part}: {seen}");
     }
 }
+
+#[test]
+fn a_data_folder_that_is_a_file_is_a_usage_error() {
+    let home = Home::bare();
+    let file = home.file("data", "not a folder");
+    let said = home.run(&["dev", "--data", &file, "--port", "0"]);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert_eq!(std::fs::read(file).unwrap(), b"not a folder");
+}

@@ -151,6 +151,14 @@ fn a_folder_that_others_can_enter_is_not_trusted() {
 }
 
 #[test]
+fn nothing_means_unlimited_or_never_by_being_zero() {
+    let home = Home::bare();
+    home.expect(2, &["object", "list", "project", "--limit", "0", "--url", "memory:"]);
+    home.expect(2, &["audit", "query", "billing", "--limit", "0", "--url", "memory:"]);
+    home.expect(2, &["object", "list", "project", "--timeout", "0s", "--url", "memory:"]);
+}
+
+#[test]
 fn a_patch_changes_the_newest_state_in_one_go() {
     let home = Home::with_server();
     let file = home.file("p.json", r#"{"n":1,"state":"open"}"#);

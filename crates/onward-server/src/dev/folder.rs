@@ -36,9 +36,11 @@ impl Folder {
     }
 
     fn keep(path: &Path) -> Result<Self, DevError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("the data folder"))?;
-        let path = path.canonicalize().map_err(failed("the data folder"))?;
-        match lock(&path).map_err(failed("the data folder"))? {
+        // The caller named it, so it is the caller's to mend.
+        let unfit = |error: io::Error| DevError::Usage(format!("the data folder {} cannot be used: {error}", path.display()));
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unfit)?;
+        let path = path.canonicalize().map_err(unfit)?;
+        match lock(&path).map_err(unfit)? {
             Some(lock) => Ok(Self { path, temporary: false, _lock: lock }),
             None => Err(DevError::Usage("another onward dev uses this data folder".to_owned())),
         }

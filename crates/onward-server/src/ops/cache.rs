@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use onward::Code;
-use onward::cache::{BusyReason, Cache, Filled, Invalidation, WireHit, WireLookup};
+use onward::cache::{BusyReason, Cache, Filled, Flushed, Invalidation, WireHit, WireLookup};
 use onward::model::limits;
 use onward_api::cache::Stats;
 use onward_api::locks::Outcome;
@@ -38,11 +38,11 @@ pub(crate) async fn begin(mut call: Call) -> Answer {
     let late = || Refusal::new(Code::DeadlineExceeded, "the deadline passed");
     match call.waiting(wait, late, cache.begin_wire(&key, field, wait)).await? {
         WireLookup::Hit(found) => hit(found),
-        WireLookup::Lease { fill, ttl } => {
+        WireLookup::Lease { fill, ttl, .. } => {
             let refusal = Refusal::new(Code::CacheMiss, "nothing is cached; the lease is yours: load and PUT");
             Err(refusal.with_header(onward_api::header::FILL, &fill).with_header(onward_api::header::FILL_TTL_MS, &millis(ttl).to_string()))
         }
-        WireLookup::Busy { reason, retry_after } => busy(reason, retry_after),
+        WireLookup::Busy { reason, retry_after, .. } => busy(reason, retry_after),
     }
 }
 
@@ -113,7 +113,7 @@ pub(crate) async fn invalidate(call: Call) -> Answer {
     match done {
         Invalidation::Removed => outcome("removed"),
         Invalidation::Absent => outcome("absent"),
-        _ => json(StatusCode::ACCEPTED, &Outcome { outcome: "queued".to_owned() }),
+        Invalidation::Queued => queued(),
     }
 }
 
@@ -121,8 +121,10 @@ pub(crate) async fn invalidate(call: Call) -> Answer {
 pub(crate) async fn flush(call: Call) -> Answer {
     call.query(&[])?;
     let cache = namespace(&call)?;
-    call.writing(cache.flush_namespace()).await?;
-    outcome("flushed")
+    match call.writing(cache.flush_namespace()).await? {
+        Flushed::Flushed => outcome("flushed"),
+        Flushed::Queued => queued(),
+    }
 }
 
 /// `GET /v1/cache/{namespace}`
@@ -132,6 +134,10 @@ pub(crate) async fn stats(call: Call) -> Answer {
     let stats = call.reading(cache.stats()).await?;
     let stats = Stats { entries: stats.entries, bytes: stats.bytes, reservations: stats.reservations, guarded: stats.guarded };
     json(StatusCode::OK, &stats)
+}
+
+fn queued() -> Answer {
+    json(StatusCode::ACCEPTED, &Outcome { outcome: "queued".to_owned() })
 }
 
 fn outcome(word: &str) -> Answer {

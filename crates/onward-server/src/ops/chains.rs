@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 use onward::Code;
-use onward::audit::verify::{Check, Depth, SavedHead};
-use onward::audit::{AppendOptions, Chain, ChainInfo, Filter, From, Order, Page, Tail};
+use onward::audit::verify::{Check, Depth, Extent, SavedHead};
+use onward::audit::{AppendOptions, Chain, ChainInfo, Filter, From, KeptVerdict, Order, Page, Tail};
 use onward::model::{ChainName, Entry, Head, Sealed, Seq, limits};
 use onward_api::base64;
 use onward_api::chains::{self, Append, Chains, Entries, Receipts, Verify};
@@ -41,7 +41,8 @@ pub(crate) async fn head(call: Call) -> Answer {
     call.query(&[])?;
     let chain = chain(&call)?;
     let head = call.reading(chain.head()).await?.ok_or_else(|| Refusal::new(Code::NotFound, "no such chain"))?;
-    json(StatusCode::OK, &spell_chain(chain.name(), &head))
+    let kept = call.reading(chain.last_verdict()).await?;
+    json(StatusCode::OK, &chains::Chain { last_verdict: kept.as_ref().map(spell_verdict), ..spell_chain(chain.name(), &head) })
 }
 
 /// `POST /v1/chains/{chain}/entries`
@@ -183,6 +184,8 @@ pub(crate) async fn verify(mut call: Call) -> Answer {
             Some(_) => return Err(Refusal::member("/depth", "public or keyed")),
         },
         saved: asked.checkpoint.as_deref().map(SavedHead::parse).transpose().map_err(|e| Refusal::from(e).under("/checkpoint"))?,
+        extent: if asked.incremental { Extent::Incremental } else { Extent::Full },
+        ..Check::default()
     };
     call.begin_wait()?;
     let late = || Refusal::new(Code::DeadlineExceeded, "the deadline passed; verify in ranges, by from_seq and to_seq");
@@ -204,6 +207,27 @@ fn spell_chain(name: &ChainName, head: &Head) -> chains::Chain {
         chain: name.to_string(),
         origin: head.origin.to_string(),
         head: chains::Head { seq: head.seq.get(), hash: head.hash.to_string(), at: head.at.to_string() },
+        last_verdict: None,
+    }
+}
+
+fn spell_verdict(kept: &KeptVerdict) -> chains::LastVerdict {
+    chains::LastVerdict {
+        verdict: kept.verdict.to_string(),
+        extent: match kept.extent {
+            Extent::Full => "full",
+            Extent::Incremental => "incremental",
+        }
+        .to_owned(),
+        depth: match kept.depth {
+            Depth::Public => "public",
+            Depth::Keyed => "keyed",
+        }
+        .to_owned(),
+        attested: kept.attested,
+        to_seq: kept.to_seq,
+        at: kept.at.to_string(),
+        finding: kept.finding.as_ref().map(|finding| finding.code.to_string()),
     }
 }
 

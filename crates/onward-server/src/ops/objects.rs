@@ -275,7 +275,13 @@ async fn never(call: &Call, key: &Key) -> Refusal {
     }
 }
 
+/// What the design has and this server has not: it is refused, or a caller would believe it done (C9).
+const NOT_BUILT: [&str; 3] = ["onward-ttl-ms", "onward-label", "onward-labels"];
+
 fn options(call: &Call) -> Result<WriteOptions, Refusal> {
+    if let Some(name) = NOT_BUILT.iter().find(|name| call.parts.headers.contains_key(**name)) {
+        return Err(Refusal::new(Code::Unsupported, format!("header {name}: this server does not do that yet")));
+    }
     let options = WriteOptions::new().with_request(call.request()?, call.window).with_deadline(call.queue_time());
     Ok(call.fences()?.into_iter().fold(options, |options, (lock, token)| options.with_fence(lock, token)))
 }

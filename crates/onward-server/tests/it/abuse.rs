@@ -140,3 +140,22 @@ async fn a_client_that_does_not_read_is_cut_off_and_holds_little() {
     let said = rest(&mut stream).await;
     assert!(said.len() < 24 << 20 && !said.contains("event: bye"), "{}", said.len());
 }
+
+#[tokio::test]
+async fn an_answer_over_an_unread_body_says_that_the_connection_ends() {
+    let live = Live::start().await;
+    for line in ["PUT /v1/objects/p/a", "GET /v1/info", "POST /v1/nowhere", "TRACE /v1/info"] {
+        let said = live.exchange(format!("{}Content-Length: 2\r\n\r\n", live.head(line))).await;
+        assert!(said.to_ascii_lowercase().contains("\r\nconnection: close\r\n"), "{line}: {said}");
+    }
+    // A body that was read costs no connection, however the answer is.
+    let mut stream = live.connect().await;
+    for status in [201, 412] {
+        let head = live.head("PUT /v1/objects/p/a");
+        stream
+            .write_all(format!("{head}Content-Type: application/json\r\nIf-None-Match: *\r\nContent-Length: 2\r\n\r\n{{}}").as_bytes())
+            .await
+            .unwrap();
+        assert_eq!(answer(&mut stream).await.0, status);
+    }
+}

@@ -1,4 +1,5 @@
-use serde_json::json;
+use onward::model::merkle::Frontier;
+use serde_json::{Value, json};
 
 use crate::support::Client;
 
@@ -91,9 +92,22 @@ async fn a_chain_is_verified_also_against_a_head_saved_outside() {
     client.post(ENTRIES, json!({"entries": [{"kind": "a"}, {"kind": "b"}]})).await;
     let report = client.send("POST", "/v1/chains/orders/verify", &[], "").await.json();
     assert_eq!((&report["verdict"], &report["to_seq"]), (&json!("ok"), &json!(3)));
-    let head = json!({"onward": "saved-head", "v": 1, "chain": "orders", "origin": report["origin"], "size": 9, "hash": report["hash"], "root": report["root"], "saved_at": "2026-01-01T00:00:00Z"});
-    let report = client.post("/v1/chains/orders/verify", json!({"checkpoint": head.to_string()})).await.json();
+    let kept = client.get("/v1/chains/orders").await.json();
+    assert_eq!((&kept["last_verdict"]["verdict"], &kept["last_verdict"]["to_seq"]), (&json!("ok"), &json!(3)), "{kept}");
+    let saved = |size: u64, hash: &Value, tree: &Frontier| {
+        json!({"onward": "saved-head", "v": 1, "chain": "orders", "origin": report["origin"], "size": size, "hash": hash, "root": tree.root(), "frontier": tree, "saved_at": "2026-01-01T00:00:00Z"}).to_string()
+    };
+    let tree: Frontier = serde_json::from_value(report["frontier"].clone()).unwrap();
+    let head = saved(3, &report["hash"], &tree);
+    client.post(ENTRIES, json!({"entries": [{"kind": "c"}]})).await;
+    let newer = client.post("/v1/chains/orders/verify", json!({"checkpoint": head, "incremental": true})).await.json();
+    assert_eq!((&newer["verdict"], &newer["rows_hashed"], &newer["attested_to"]), (&json!("ok"), &json!(1), &json!(3)), "{newer}");
+    client.post("/v1/chains/orders/verify", json!({"incremental": true})).await.is_problem(400, "invalid_request");
+    let head = saved(9, &report["hash"], &Frontier::from_bytes(9, &[7; 64]).unwrap());
+    let report = client.post("/v1/chains/orders/verify", json!({"checkpoint": head})).await.json();
     assert_eq!((&report["verdict"], &report["findings"][0]["code"]), (&json!("broken"), &json!("TRUNCATED")));
+    let kept = client.get("/v1/chains/orders").await.json();
+    assert_eq!((&kept["last_verdict"]["verdict"], &kept["last_verdict"]["finding"]), (&json!("broken"), &json!("TRUNCATED")), "{kept}");
     client.post("/v1/chains/orders/verify", json!({"depth": "deep"})).await.is_problem(400, "invalid_request");
     client.post("/v1/chains/orders/verify", json!({"checkpoint": "x"})).await.is_problem(400, "invalid_request");
     client.post("/v1/chains/none/verify", json!({})).await.is_problem(404, "not_found");

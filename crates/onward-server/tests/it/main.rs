@@ -9,6 +9,7 @@ mod chains;
 mod commit;
 mod dev;
 mod drain;
+mod limits;
 mod locks;
 mod objects;
 mod races;

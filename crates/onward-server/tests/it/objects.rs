@@ -278,3 +278,13 @@ async fn the_past_of_an_object_is_there() {
     }
     client.get(&format!("{path}?history=true&cursor=x")).await.is_problem(400, "invalid_cursor");
 }
+
+#[tokio::test]
+async fn a_wish_that_is_not_built_is_refused_and_not_dropped() {
+    let client = Client::memory().await;
+    for wish in [("onward-ttl-ms", "5000"), ("onward-label", "a=b"), ("onward-labels", "merge")] {
+        let headers = [("content-type", "application/json"), ("if-none-match", "*"), wish];
+        client.send("PUT", "/v1/objects/p/a", &headers, "1").await.is_problem(501, "unsupported");
+    }
+    assert_eq!(client.get("/v1/objects/p/a").await.status, 404);
+}

@@ -11,7 +11,7 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use onward::time::Clock;
 use onward::{Onward, retry};
-use onward_server::{Drained, Metrics, Server, State, Timeouts, Token, router};
+use onward_server::{Drained, Limits, Metrics, Server, State, Timeouts, Token, router};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -80,9 +80,17 @@ impl Client {
     }
 
     pub(crate) async fn on(url: &str) -> Self {
+        Self::with(url, Limits::default()).await
+    }
+
+    pub(crate) async fn limited(limits: Limits) -> Self {
+        Self::with("memory:", limits).await
+    }
+
+    async fn with(url: &str, limits: Limits) -> Self {
         let onward = Onward::open(url).await.unwrap();
         let token = Token::draw();
-        let state = State::new(onward.clone(), "dev", &token, Arc::new(Metrics::default()));
+        let state = State::new(onward.clone(), "dev", &token, Arc::new(Metrics::default())).with_limits(limits);
         Self { router: router(state), onward, token: token.secret().to_owned() }
     }
 
@@ -124,6 +132,13 @@ impl Client {
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Events { body: response.into_body(), text: String::new() }
+    }
+
+    /// Opens an event stream if there is a place.
+    pub(crate) async fn try_events(&self, path: &str) -> Option<Events> {
+        let request = Request::builder().uri(path).header("authorization", format!("Bearer {}", self.token));
+        let response = soon(self.router.clone().oneshot(request.body(Body::empty()).unwrap())).await.unwrap();
+        (response.status() == StatusCode::OK).then(|| Events { body: response.into_body(), text: String::new() })
     }
 }
 
@@ -203,11 +218,19 @@ impl Live {
     }
 
     pub(crate) async fn start_with(timeouts: Timeouts) -> Self {
+        Self::start_bounded(timeouts, Limits::default()).await
+    }
+
+    pub(crate) async fn start_limited(limits: Limits) -> Self {
+        Self::start_bounded(Timeouts::default(), limits).await
+    }
+
+    async fn start_bounded(timeouts: Timeouts, limits: Limits) -> Self {
         let onward = Onward::open("memory:").await.unwrap();
         let token = Token::draw();
         let metrics = Arc::new(Metrics::default());
         let state = State::new(onward.clone(), "dev", &token, metrics.clone());
-        let server = Server::bind("127.0.0.1:0".parse().unwrap(), state.with_timeouts(timeouts)).await.unwrap();
+        let server = Server::bind("127.0.0.1:0".parse().unwrap(), state.with_timeouts(timeouts).with_limits(limits)).await.unwrap();
         let address = server.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(server.serve(async move {

@@ -1,16 +1,12 @@
 //! The trail and its chains: appends go through the one write path, reads to the engine.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 use super::engine::{AuditEngine, Select};
 use super::options::{AppendOptions, Filter, Found, Order, Page};
 use super::tail::{From, Tail};
-use super::verify::{self, Check, Progress, Report};
 use crate::commit::{Commit, CommitOutcome, CommitQueue, EntryReceipt, Window};
 use crate::model::limits::{PAGE_BYTES, REQUEST_ID_BYTES, SEQ_MAX};
 use crate::model::{ChainName, Entry, Hash, Head, RequestId, Revision, Sealed, Seq};
@@ -22,13 +18,13 @@ const VERIFICATIONS: usize = 4;
 
 /// The named chains of a store. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Trail(Arc<Inner>);
+pub struct Trail(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
-    queue: CommitQueue,
-    engine: Arc<dyn AuditEngine>,
-    verifications: Arc<Semaphore>,
+pub(super) struct Inner {
+    pub(super) queue: CommitQueue,
+    pub(super) engine: Arc<dyn AuditEngine>,
+    pub(super) verifications: Arc<Semaphore>,
 }
 
 /// A chain and its head.
@@ -236,57 +232,6 @@ impl Chain {
     /// Reads entries as they come, each once, in order.
     pub fn tail(&self, from: From) -> Tail {
         Tail::new(self.clone(), from)
-    }
-
-    /// Walks the chain and reports everything that is wrong with it, with the keys that this trail seals with.
-    ///
-    /// # Errors
-    /// As [`Chain::verify_watched`].
-    ///
-    /// # Cancel safety
-    /// Dropping the future ends the walk.
-    pub async fn verify(&self, check: Check) -> Result<Report> {
-        self.verify_watched(check, |_| {}).await
-    }
-
-    /// Does what [`Chain::verify`] does, and tells `watch` how far it is.
-    ///
-    /// # Errors
-    /// No verdict: [`Kind::NotFound`](crate::Kind::NotFound), no such chain; `Invalid`, the range or the saved head; `Overloaded`, four
-    /// verifications run already; `Backend`, the engine could not be read.
-    ///
-    /// # Cancel safety
-    /// Dropping the future ends the walk.
-    pub async fn verify_watched(&self, check: Check, mut watch: impl FnMut(Progress) + Send + 'static) -> Result<Report> {
-        let inner = &self.trail.0;
-        let permit = inner
-            .verifications
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| Error::overloaded("too many verifications run", Duration::from_secs(1)).during("verify"))?;
-        let stop = Stop(Arc::new(AtomicBool::new(false)));
-        let stopped = stop.0.clone();
-        let (engine, name, keys) = (inner.engine.clone(), self.name.clone(), inner.queue.keys().clone());
-        let walk = move || {
-            let _permit = permit;
-            let source = engine.source(&name)?;
-            verify::verify(&*source, &name, &check, &keys, &mut |progress| {
-                watch(progress);
-                if stopped.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })
-        };
-        let ended = tokio::task::spawn_blocking(walk).await;
-        drop(stop);
-        ended.map_err(|e| Error::unavailable("the verification ended early").with_source(e)).flatten().map_err(|e| e.during("verify"))
-    }
-}
-
-/// Ends a walk when whoever waits for it is gone.
-struct Stop(Arc<AtomicBool>);
-
-impl Drop for Stop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -27,9 +27,13 @@ pub mod engine;
 mod options;
 mod saved;
 mod tail;
+mod verdicts;
+mod verification;
 pub mod verify;
 
 pub use chain::{Chain, ChainInfo, Receipt, Trail};
 pub use options::{AppendOptions, Filter, Found, Order, Page};
 pub use saved::{read_saved_head, save_head};
 pub use tail::{From, Tail};
+pub use verdicts::KeptVerdict;
+pub use verification::Pace;

@@ -1,190 +1,14 @@
 //! The trait that a cache engine implements. No policy in here: no waiting, no loading, no retry.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::future::BoxFuture;
 
-use crate::{Result, random};
-
-/// The place of one cached value: namespace, key and, for a field, its name. Bytes, never folded or normalised.
-#[derive(Clone, Copy)]
-pub struct Slot<'a> {
-    /// The namespace.
-    pub namespace: &'a str,
-    /// The key, 1..=512 bytes.
-    pub key: &'a [u8],
-    /// The field, 1..=512 bytes; `None` is the key's plain value.
-    pub field: Option<&'a [u8]>,
-}
-
-impl fmt::Debug for Slot<'_> {
-    /// Shows the namespace only: keys don't belong in logs.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Slot").field("namespace", &self.namespace).finish_non_exhaustive()
-    }
-}
-
-/// A slot that owns its bytes.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct SlotBuf {
-    pub(super) namespace: Arc<str>,
-    pub(super) key: Box<[u8]>,
-    pub(super) field: Option<Box<[u8]>>,
-}
-
-impl SlotBuf {
-    pub(super) fn as_slot(&self) -> Slot<'_> {
-        Slot { namespace: &self.namespace, key: &self.key, field: self.field.as_deref() }
-    }
-}
-
-/// The one-time value of a fill lease: 128 random bits, never drawn twice.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Nonce([u8; 16]);
-
-impl Nonce {
-    /// Draws a nonce.
-    pub fn random() -> Self {
-        Self(random::bytes())
-    }
-
-    /// Makes a nonce from its bytes.
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// Returns the bytes.
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Nonce {
-    /// Shows nothing: who knows a nonce may fill.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Nonce(..)")
-    }
-}
-
-/// The owner of a write guard: 128 random bits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct GuardOwner([u8; 16]);
-
-impl GuardOwner {
-    /// Draws an owner.
-    pub fn random() -> Self {
-        Self(random::bytes())
-    }
-
-    /// Returns the bytes.
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for GuardOwner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("GuardOwner(..)")
-    }
-}
-
-/// A live entry as an engine keeps it.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// The encoded value; opaque to the engine.
-    pub payload: Bytes,
-    /// The nonce of the lease that stored it.
-    pub nonce: Nonce,
-}
-
-/// Why nobody may fill now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum BusyReason {
-    /// Another caller holds the fill lease.
-    Loading,
-    /// A writer's guard stands.
-    Guarded,
-    /// The engine is away, or has no room for another lease.
-    Away,
-}
-
-/// What [`CacheEngine::reserve`] found or did.
-#[derive(Clone, Debug)]
-#[must_use]
-pub enum Reserved {
-    /// A live entry is there; nothing was reserved.
-    Hit(Entry),
-    /// The slot is reserved: this nonce may fill it.
-    Lease(Nonce),
-    /// Nobody may fill now.
-    Busy {
-        /// Why.
-        reason: BusyReason,
-        /// When that ends by itself at the latest.
-        retry_after: Duration,
-    },
-}
-
-/// What is there instead of a refused fill.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Now {
-    /// Nothing: the lease was invalidated, or its time was over.
-    Absent,
-    /// A value that another fill stored.
-    Replaced,
-    /// The namespace was flushed.
-    Flushed,
-}
-
-/// How a fill ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[must_use]
-pub enum Filled {
-    /// The value is in the cache.
-    Stored,
-    /// The lease was dead: nothing was written (C8).
-    Superseded {
-        /// What is there now.
-        now: Now,
-    },
-}
-
-/// What an invalidation found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[must_use]
-#[non_exhaustive]
-pub enum Invalidation {
-    /// A reader could see something before; now nobody can.
-    Removed,
-    /// There was nothing to see. Fills in flight are refused all the same.
-    Absent,
-}
-
-/// How a write guard ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[must_use]
-pub enum GuardEnd {
-    /// It stood until now: no fill landed under it.
-    Released,
-    /// Its time was over before: a fill may have landed in between. What was found is purged.
-    WasLost,
-}
-
-/// What a namespace holds now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CacheStats {
-    /// Live values, remembered absences included.
-    pub entries: u64,
-    /// Their bytes, with names and bookkeeping.
-    pub bytes: u64,
-    /// Live fill leases.
-    pub reservations: u64,
-    /// Keys under a live write guard.
-    pub guarded: u64,
-}
+use super::outcome::{CacheStats, Entry, Expiry, Filled, Flushed, GuardEnd, Invalidation, Life, Promise, Reserved, Touched};
+use super::slot::{GuardOwner, Nonce, Slot};
+use crate::Result;
 
 /// Keeps cached values and their fill leases.
 ///
@@ -198,27 +22,45 @@ pub struct CacheStats {
 /// # Errors
 /// All calls fail with [`Kind::Backend`](crate::Kind::Backend) and an honest effect; a bound gives
 /// [`Kind::Overloaded`](crate::Kind::Overloaded).
+///
+/// The calls on many slots answer each for itself, in the order asked and as many as asked; an engine behind a network carries them in one
+/// trip, and one in memory leaves them as they are.
 pub trait CacheEngine: fmt::Debug + Send + Sync {
-    /// Returns the live entry, and reserves nothing.
+    /// Tells who shares what is kept here, and how old a read may be.
+    fn promise(&self) -> Promise;
+
+    /// Returns the entry, fresh or stale, and reserves nothing.
     fn lookup<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Option<Entry>>>;
 
-    /// Reserves an empty slot for `fill_ttl`, or says what is in the way.
+    /// Reserves a slot without a fresh entry for `fill_ttl`, or says what is in the way.
     ///
-    /// `instead_of` names an entry that the caller can't use: if exactly that one is there, it counts as absent and is dropped.
+    /// A stale entry stays beside the reservation and ends in its own time; the reservation may outlive it. `instead_of` names an entry
+    /// that the caller can't use: if exactly that one is there, it counts as stale.
     fn reserve<'a>(&'a self, slot: Slot<'a>, fill_ttl: Duration, instead_of: Option<Nonce>) -> BoxFuture<'a, Result<Reserved>>;
 
-    /// Stores `payload` for `ttl` if this nonce's reservation still stands.
+    /// Stores `payload` if this nonce's reservation still stands, in place of a stale entry.
     ///
-    /// May be sent twice: a nonce whose entry is stored already answers `Stored` and writes nothing.
-    fn commit<'a>(&'a self, slot: Slot<'a>, nonce: Nonce, payload: Bytes, ttl: Duration) -> BoxFuture<'a, Result<Filled>>;
+    /// May be sent twice: a nonce whose entry is fresh there already answers `Stored` and writes nothing.
+    fn commit<'a>(&'a self, slot: Slot<'a>, nonce: Nonce, payload: Bytes, life: Life) -> BoxFuture<'a, Result<Filled>>;
 
     /// Gives a reservation back; an entry that this nonce stored stays.
     fn abandon<'a>(&'a self, slot: Slot<'a>, nonce: Nonce) -> BoxFuture<'a, Result<()>>;
 
     /// Kills every fill in flight of the slot's key, then removes: the one field, or without a field the plain value and all fields.
-    fn invalidate<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Invalidation>>;
+    ///
+    /// For `hold_off` from then on nobody may fill the key, as under a guard of [`GuardOwner::HOLD_OFF`] that nobody releases; of several
+    /// the longest counts. Zero adds none.
+    fn invalidate<'a>(&'a self, slot: Slot<'a>, hold_off: Duration) -> BoxFuture<'a, Result<Invalidation>>;
 
-    /// Lists the live fields of a key, sorted by bytes.
+    /// Kills every fill in flight of the slot's key, then ends the freshness of what `invalidate` would remove.
+    ///
+    /// What was left of the freshness is added to the time as stale.
+    fn expire<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Expiry>>;
+
+    /// Gives the slot's entry, if it is fresh, a new time as fresh from now on; its time as stale stays.
+    fn touch<'a>(&'a self, slot: Slot<'a>, ttl: Duration) -> BoxFuture<'a, Result<Touched>>;
+
+    /// Lists the kept fields of a key, sorted by bytes.
     fn fields<'a>(&'a self, namespace: &'a str, key: &'a [u8]) -> BoxFuture<'a, Result<Vec<Bytes>>>;
 
     /// Adds an owner to the key's write guard for `ttl`, and purges the key in the same step. At most 64 owners a key.
@@ -227,15 +69,62 @@ pub trait CacheEngine: fmt::Debug + Send + Sync {
     /// Tells whether the owner's guard stands.
     fn guarded<'a>(&'a self, namespace: &'a str, key: &'a [u8], owner: GuardOwner) -> BoxFuture<'a, Result<bool>>;
 
-    /// Takes the owner's guard away and purges whatever is found in the same step, even if the guard was lost.
-    fn release<'a>(&'a self, namespace: &'a str, key: &'a [u8], owner: GuardOwner) -> BoxFuture<'a, Result<GuardEnd>>;
+    /// Takes the owner's guard away and does what `invalidate` does with the key in the same step, even if the guard was lost.
+    fn release<'a>(&'a self, namespace: &'a str, key: &'a [u8], owner: GuardOwner, hold_off: Duration) -> BoxFuture<'a, Result<GuardEnd>>;
 
     /// Makes everything in the namespace unreachable, fills in flight too; guards stay.
-    fn flush<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<()>>;
+    fn flush<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<Flushed>>;
 
     /// Does what `flush` does with every namespace.
-    fn flush_all(&self) -> BoxFuture<'_, Result<()>>;
+    fn flush_all(&self) -> BoxFuture<'_, Result<Flushed>>;
 
     /// Counts what the namespace holds.
     fn stats<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<CacheStats>>;
+
+    /// As [`CacheEngine::lookup`], for many slots.
+    fn lookup_many<'a>(&'a self, slots: &'a [Slot<'a>]) -> BoxFuture<'a, Vec<Result<Option<Entry>>>> {
+        each(slots, |slot| self.lookup(*slot))
+    }
+
+    /// As [`CacheEngine::reserve`], for many slots, each with its `instead_of`.
+    fn reserve_many<'a>(&'a self, asked: &'a [(Slot<'a>, Option<Nonce>)], fill_ttl: Duration) -> BoxFuture<'a, Vec<Result<Reserved>>> {
+        each(asked, move |(slot, instead_of)| self.reserve(*slot, fill_ttl, *instead_of))
+    }
+
+    /// As [`CacheEngine::commit`], for many slots.
+    fn commit_many<'a>(&'a self, fills: &'a [Filling<'a>]) -> BoxFuture<'a, Vec<Result<Filled>>> {
+        each(fills, |fill| self.commit(fill.slot, fill.nonce, fill.payload.clone(), fill.life))
+    }
+
+    /// As [`CacheEngine::invalidate`], for many slots.
+    fn invalidate_many<'a>(&'a self, slots: &'a [Slot<'a>], hold_off: Duration) -> BoxFuture<'a, Vec<Result<Invalidation>>> {
+        each(slots, move |slot| self.invalidate(*slot, hold_off))
+    }
+}
+
+/// One fill of a batch.
+#[derive(Clone, Debug)]
+pub struct Filling<'a> {
+    /// Where.
+    pub slot: Slot<'a>,
+    /// Under which lease.
+    pub nonce: Nonce,
+    /// The encoded value.
+    pub payload: Bytes,
+    /// How long it is kept.
+    pub life: Life,
+}
+
+/// Calls one after the other.
+fn each<'a, A: Sync, T: Send + 'a>(
+    asked: &'a [A],
+    call: impl Fn(&'a A) -> BoxFuture<'a, Result<T>> + Send + 'a,
+) -> BoxFuture<'a, Vec<Result<T>>> {
+    Box::pin(async move {
+        let mut answers = Vec::with_capacity(asked.len());
+        for one in asked {
+            answers.push(call(one).await);
+        }
+        answers
+    })
 }

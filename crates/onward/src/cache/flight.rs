@@ -19,8 +19,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::engine::SlotBuf;
-use super::load::{Failure, How};
+use super::fetched::How;
+use super::load::Failure;
+use super::slot::SlotBuf;
 use crate::retry;
 use crate::time::{Clock, Moment};
 

@@ -1,11 +1,12 @@
 //! The write guard: no fill lands while a writer is at work.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::calls::Calls;
 use super::detach::detached;
-use super::engine::{GuardEnd, GuardOwner};
 use super::handle::{Cache, check_name};
+use super::outcome::GuardEnd;
+use super::slot::GuardOwner;
 use crate::{Code, Error, Kind, Result};
 
 /// Most keys of one guard.
@@ -35,7 +36,9 @@ impl WriteGuard {
         let guard = Self { cache: cache.clone(), keys, owner: GuardOwner::random() };
         for (taken, key) in guard.keys.iter().enumerate() {
             let (ttl, owner) = (cache.options.guard_ttl, guard.owner);
-            if let Err(error) = guard.each(key, move |engine, namespace, key| add(engine, namespace, key, owner, ttl)).await {
+            if let Err(error) =
+                guard.each(key, move |calls, namespace, key| async move { calls.guard(&namespace, &key, owner, ttl).await }).await
+            {
                 // Guards that stay by a failure in here end by themselves.
                 for key in guard.keys.iter().take(taken + 1) {
                     let _ = guard.release_one(key).await;
@@ -52,7 +55,7 @@ impl WriteGuard {
     /// [`Kind::Lost`]: its time was over; don't commit under it. [`Kind::Backend`]: nobody knows.
     pub async fn check(&self) -> Result<()> {
         for key in &self.keys {
-            if !self.cache.room.engine.guarded(&self.cache.namespace, key, self.owner).await.map_err(|error| error.during("check"))? {
+            if !self.cache.calls.guarded(&self.cache.namespace, key, self.owner).await.map_err(|error| error.during("check"))? {
                 return Err(Error::new(Kind::Lost, Code::LeaseLost, "the write guard has ended").during("check"));
             }
         }
@@ -81,20 +84,16 @@ impl WriteGuard {
     }
 
     async fn release_one(&self, key: &Arc<[u8]>) -> Result<GuardEnd> {
-        let owner = self.owner;
-        self.each(key, move |engine, namespace, key| async move { engine.release(&namespace, &key, owner).await }).await
+        let (owner, hold_off) = (self.owner, self.cache.options.hold_off.unwrap_or_default());
+        self.each(key, move |calls, namespace, key| async move { calls.release(&namespace, &key, owner, hold_off).await }).await
     }
 
     async fn each<T, F, Fut>(&self, key: &Arc<[u8]>, call: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(Arc<dyn super::CacheEngine>, Arc<str>, Arc<[u8]>) -> Fut,
+        F: FnOnce(Calls, Arc<str>, Arc<[u8]>) -> Fut,
         Fut: Future<Output = Result<T>> + Send + 'static,
     {
-        detached(call(Arc::clone(&self.cache.room.engine), Arc::clone(&self.cache.namespace), Arc::clone(key))).await
+        detached(call(self.cache.calls.clone(), Arc::clone(&self.cache.namespace), Arc::clone(key))).await
     }
-}
-
-async fn add(engine: Arc<dyn super::CacheEngine>, namespace: Arc<str>, key: Arc<[u8]>, owner: GuardOwner, ttl: Duration) -> Result<()> {
-    engine.guard(&namespace, &key, owner, ttl).await
 }

@@ -3,20 +3,26 @@
 use std::error::Error as StdError;
 use std::future::Future;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::bulkhead::Bulkhead;
+use super::calls::Calls;
 use super::codec;
 use super::detach::detached;
-use super::engine::{CacheEngine, CacheStats, Invalidation, Slot, SlotBuf};
+use super::engine::CacheEngine;
+use super::fetched::{Fetched, Fill};
+use super::field::FieldRef;
 use super::flight::Flights;
 use super::guard::WriteGuard;
 use super::lease::{self, Lookup};
-use super::load::{self, Fetched, Fill};
-use super::options::CacheOptions;
+use super::load;
+use super::options::{CacheOptions, check_ttl};
+use super::outcome::{Age, CacheStats, Entry, Expiry, Flushed, Invalidation, Promise, Touched};
+use super::slot::{Slot, SlotBuf};
 use crate::model::check_cache_namespace;
 use crate::model::limits::KEY_BYTES;
 use crate::observe::{Event, SharedObserver, tell};
@@ -47,6 +53,7 @@ use crate::{Code, Error, Kind, Result};
 #[derive(Clone, Debug)]
 pub struct Cache {
     pub(super) room: Arc<Room>,
+    pub(super) calls: Calls,
     pub(super) namespace: Arc<str>,
     pub(super) options: Arc<CacheOptions>,
 }
@@ -54,7 +61,6 @@ pub struct Cache {
 /// What all handles of one process share.
 #[derive(Debug)]
 pub(super) struct Room {
-    pub(super) engine: Arc<dyn CacheEngine>,
     pub(super) clock: Clock,
     pub(super) observer: SharedObserver,
     pub(super) flights: Flights,
@@ -77,13 +83,19 @@ impl Drop for Follower {
 #[derive(Clone, Debug)]
 pub(crate) struct WeakCache {
     room: Weak<Room>,
+    calls: Calls,
     namespace: Arc<str>,
     options: Arc<CacheOptions>,
 }
 
 impl WeakCache {
     pub(crate) fn upgrade(&self) -> Option<Cache> {
-        Some(Cache { room: self.room.upgrade()?, namespace: self.namespace.clone(), options: self.options.clone() })
+        Some(Cache {
+            room: self.room.upgrade()?,
+            calls: self.calls.clone(),
+            namespace: self.namespace.clone(),
+            options: self.options.clone(),
+        })
     }
 }
 
@@ -101,8 +113,9 @@ impl Cache {
     ) -> Result<Self> {
         check_cache_namespace(namespace)?;
         options.check()?;
-        let room = Room { engine, clock, observer, flights: Flights::default(), bulkhead: Bulkhead::default(), follower: OnceLock::new() };
-        Ok(Self { room: Arc::new(room), namespace: namespace.into(), options: Arc::new(options) })
+        let calls = Calls::new(engine, clock.clone(), options.op_timeout);
+        let room = Room { clock, observer, flights: Flights::default(), bulkhead: Bulkhead::default(), follower: OnceLock::new() };
+        Ok(Self { room: Arc::new(room), calls, namespace: namespace.into(), options: Arc::new(options) })
     }
 
     /// Keeps a follower alive as long as any handle of this cache: invalidations from elsewhere must reach it until then (INV-2).
@@ -112,7 +125,12 @@ impl Cache {
     }
 
     pub(crate) fn downgrade(&self) -> WeakCache {
-        WeakCache { room: Arc::downgrade(&self.room), namespace: self.namespace.clone(), options: self.options.clone() }
+        WeakCache {
+            room: Arc::downgrade(&self.room),
+            calls: self.calls.clone(),
+            namespace: self.namespace.clone(),
+            options: self.options.clone(),
+        }
     }
 
     /// Returns a handle with other options.
@@ -121,7 +139,8 @@ impl Cache {
     /// [`Kind::Invalid`]: an option is over its limit.
     pub fn with(&self, options: CacheOptions) -> Result<Self> {
         options.check()?;
-        Ok(Self { options: Arc::new(options), ..self.clone() })
+        let calls = self.calls.within(options.op_timeout);
+        Ok(Self { calls, options: Arc::new(options), ..self.clone() })
     }
 
     /// Returns a handle of another namespace.
@@ -143,14 +162,19 @@ impl Cache {
         &self.options
     }
 
+    /// Returns what the engine promises; `promise().require(Scope::Shared)?` lets a program insist.
+    pub fn promise(&self) -> Promise {
+        self.calls.engine().promise()
+    }
+
     /// Returns one field of a key.
     pub fn field(&self, key: impl AsRef<[u8]>, field: impl AsRef<[u8]>) -> FieldRef {
         FieldRef { cache: self.clone(), key: key.as_ref().into(), field: field.as_ref().into() }
     }
 
-    /// Returns the cached value; never loads, never reserves.
+    /// Returns the cached value if it is fresh; never loads, never reserves.
     ///
-    /// The outer `None` is a miss, the inner one a remembered absence.
+    /// The outer `None` is a miss, the inner one a remembered absence. [`Cache::fetch`] and [`Cache::begin`] know of stale values too.
     ///
     /// # Errors
     /// [`Kind::Invalid`]: the key. [`Kind::Backend`]: the engine is away.
@@ -230,13 +254,35 @@ impl Cache {
         self.invalidate_at(self.slot(key.as_ref(), None)?).await
     }
 
-    /// Lists the names of the key's live fields, sorted by bytes.
+    /// Keeps the key's plain value and fields, but only as stale, and kills every fill of the key in flight.
+    ///
+    /// For a change that readers may see late: those with `stale_while_revalidate` or `fail_safe` still get the old values, within the
+    /// age that they allow from now on; the others miss.
+    ///
+    /// # Errors
+    /// As [`Cache::invalidate`].
+    ///
+    /// # Cancel safety
+    /// As [`Cache::invalidate`].
+    pub async fn expire(&self, key: impl AsRef<[u8]>) -> Result<Expiry> {
+        self.expire_at(self.slot(key.as_ref(), None)?).await
+    }
+
+    /// Gives a fresh plain value a new life of `ttl` from now on, in one atomic step; never brings back what is gone or stale.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`]: the key, or a ttl of zero or above 30 days. [`Kind::Backend`]: see its effect.
+    pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: Duration) -> Result<Touched> {
+        self.touch_at(self.slot(key.as_ref(), None)?, ttl).await
+    }
+
+    /// Lists the names of the key's kept fields, sorted by bytes.
     ///
     /// # Errors
     /// [`Kind::Invalid`]: the key. [`Kind::Backend`]: the engine is away.
     pub async fn list(&self, key: impl AsRef<[u8]>) -> Result<Vec<Bytes>> {
         check_name("key", key.as_ref())?;
-        self.room.engine.fields(&self.namespace, key.as_ref()).await.map_err(|error| error.during("list"))
+        self.calls.fields(&self.namespace, key.as_ref()).await.map_err(|error| error.during("list"))
     }
 
     /// Makes everything in this namespace unreachable at once; fills in flight are refused, guards stay.
@@ -246,9 +292,9 @@ impl Cache {
     ///
     /// # Cancel safety
     /// Once polled it runs to its end, also if the future is dropped (C6).
-    pub async fn flush_namespace(&self) -> Result<()> {
-        let (engine, namespace) = (Arc::clone(&self.room.engine), Arc::clone(&self.namespace));
-        detached(async move { engine.flush(&namespace).await }).await.map_err(|error| error.during("flush"))
+    pub async fn flush_namespace(&self) -> Result<Flushed> {
+        let (calls, namespace) = (self.calls.clone(), Arc::clone(&self.namespace));
+        detached(async move { calls.flush(&namespace).await }).await.map_err(|error| error.during("flush"))
     }
 
     /// Makes every namespace unreachable at once, as [`Cache::flush_namespace`] does with one; for when nobody knows what was missed.
@@ -258,9 +304,9 @@ impl Cache {
     ///
     /// # Cancel safety
     /// As [`Cache::flush_namespace`].
-    pub async fn flush_all(&self) -> Result<()> {
-        let engine = Arc::clone(&self.room.engine);
-        detached(async move { engine.flush_all().await }).await.map_err(|error| error.during("flush"))
+    pub async fn flush_all(&self) -> Result<Flushed> {
+        let calls = self.calls.clone();
+        detached(async move { calls.flush_all().await }).await.map_err(|error| error.during("flush"))
     }
 
     /// Takes a write guard on 1..=1024 keys and purges them: no fill lands until it is released or `guard_ttl` is over.
@@ -277,7 +323,7 @@ impl Cache {
     /// # Errors
     /// [`Kind::Backend`]: the engine is away.
     pub async fn stats(&self) -> Result<CacheStats> {
-        self.room.engine.stats(&self.namespace).await.map_err(|error| error.during("stats"))
+        self.calls.stats(&self.namespace).await.map_err(|error| error.during("stats"))
     }
 
     pub(super) fn slot<'a>(&'a self, key: &'a [u8], field: Option<&'a [u8]>) -> Result<Slot<'a>> {
@@ -301,12 +347,17 @@ impl Cache {
         self.room.clock.now() + self.options.hard_timeout + self.options.hard_timeout / 8
     }
 
-    async fn get_at<T: DeserializeOwned>(&self, slot: Slot<'_>) -> Result<Option<Option<T>>> {
-        let entry = self.room.engine.lookup(slot).await.map_err(|error| error.during("get"))?;
-        Ok(entry.and_then(|entry| codec::decode(&entry.payload)))
+    pub(super) async fn get_at<T: DeserializeOwned>(&self, slot: Slot<'_>) -> Result<Option<Option<T>>> {
+        let entry = self.calls.lookup(slot).await.map_err(|error| error.during("get"))?;
+        Ok(Self::fresh(entry))
     }
 
-    async fn get_or_load_at<T, E, F, Fut>(&self, slot: Slot<'_>, load: F) -> Result<T>
+    /// Reads an entry, if it is fresh and readable as `T`.
+    pub(super) fn fresh<T: DeserializeOwned>(entry: Option<Entry>) -> Option<Option<T>> {
+        entry.filter(|entry| matches!(entry.age, Age::Fresh { .. })).and_then(|entry| codec::decode(&entry.payload))
+    }
+
+    pub(super) async fn get_or_load_at<T, E, F, Fut>(&self, slot: Slot<'_>, load: F) -> Result<T>
     where
         T: Serialize + DeserializeOwned,
         E: Into<Box<dyn StdError + Send + Sync>>,
@@ -323,70 +374,30 @@ impl Cache {
     }
 
     pub(super) async fn invalidate_at(&self, slot: Slot<'_>) -> Result<Invalidation> {
-        let (engine, slot) = (Arc::clone(&self.room.engine), self.own(slot));
-        let result = detached(async move { engine.invalidate(slot.as_slot()).await }).await;
+        let (calls, slot, hold_off) = (self.calls.clone(), self.own(slot), self.options.hold_off.unwrap_or_default());
+        let result = detached(async move { calls.invalidate(slot.as_slot(), hold_off).await }).await;
+        self.invalidated(result, "invalidate")
+    }
+
+    pub(super) fn invalidated(&self, result: Result<Invalidation>, operation: &'static str) -> Result<Invalidation> {
         let label = match &result {
             Ok(Invalidation::Removed) => "removed",
             Ok(Invalidation::Absent) => "absent",
+            Ok(Invalidation::Queued) => "queued",
             Err(_) => "failed",
         };
         self.observe(&Event::CacheInvalidation { result: label });
-        result.map_err(|error| error.during("invalidate"))
-    }
-}
-
-/// One field of a key: a value of its own that goes with the key.
-///
-/// Invalidating the key drops all its fields. Invalidating a field refuses the fills in flight of all fields of the key, and drops
-/// only its own value.
-#[derive(Clone, Debug)]
-pub struct FieldRef {
-    cache: Cache,
-    key: Box<[u8]>,
-    field: Box<[u8]>,
-}
-
-impl FieldRef {
-    /// As [`Cache::get`].
-    ///
-    /// # Errors
-    /// As [`Cache::get`]; also for a field that is not 1..=512 bytes.
-    pub async fn get<T: DeserializeOwned>(&self) -> Result<Option<Option<T>>> {
-        self.cache.get_at(self.slot()?).await
+        result.map_err(|error| error.during(operation))
     }
 
-    /// As [`Cache::get_or_load`].
-    ///
-    /// # Errors
-    /// As [`Cache::get_or_load`]; also for a field that is not 1..=512 bytes.
-    pub async fn get_or_load<T, E, F, Fut>(&self, load: F) -> Result<T>
-    where
-        T: Serialize + DeserializeOwned,
-        E: Into<Box<dyn StdError + Send + Sync>>,
-        F: FnOnce(Fill) -> Fut,
-        Fut: Future<Output = Result<T, E>>,
-    {
-        self.cache.get_or_load_at(self.slot()?, load).await
+    pub(super) async fn expire_at(&self, slot: Slot<'_>) -> Result<Expiry> {
+        let (calls, slot) = (self.calls.clone(), self.own(slot));
+        detached(async move { calls.expire(slot.as_slot()).await }).await.map_err(|error| error.during("expire"))
     }
 
-    /// As [`Cache::begin`].
-    ///
-    /// # Errors
-    /// As [`Cache::begin`]; also for a field that is not 1..=512 bytes.
-    pub async fn begin<T: DeserializeOwned>(&self) -> Result<Lookup<T>> {
-        lease::begin(&self.cache, self.slot()?).await
-    }
-
-    /// Drops this field and kills the fills in flight of all fields of the key; stored siblings and the plain value stay.
-    ///
-    /// # Errors
-    /// As [`Cache::invalidate`]; also for a field that is not 1..=512 bytes.
-    pub async fn invalidate(&self) -> Result<Invalidation> {
-        self.cache.invalidate_at(self.slot()?).await
-    }
-
-    fn slot(&self) -> Result<Slot<'_>> {
-        self.cache.slot(&self.key, Some(&self.field))
+    pub(super) async fn touch_at(&self, slot: Slot<'_>, ttl: Duration) -> Result<Touched> {
+        check_ttl(ttl)?;
+        self.calls.touch(slot, ttl).await.map_err(|error| error.during("touch"))
     }
 }
 

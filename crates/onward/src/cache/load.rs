@@ -2,139 +2,33 @@
 //!
 //! What fails: a lookup or reservation that errs means load without a fill; a commit that errs is sent once more and then only counted,
 //! for the value is good; a loader that errs or runs too long gives the lease back.
+//!
+//! A stale value is served only if this very call read it from the engine. So it was not yet invalidated when the call began (INV-2), and
+//! after an invalidation nothing is left to serve.
 
 use std::error::Error as StdError;
-use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::bulkhead::Permit;
 use super::codec;
-use super::engine::{BusyReason, Entry, Filled, Nonce, Reserved, Slot, SlotBuf};
+use super::fetched::{Fetched, Fill, How, LoadError, Unfilled, Wish};
 use super::flight::{Ended, Joined, Leading};
 use super::handle::Cache;
-use super::lease::Held;
-use super::options::check_ttl;
+use super::lease::{Held, Stale};
+use super::outcome::{Age, BusyReason, Entry, Filled, Reserved};
+use super::slot::{Nonce, Slot, SlotBuf};
 use crate::observe::Event;
 use crate::retry::{self, Backoff};
-use crate::time::{Clock, Moment};
 use crate::{Code, Error, Kind, Result};
 
 /// How often a caller joins a round of others before it loads by itself.
 const ROUNDS_MAX: u32 = 8;
-
-/// A value and how it came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use]
-pub struct Fetched<T> {
-    /// The value; `None` if the source has none.
-    pub value: Option<T>,
-    /// How it came.
-    pub how: How,
-}
-
-/// How a fetched value came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum How {
-    /// From the cache.
-    Hit,
-    /// From the loader, with an attempt to fill.
-    Loaded(Filled),
-    /// From the loader, without a fill.
-    Unfilled(Unfilled),
-}
-
-/// Why a loaded value was not offered to the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Unfilled {
-    /// The engine failed or had no room for a lease.
-    Away,
-    /// A write guard stands.
-    Guarded,
-    /// Somebody else held the lease for longer than `busy_wait`.
-    Loading,
-    /// The encoded value is above `value_limit`.
-    TooLarge,
-    /// The loader called [`Fill::skip`].
-    Skipped,
-    /// The value cannot be encoded as JSON.
-    Unencodable,
-}
-
-/// What a loader may say about the fill.
-#[derive(Clone, Debug)]
-pub struct Fill {
-    wish: Arc<Mutex<Wish>>,
-    deadline: Moment,
-    clock: Clock,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Wish {
-    ttl: Option<Duration>,
-    skip: bool,
-}
-
-impl Fill {
-    /// Sets the life of this value, or of this absence.
-    ///
-    /// # Errors
-    /// [`Kind::Invalid`]: zero or above 30 days.
-    pub fn ttl(&self, ttl: Duration) -> Result<()> {
-        check_ttl(ttl)?;
-        self.wish.lock().ttl = Some(ttl);
-        Ok(())
-    }
-
-    /// Keeps this value out of the cache.
-    pub fn skip(&self) {
-        self.wish.lock().skip = true;
-    }
-
-    /// Returns how long the loader may still run before it is cancelled.
-    pub fn time_left(&self) -> Duration {
-        self.deadline.left(self.clock.now())
-    }
-}
-
-/// A loader's own error, shared by all callers that waited for that load.
-///
-/// It stands as the source of the [`Error`]; [`LoadError::get_ref`] gives the original back.
-#[derive(Clone)]
-pub struct LoadError(Arc<dyn StdError + Send + Sync>);
-
-impl LoadError {
-    /// Returns the loader's error, for a downcast.
-    pub fn get_ref(&self) -> &(dyn StdError + Send + Sync + 'static) {
-        &*self.0
-    }
-}
-
-impl fmt::Debug for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl StdError for LoadError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source()
-    }
-}
 
 /// Why a round has no value; makes an error for each of its callers.
 #[derive(Clone, Debug)]
@@ -142,11 +36,19 @@ pub(super) enum Failure {
     Loader(LoadError),
     TimedOut,
     Full(Duration),
+    /// The loader asked for the key that it loads.
+    Own,
 }
 
 impl Failure {
+    /// Tells whether a stale value may stand in: not for a mistake of the program.
+    fn is_covered(&self) -> bool {
+        !matches!(self, Self::Own)
+    }
+
     fn into_error(self) -> Error {
         match self {
+            Self::Own => Error::invalid("a loader asked for the key that it loads"),
             Self::Loader(error) => Error::unavailable("the loader failed").with_source(error),
             Self::TimedOut => {
                 Error::new(Kind::Backend, Code::DeadlineExceeded, "the loader ran longer than hard_timeout and was cancelled")
@@ -160,7 +62,22 @@ impl Failure {
 /// What the leader may do.
 enum Right<'a> {
     Hit(Entry),
-    Load { permit: Permit<'a>, lease: Result<Held, Unfilled> },
+    Load {
+        permit: Permit<'a>,
+        lease: Result<Held, Unfilled>,
+    },
+    /// Somebody else refreshes, or nobody can: the stale value in hand is the answer.
+    Stale,
+}
+
+/// What the lookup found instead of a fresh value.
+#[derive(Clone, Copy)]
+enum Seen {
+    Nothing,
+    /// A stale value that may be served at once: only the winner of the refresh waits, for its own load.
+    Stale,
+    Unreadable(Nonce),
+    Away,
 }
 
 /// Returns what the engine holds, else what the loader gives, through one flight a key.
@@ -171,31 +88,36 @@ where
     F: FnOnce(Fill) -> Fut,
     Fut: Future<Output = Result<Option<T>, E>>,
 {
-    let mut seen = Seen::Nothing;
-    match cache.room.engine.lookup(slot).await {
-        Ok(Some(entry)) => match codec::decode(&entry.payload) {
-            Some(value) => return Ok(answer(cache, value, How::Hit)),
-            None => seen = Seen::Unreadable(entry.nonce),
+    let mut stale = None;
+    let seen = match cache.calls.lookup(slot).await {
+        Ok(Some(entry)) => match (codec::decode(&entry.payload), entry.age) {
+            (Some(value), Age::Fresh { .. }) => return Ok(answer(cache, value, How::Hit)),
+            (Some(value), Age::Stale { since }) => {
+                stale = Some(Stale { value, since });
+                if cache.options.serves_at_once(since) { Seen::Stale } else { Seen::Nothing }
+            }
+            (None, _) => Seen::Unreadable(entry.nonce),
         },
-        Ok(None) => {}
-        Err(_) => seen = Seen::Away,
+        Ok(None) => Seen::Nothing,
+        Err(_) => Seen::Away,
+    };
+    let failure = match fetch_missed(cache, &cache.own(slot), seen, load).await {
+        Ok(Some(fetched)) => return Ok(fetched),
+        Ok(None) => None,
+        Err(failure) => {
+            stale = stale.filter(|stale| failure.is_covered() && cache.options.serves_on_failure(stale.since));
+            Some(failure)
+        }
+    };
+    if let Some(stale) = stale {
+        return Ok(answer(cache, stale.value, How::Stale));
     }
-    let result = fetch_missed(cache, &cache.own(slot), seen, load).await;
-    if result.is_err() {
-        cache.observe(&Event::CacheLoad { result: "error" });
-    }
-    result
+    cache.observe(&Event::CacheLoad { result: "error" });
+    Err(failure.map_or_else(|| Error::unavailable("nothing was loaded").during("load"), Failure::into_error))
 }
 
-/// What the lookup found instead of a usable value.
-#[derive(Clone, Copy)]
-enum Seen {
-    Nothing,
-    Unreadable(Nonce),
-    Away,
-}
-
-async fn fetch_missed<T, E, F, Fut>(cache: &Cache, slot: &SlotBuf, seen: Seen, load: F) -> Result<Fetched<T>>
+/// Loads, alone or with others; `None` if the stale value in hand is the answer.
+async fn fetch_missed<T, E, F, Fut>(cache: &Cache, slot: &SlotBuf, seen: Seen, load: F) -> Result<Option<Fetched<T>>, Failure>
 where
     T: Serialize + DeserializeOwned,
     E: Into<Box<dyn StdError + Send + Sync>>,
@@ -207,16 +129,17 @@ where
     for _ in 0..ROUNDS_MAX {
         let (round, midway) = match flights.join(slot, cache.step_end()) {
             Joined::Lead(leading) => return lead(cache, slot, leading, seen, load).await,
-            Joined::Own => return Err(Error::invalid("a loader asked for the key that it loads").during("load")),
+            Joined::Own => return Err(Failure::Own),
+            Joined::Follow { .. } if matches!(seen, Seen::Stale) => return Ok(None),
             Joined::Follow { round, midway } => (round, midway),
         };
         match round.wait(&cache.room.clock).await {
             Some(Ended::Value { payload, how }) if arrived_before || (midway && how == How::Loaded(Filled::Stored)) => {
                 if let Some(value) = codec::decode(&payload) {
-                    return Ok(answer(cache, value, how));
+                    return Ok(Some(answer(cache, value, how)));
                 }
             }
-            Some(Ended::Failed(failure)) => return Err(failure.into_error()),
+            Some(Ended::Failed(failure)) => return Err(failure),
             Some(Ended::Value { .. } | Ended::Gone) => {}
             None => flights.overtake(slot, &round),
         }
@@ -226,7 +149,7 @@ where
     lead(cache, slot, flights.alone(slot, cache.step_end()), seen, load).await
 }
 
-async fn lead<T, E, F, Fut>(cache: &Cache, slot: &SlotBuf, leading: Leading<'_>, seen: Seen, load: F) -> Result<Fetched<T>>
+async fn lead<T, E, F, Fut>(cache: &Cache, slot: &SlotBuf, leading: Leading<'_>, seen: Seen, load: F) -> Result<Option<Fetched<T>>, Failure>
 where
     T: Serialize + DeserializeOwned,
     E: Into<Box<dyn StdError + Send + Sync>>,
@@ -234,14 +157,15 @@ where
     Fut: Future<Output = Result<Option<T>, E>>,
 {
     let (permit, lease) = match obtain(cache, slot, &leading, seen).await {
+        Ok(Right::Stale) => return Ok(None),
         Ok(Right::Load { permit, lease }) => (permit, lease),
         Ok(Right::Hit(entry)) => match codec::decode(&entry.payload) {
             Some(value) => {
                 leading.finish(Ended::Value { payload: entry.payload, how: How::Hit });
-                return Ok(answer(cache, value, How::Hit));
+                return Ok(Some(answer(cache, value, How::Hit)));
             }
             // Written as another type since the lookup: load, and leave the entry to those who can read it.
-            None => match enter(cache, slot, &leading).await {
+            None => match enter(cache, slot, &leading, seen).await {
                 Ok(permit) => (permit, Err(Unfilled::Loading)),
                 Err(failure) => return fail(leading, failure),
             },
@@ -249,7 +173,7 @@ where
         Err(failure) => return fail(leading, failure),
     };
     let deadline = cache.room.clock.now() + cache.options.hard_timeout;
-    let fill = Fill { wish: Arc::default(), deadline, clock: cache.room.clock.clone() };
+    let fill = Fill::new(cache.room.clock.clone(), deadline);
     leading.alive_until(cache.step_end());
     let loaded = retry::deadline(&cache.room.clock, deadline, leading.run(|| load(fill.clone()))).await;
     drop(permit);
@@ -259,15 +183,14 @@ where
         None => return fail(leading, Failure::TimedOut),
     };
     let payload = codec::encode(value.as_ref());
-    let wish = *fill.wish.lock();
-    let how = settle(cache, &leading, lease, payload.as_ref(), wish, value.is_none()).await;
+    let how = settle(cache, &leading, lease, payload.as_ref(), fill.wish(), value.is_none()).await;
     leading.finish(payload.map_or(Ended::Gone, |payload| Ended::Value { payload, how }));
-    Ok(answer(cache, value, how))
+    Ok(Some(answer(cache, value, how)))
 }
 
-fn fail<T>(leading: Leading<'_>, failure: Failure) -> Result<T> {
+fn fail<T>(leading: Leading<'_>, failure: Failure) -> Result<T, Failure> {
     leading.finish(Ended::Failed(failure.clone()));
-    Err(failure.into_error())
+    Err(failure)
 }
 
 /// Offers the loaded value to the engine, if there is a lease and nothing against it.
@@ -294,7 +217,7 @@ async fn settle(
     let ttl = wish.ttl.unwrap_or(if absent { cache.options.negative_ttl } else { cache.options.ttl });
     leading.alive_until(cache.step_end());
     leading.close();
-    match held.commit(payload.clone(), ttl).await {
+    match held.commit(payload.clone(), cache.options.life(ttl)).await {
         Ok(filled) => How::Loaded(filled),
         Err(_) => How::Unfilled(Unfilled::Away),
     }
@@ -304,19 +227,23 @@ async fn settle(
 async fn obtain<'a>(cache: &'a Cache, slot: &SlotBuf, leading: &Leading<'_>, seen: Seen) -> Result<Right<'a>, Failure> {
     let clock = &cache.room.clock;
     let instead_of = match seen {
-        Seen::Away => return Ok(Right::Load { permit: enter(cache, slot, leading).await?, lease: Err(Unfilled::Away) }),
+        Seen::Away => return Ok(Right::Load { permit: enter(cache, slot, leading, seen).await?, lease: Err(Unfilled::Away) }),
         Seen::Unreadable(nonce) => Some(nonce),
-        Seen::Nothing => None,
+        Seen::Nothing | Seen::Stale => None,
     };
     let give_up = clock.now() + cache.options.busy_wait();
     let mut pause = poll_pause();
     loop {
         // Before the lease: waiting for a place would use up its time.
-        let permit = enter(cache, slot, leading).await?;
+        let permit = match (enter(cache, slot, leading, seen).await, seen) {
+            (Err(_), Seen::Stale) => return Ok(Right::Stale),
+            (entered, _) => entered?,
+        };
         leading.alive_until(cache.step_end());
-        let lease = match cache.room.engine.reserve(slot.as_slot(), cache.options.fill_ttl, instead_of).await {
+        let lease = match cache.calls.reserve(slot.as_slot(), cache.options.fill_ttl, instead_of).await {
             Ok(Reserved::Hit(entry)) => return Ok(Right::Hit(entry)),
             Ok(Reserved::Lease(nonce)) => Ok(Held::new(cache, slot.clone(), nonce)),
+            Ok(Reserved::Busy { .. }) | Err(_) if matches!(seen, Seen::Stale) => return Ok(Right::Stale),
             Ok(Reserved::Busy { reason: BusyReason::Loading, retry_after }) => {
                 let now = clock.now();
                 if now < give_up {
@@ -343,9 +270,10 @@ pub(super) fn poll_pause() -> Backoff {
     Backoff::new(Duration::from_millis(5), Duration::from_millis(100))
 }
 
-async fn enter<'a>(cache: &'a Cache, slot: &SlotBuf, leading: &Leading<'_>) -> Result<Permit<'a>, Failure> {
+async fn enter<'a>(cache: &'a Cache, slot: &SlotBuf, leading: &Leading<'_>, seen: Seen) -> Result<Permit<'a>, Failure> {
     leading.alive_until(cache.step_end());
-    let until = cache.room.clock.now() + cache.options.hard_timeout;
+    let patience = if matches!(seen, Seen::Stale) { Duration::ZERO } else { cache.options.hard_timeout };
+    let until = cache.room.clock.now() + patience;
     let entered = cache.room.bulkhead.enter(&cache.room.clock, &slot.namespace, cache.options.max_loads, until).await;
     entered.ok_or(Failure::Full(cache.options.hard_timeout))
 }
@@ -354,6 +282,7 @@ fn answer<T>(cache: &Cache, value: Option<T>, how: How) -> Fetched<T> {
     let result = match how {
         How::Hit if value.is_none() => "negative",
         How::Hit => "hit",
+        How::Stale => "stale",
         How::Loaded(_) => "loaded",
         How::Unfilled(_) => "unfilled",
     };

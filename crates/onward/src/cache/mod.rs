@@ -9,9 +9,12 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `handle` | [`Cache`] and [`FieldRef`], what a user calls |
+//! | `handle` | [`Cache`], what a user calls |
 //! | `options` | [`CacheOptions`] with their limits |
+//! | `field` | [`FieldRef`], the same for one field of a key |
+//! | `batch` | the same for many keys in one call |
 //! | `load` | how a value is found or loaded, and filled |
+//! | `fetched` | what a load gives back, and what a loader may say |
 //! | `flight` | one load a key and process, and who may take its value |
 //! | `bulkhead` | how many loads run at once |
 //! | `lease` | [`Lookup`] and [`Lease`], the low level |
@@ -19,27 +22,43 @@
 //! | `wire` | the same with bytes and opaque leases, for a server without state |
 //! | `codec` | what an entry looks like in the engine |
 //! | `engine` | [`CacheEngine`], the trait that an engine implements |
+//! | `calls` | the one way to the engine, each call bounded in time |
+//! | [`layers`] | engines around engines |
+//! | `slot` | where a value lies, and who may fill or guard it |
+//! | `outcome` | what an engine keeps and answers |
 //! | `detach` | calls that go on when their future is dropped |
 
+mod batch;
 mod bulkhead;
+mod calls;
 mod codec;
 mod detach;
 mod engine;
+mod fetched;
+mod field;
 mod flight;
 mod guard;
 mod handle;
+pub mod layers;
 mod lease;
 mod load;
 mod options;
+mod outcome;
+mod slot;
 mod wire;
 
-pub use engine::{BusyReason, CacheEngine, CacheStats, Entry, Filled, GuardEnd, GuardOwner, Invalidation, Nonce, Now, Reserved, Slot};
+pub use engine::{CacheEngine, Filling};
+pub use fetched::{Fetched, Fill, How, LoadError, Unfilled};
+pub use field::FieldRef;
 pub use guard::WriteGuard;
-pub use handle::{Cache, FieldRef};
+pub use handle::Cache;
 pub(crate) use handle::{Follower, WeakCache};
-pub use lease::{Busy, Lease, Lookup};
-pub use load::{Fetched, Fill, How, LoadError, Unfilled};
+pub use lease::{Busy, Lease, Lookup, Stale};
 pub use options::CacheOptions;
+pub use outcome::{
+    Age, BusyReason, CacheStats, Entry, Expiry, Filled, Flushed, GuardEnd, Invalidation, Life, Now, Promise, Reserved, Scope, Touched,
+};
+pub use slot::{GuardOwner, Nonce, Slot};
 pub use wire::{WireHit, WireLookup};
 
 #[cfg(test)]

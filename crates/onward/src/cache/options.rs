@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::{Error, Result};
+use super::outcome::Life;
+use crate::{Error, Result, random};
 
 /// Longest life of an entry: 30 days. There is no "forever".
 pub(super) const TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -21,6 +22,12 @@ pub struct CacheOptions {
     pub ttl: Duration,
     /// Life of a remembered absence: 30 seconds. At most 30 days.
     pub negative_ttl: Duration,
+    /// By how much a life may be shortened by chance, so that what was filled together does not end together: 10 %. At most 50 %.
+    pub jitter_percent: u8,
+    /// For how long after its life a value is served at once while one caller refreshes it; `None`, the default, is off. At most 30 days.
+    pub stale_while_revalidate: Option<Duration>,
+    /// For how long after its life a value stands in for a load that failed; `None`, the default, is off. At most 30 days.
+    pub fail_safe: Option<Duration>,
     /// Life of a fill lease: 10 seconds. At least 1 second above `hard_timeout`.
     pub fill_ttl: Duration,
     /// How long a loader may run before it is cancelled: 8 seconds.
@@ -33,6 +40,12 @@ pub struct CacheOptions {
     pub value_limit: usize,
     /// Life of a write guard: 30 seconds. At most 10 minutes.
     pub guard_ttl: Duration,
+    /// How long to wait for one answer of the engine: 250 ms. At most 10 minutes.
+    pub op_timeout: Duration,
+    /// For how long after an invalidation, or a guard's release, nobody may fill the key: `None`, the default, is off. At most 10 minutes.
+    ///
+    /// For sources that lag behind their writes, such as read replicas: longer than the lag. Not for flush and expiry.
+    pub hold_off: Option<Duration>,
 }
 
 impl Default for CacheOptions {
@@ -40,12 +53,17 @@ impl Default for CacheOptions {
         Self {
             ttl: Duration::from_secs(600),
             negative_ttl: Duration::from_secs(30),
+            jitter_percent: 10,
+            stale_while_revalidate: None,
+            fail_safe: None,
             fill_ttl: Duration::from_secs(10),
             hard_timeout: Duration::from_secs(8),
             busy_wait: None,
             max_loads: 64,
             value_limit: 1 << 20,
             guard_ttl: Duration::from_secs(30),
+            op_timeout: Duration::from_millis(250),
+            hold_off: None,
         }
     }
 }
@@ -62,6 +80,12 @@ impl CacheOptions {
         with_ttl => ttl: Duration;
         /// Sets the life of a remembered absence.
         with_negative_ttl => negative_ttl: Duration;
+        /// Sets by how much a life may be shortened by chance; 0 is off.
+        with_jitter_percent => jitter_percent: u8;
+        /// Serves values at once for this long after their life, while one caller refreshes.
+        with_stale_while_revalidate => stale_while_revalidate: Duration;
+        /// Lets values stand in for a load that failed for this long after their life.
+        with_fail_safe => fail_safe: Duration;
         /// Sets the life of a fill lease.
         with_fill_ttl => fill_ttl: Duration;
         /// Sets how long a loader may run.
@@ -74,15 +98,49 @@ impl CacheOptions {
         with_value_limit => value_limit: usize;
         /// Sets the life of a write guard.
         with_guard_ttl => guard_ttl: Duration;
+        /// Sets how long to wait for one answer of the engine.
+        with_op_timeout => op_timeout: Duration;
+        /// Keeps fills out for this long after an invalidation.
+        with_hold_off => hold_off: Duration;
     }
 
     pub(super) fn busy_wait(&self) -> Duration {
         self.busy_wait.unwrap_or(self.fill_ttl * 2)
     }
 
+    /// Tells whether a value that ended so long ago is served without waiting.
+    pub(super) fn serves_at_once(&self, since: Duration) -> bool {
+        self.stale_while_revalidate.is_some_and(|age| since <= age)
+    }
+
+    /// Tells whether a value that ended so long ago may stand in for a load that failed.
+    pub(super) fn serves_on_failure(&self, since: Duration) -> bool {
+        self.fail_safe.is_some_and(|age| since <= age)
+    }
+
+    /// Tells whether a value that ended so long ago may be shown at all.
+    pub(super) fn serves_stale(&self, since: Duration) -> bool {
+        self.serves_at_once(since) || self.serves_on_failure(since)
+    }
+
+    /// Returns the life of a fill: shortened by chance, and kept for as long as this handle may want it.
+    pub(super) fn life(&self, ttl: Duration) -> Life {
+        let most = ttl * u32::from(self.jitter_percent) / 100;
+        let cut = Duration::from_nanos(random::below(u64::try_from(most.as_nanos()).unwrap_or(u64::MAX)));
+        Life { ttl: ttl.saturating_sub(cut), grace: self.stale_while_revalidate.max(self.fail_safe).unwrap_or_default() }
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         check_ttl(self.ttl)?;
         check_ttl(self.negative_ttl)?;
+        if self.jitter_percent > 50 {
+            return Err(Error::invalid("jitter_percent is at most 50"));
+        }
+        for age in [self.stale_while_revalidate, self.fail_safe].into_iter().flatten() {
+            if age.is_zero() || age > TTL_MAX {
+                return Err(Error::invalid("stale_while_revalidate and fail_safe are above 0 and at most 30 days, or left out"));
+            }
+        }
         if self.hard_timeout.is_zero() || self.hard_timeout > WAIT_MAX {
             return Err(Error::invalid("hard_timeout is above 0 and at most 10 minutes"));
         }
@@ -94,6 +152,12 @@ impl CacheOptions {
         }
         if self.guard_ttl.is_zero() || self.guard_ttl > WAIT_MAX {
             return Err(Error::invalid("guard_ttl is above 0 and at most 10 minutes"));
+        }
+        if self.op_timeout.is_zero() || self.op_timeout > WAIT_MAX {
+            return Err(Error::invalid("op_timeout is above 0 and at most 10 minutes"));
+        }
+        if self.hold_off.is_some_and(|hold_off| hold_off.is_zero() || hold_off > WAIT_MAX) {
+            return Err(Error::invalid("hold_off is above 0 and at most 10 minutes, or left out"));
         }
         if self.max_loads == 0 {
             return Err(Error::invalid("max_loads is at least 1"));

@@ -7,11 +7,12 @@ use bytes::Bytes;
 
 use super::codec::{self, Raw};
 use super::detach::detached;
-use super::engine::{BusyReason, Entry, Filled, Nonce, Reserved, Slot};
 use super::handle::Cache;
 use super::lease::{AWAY_RETRY, check_value};
 use super::load::{POLL_MIN, poll_pause};
 use super::options::check_ttl;
+use super::outcome::{Age, BusyReason, Entry, Filled, Reserved};
+use super::slot::{Nonce, Slot};
 use crate::observe::Event;
 use crate::{Error, Result, retry};
 
@@ -33,21 +34,25 @@ pub enum WireHit {
 #[derive(Clone)]
 #[must_use]
 pub enum WireLookup {
-    /// A live entry.
+    /// A fresh entry.
     Hit(WireHit),
-    /// Nothing; whoever holds `fill` may fill.
+    /// Nothing fresh; whoever holds `fill` may fill.
     Lease {
         /// The lease: opaque, secret, good for this namespace, key and field only.
         fill: String,
         /// Its life.
         ttl: Duration,
+        /// The value before, if the options let a stale one be served.
+        stale: Option<WireHit>,
     },
-    /// Nothing, and nobody may fill now.
+    /// Nothing fresh, and nobody may fill now.
     Busy {
         /// Why.
         reason: BusyReason,
         /// When that ends by itself at the latest.
         retry_after: Duration,
+        /// The value before, if the options let a stale one be served.
+        stale: Option<WireHit>,
     },
 }
 
@@ -57,13 +62,17 @@ impl fmt::Debug for WireLookup {
         match self {
             Self::Hit(hit) => f.debug_tuple("Hit").field(hit).finish(),
             Self::Lease { ttl, .. } => f.debug_struct("Lease").field("ttl", ttl).finish_non_exhaustive(),
-            Self::Busy { reason, retry_after } => f.debug_struct("Busy").field("reason", reason).field("retry_after", retry_after).finish(),
+            Self::Busy { reason, retry_after, .. } => {
+                f.debug_struct("Busy").field("reason", reason).field("retry_after", retry_after).finish_non_exhaustive()
+            }
         }
     }
 }
 
 impl Cache {
     /// Looks, on a miss takes the fill lease, and waits up to `wait` (at most 10 minutes) for somebody else's fill.
+    ///
+    /// Who has a stale value to serve under `stale_while_revalidate` does not wait.
     ///
     /// # Errors
     /// [`Kind::Invalid`](crate::Kind::Invalid): key, field or wait. An engine that is away is [`WireLookup::Busy`].
@@ -75,31 +84,36 @@ impl Cache {
         if wait > Duration::from_secs(600) {
             return Err(Error::invalid("wait is at most 10 minutes"));
         }
-        let Ok(entry) = self.room.engine.lookup(slot).await else { return Ok(self.wire_away()) };
-        let mut instead_of = None;
+        let Ok(entry) = self.calls.lookup(slot).await else { return Ok(self.wire_away(None)) };
+        let (mut instead_of, mut stale, mut give_up) = (None, None, self.room.clock.now() + wait);
         if let Some(entry) = entry {
-            match self.wire_hit(&entry) {
-                Some(hit) => return Ok(WireLookup::Hit(hit)),
-                None => instead_of = Some(entry.nonce),
+            match (Self::wire_hit(&entry), entry.age) {
+                (Some(hit), Age::Fresh { .. }) => return Ok(WireLookup::Hit(self.seen(hit))),
+                (Some(hit), Age::Stale { since }) => {
+                    stale = Some(hit).filter(|_| self.options.serves_stale(since));
+                    if self.options.serves_at_once(since) {
+                        give_up = self.room.clock.now();
+                    }
+                }
+                (None, _) => instead_of = Some(entry.nonce),
             }
         }
-        let give_up = self.room.clock.now() + wait;
         let mut pause = poll_pause();
         loop {
-            let (reason, retry_after) = match self.room.engine.reserve(slot, self.options.fill_ttl, instead_of).await {
+            let (reason, retry_after) = match self.calls.reserve(slot, self.options.fill_ttl, instead_of).await {
                 Ok(Reserved::Lease(nonce)) => {
-                    return Ok(WireLookup::Lease { fill: hex::encode(nonce.as_bytes()), ttl: self.options.fill_ttl });
+                    return Ok(WireLookup::Lease { fill: hex::encode(nonce.as_bytes()), ttl: self.options.fill_ttl, stale });
                 }
-                Ok(Reserved::Hit(entry)) => match self.wire_hit(&entry) {
-                    Some(hit) => return Ok(WireLookup::Hit(hit)),
+                Ok(Reserved::Hit(entry)) => match Self::wire_hit(&entry) {
+                    Some(hit) => return Ok(WireLookup::Hit(self.seen(hit))),
                     None => (BusyReason::Loading, AWAY_RETRY),
                 },
                 Ok(Reserved::Busy { reason, retry_after }) => (reason, retry_after),
-                Err(_) => return Ok(self.wire_away()),
+                Err(_) => return Ok(self.wire_away(stale)),
             };
             let now = self.room.clock.now();
             if reason != BusyReason::Loading || now >= give_up {
-                return Ok(WireLookup::Busy { reason, retry_after });
+                return Ok(WireLookup::Busy { reason, retry_after, stale });
             }
             retry::sleep(&self.room.clock, pause.next().min(retry_after).max(POLL_MIN).min(give_up.left(now))).await;
         }
@@ -140,24 +154,25 @@ impl Cache {
     /// # Errors
     /// [`Kind::Invalid`](crate::Kind::Invalid): key, field or a lease that is none. [`Kind::Backend`](crate::Kind::Backend): the engine is away.
     pub async fn abandon_wire(&self, key: &[u8], field: Option<&[u8]>, fill: &str) -> Result<()> {
-        let (slot, nonce, engine) = (self.own(self.slot(key, field)?), parse_fill(fill)?, self.room.engine.clone());
+        let (slot, nonce, calls) = (self.own(self.slot(key, field)?), parse_fill(fill)?, self.calls.clone());
         self.observe(&Event::CacheFill { result: "abandoned" });
-        detached(async move { engine.abandon(slot.as_slot(), nonce).await }).await.map_err(|error| error.during("abandon"))
+        detached(async move { calls.abandon(slot.as_slot(), nonce).await }).await.map_err(|error| error.during("abandon"))
     }
 
-    /// Returns what is cached as bytes; never takes a lease.
+    /// Returns what is cached and fresh as bytes; never takes a lease.
     ///
     /// # Errors
     /// [`Kind::Invalid`](crate::Kind::Invalid): key or field. [`Kind::Backend`](crate::Kind::Backend): the engine is away.
     pub async fn peek(&self, key: &[u8], field: Option<&[u8]>) -> Result<Option<WireHit>> {
-        let entry = self.room.engine.lookup(self.slot(key, field)?).await.map_err(|error| error.during("get"))?;
-        Ok(entry.and_then(|entry| self.wire_hit(&entry)))
+        let entry = self.calls.lookup(self.slot(key, field)?).await.map_err(|error| error.during("get"))?;
+        let fresh = entry.filter(|entry| matches!(entry.age, Age::Fresh { .. }));
+        Ok(fresh.and_then(|entry| Self::wire_hit(&entry)).map(|hit| self.seen(hit)))
     }
 
     async fn commit_payload(&self, slot: Slot<'_>, fill: &str, payload: Bytes, ttl: Duration) -> Result<Filled> {
         check_ttl(ttl)?;
         let nonce = parse_fill(fill)?;
-        let result = self.room.engine.commit(slot, nonce, payload, ttl).await;
+        let result = self.calls.commit(slot, nonce, payload, self.options.life(ttl)).await;
         let label = match &result {
             Ok(Filled::Stored) => "stored",
             Ok(Filled::Superseded { .. }) => "superseded",
@@ -167,17 +182,20 @@ impl Cache {
         result.map_err(|error| error.during("commit"))
     }
 
-    fn wire_hit(&self, entry: &Entry) -> Option<WireHit> {
-        let (hit, result) = match codec::decode_raw(&entry.payload)? {
-            Raw::Absence => (WireHit::Absent, "negative"),
-            Raw::Value { bytes, content_type } => (WireHit::Value { bytes, content_type }, "hit"),
-        };
-        self.observe(&Event::CacheLoad { result });
-        Some(hit)
+    fn wire_hit(entry: &Entry) -> Option<WireHit> {
+        Some(match codec::decode_raw(&entry.payload)? {
+            Raw::Absence => WireHit::Absent,
+            Raw::Value { bytes, content_type } => WireHit::Value { bytes, content_type },
+        })
     }
 
-    fn wire_away(&self) -> WireLookup {
-        WireLookup::Busy { reason: BusyReason::Away, retry_after: AWAY_RETRY }
+    fn seen(&self, hit: WireHit) -> WireHit {
+        self.observe(&Event::CacheLoad { result: if hit == WireHit::Absent { "negative" } else { "hit" } });
+        hit
+    }
+
+    fn wire_away(&self, stale: Option<WireHit>) -> WireLookup {
+        WireLookup::Busy { reason: BusyReason::Away, retry_after: AWAY_RETRY, stale }
     }
 }
 

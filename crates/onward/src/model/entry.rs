@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::limits::PAYLOAD_BYTES;
 use super::request::check_visible;
-use super::{Data, Seq};
+use super::{Data, RowRef, Seq};
 use crate::time::Timestamp;
 use crate::{Code, Error, Kind, Result};
 
@@ -223,8 +223,7 @@ impl fmt::Debug for Prehashed {
 impl Sealed {
     /// Computes the hash of the entry as it is stored, in a chain of this origin.
     pub fn compute_hash(&self, origin: &str) -> Hash {
-        let prehashed = prehash(origin, &self.event_id, &self.kind, self.actor.as_deref(), self.resource.as_deref(), &self.data);
-        finish(prehashed, &self.kid, self.flags, self.at, self.seq, &self.prev)
+        EntryHasher::new(origin).hash(&RowRef::from(self))
     }
 
     /// Tells whether the entry is a control entry by its flag.
@@ -240,29 +239,70 @@ pub(crate) fn digest_hex(bytes: &[u8]) -> String {
 
 /// Hashes fields 1 to 8, so that 1 MiB of data costs no more under the head than 1 KiB.
 pub(crate) fn prehash(origin: &str, event_id: &str, kind: &str, actor: Option<&str>, resource: Option<&str>, data: &[u8]) -> Prehashed {
-    // Field 8, personal data, is empty in this version.
-    let fields = [event_id, kind, actor.unwrap_or_default(), resource.unwrap_or_default()].map(str::as_bytes);
-    Prehashed(hash_front(origin.as_bytes(), fields, data, b""))
-}
-
-pub(super) fn hash_front(origin: &[u8], [event_id, kind, actor, resource]: [&[u8]; 4], data: &[u8], pii: &[u8]) -> Sha256 {
     let mut hasher = Sha256::new();
-    for field in [TAG, origin, event_id, kind, actor, resource, data, pii] {
+    let [event_id, kind, actor, resource] = [event_id, kind, actor.unwrap_or_default(), resource.unwrap_or_default()].map(str::as_bytes);
+    // Field 8, personal data, is empty in this version.
+    for field in [TAG, origin.as_bytes(), event_id, kind, actor, resource, data, b""] {
         put(&mut hasher, field);
     }
-    hasher
+    Prehashed(hasher)
 }
 
 /// Hashes fields 9 to 13 on top.
 pub(crate) fn finish(prehashed: Prehashed, kid: &str, flags: u64, at: Timestamp, seq: Seq, prev: &Hash) -> Hash {
-    hash_back(prehashed.0, kid.as_bytes(), [flags.to_be_bytes(), at.as_micros().to_be_bytes(), seq.get().to_be_bytes()], &prev.0)
+    let mut hasher = prehashed.0;
+    put(&mut hasher, kid.as_bytes());
+    for integer in [flags.to_be_bytes(), at.as_micros().to_be_bytes(), seq.get().to_be_bytes()] {
+        put(&mut hasher, &integer);
+    }
+    put(&mut hasher, &prev.0);
+    Hash(hasher.finalize().into())
 }
 
-pub(super) fn hash_back(mut hasher: Sha256, kid: &[u8], integers: [[u8; 8]; 3], prev: &[u8]) -> Hash {
-    put(&mut hasher, kid);
-    for integer in &integers {
-        put(&mut hasher, integer);
+/// Hashes the entries of one chain one after the other.
+///
+/// Each preimage is laid out in one buffer and hashed in one go, with the whole blocks of the fields that all have in common hashed
+/// once: half the time of hashing field by field.
+pub(crate) struct EntryHasher {
+    common: Sha256,
+    /// What is left of the common fields, and room for an entry's own.
+    buffer: Vec<u8>,
+    front: usize,
+}
+
+/// The block of SHA-256.
+const BLOCK: usize = 64;
+
+impl EntryHasher {
+    pub(crate) fn new(origin: &str) -> Self {
+        let mut buffer = Vec::new();
+        lay(&mut buffer, TAG);
+        lay(&mut buffer, origin.as_bytes());
+        let whole = buffer.len() / BLOCK * BLOCK;
+        let common = Sha256::new_with_prefix(buffer.get(..whole).unwrap_or_default());
+        buffer.drain(..whole);
+        Self { common, front: buffer.len(), buffer }
     }
-    put(&mut hasher, prev);
-    Hash(hasher.finalize().into())
+
+    pub(crate) fn hash(&mut self, row: &RowRef<'_>) -> Hash {
+        let buffer = &mut self.buffer;
+        buffer.truncate(self.front);
+        let (actor, resource, pii) = (row.actor.unwrap_or_default(), row.resource.unwrap_or_default(), row.pii.unwrap_or_default());
+        for field in [row.event_id, row.kind, actor, resource, row.data, pii, row.kid] {
+            lay(buffer, field);
+        }
+        for integer in [row.flags, row.at, row.seq] {
+            lay(buffer, &integer.to_be_bytes());
+        }
+        lay(buffer, row.prev);
+        let mut hasher = self.common.clone();
+        hasher.update(buffer);
+        Hash(hasher.finalize().into())
+    }
+}
+
+/// Lays one length-prefixed field down, as [`put`] hashes it.
+fn lay(buffer: &mut Vec<u8>, field: &[u8]) {
+    buffer.extend_from_slice(&u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());
+    buffer.extend_from_slice(field);
 }

@@ -1,5 +1,6 @@
 //! The Merkle tree of RFC 6962 over the hashes of all entries of a chain; here only its growing edge.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use super::Hash;
@@ -7,19 +8,17 @@ use crate::{Error, Result};
 
 /// Returns the hash of a leaf: `SHA-256(0x00 || entry hash)`.
 pub fn leaf(entry: &Hash) -> Hash {
-    let mut hasher = Sha256::new();
-    hasher.update([0]);
-    hasher.update(entry.as_bytes());
-    Hash::from_bytes(hasher.finalize().into())
+    let mut bytes = [0; 33];
+    bytes[1..].copy_from_slice(entry.as_bytes());
+    Hash::from_bytes(Sha256::digest(bytes).into())
 }
 
 /// Returns the hash of an inner node: `SHA-256(0x01 || left || right)`.
 pub fn node(left: &Hash, right: &Hash) -> Hash {
-    let mut hasher = Sha256::new();
-    hasher.update([1]);
-    hasher.update(left.as_bytes());
-    hasher.update(right.as_bytes());
-    Hash::from_bytes(hasher.finalize().into())
+    let mut bytes = [1; 65];
+    bytes[1..33].copy_from_slice(left.as_bytes());
+    bytes[33..].copy_from_slice(right.as_bytes());
+    Hash::from_bytes(Sha256::digest(bytes).into())
 }
 
 /// The roots of the full subtrees of a tree, largest first: all that is needed to append and to give the root.
@@ -37,7 +36,12 @@ impl Frontier {
 
     /// Appends the leaf of an entry's hash.
     pub fn push(&mut self, entry: &Hash) {
-        let mut top = leaf(entry);
+        self.push_leaf(leaf(entry));
+    }
+
+    /// Appends a leaf.
+    pub(crate) fn push_leaf(&mut self, leaf: Hash) {
+        let mut top = leaf;
         // A carry for each trailing one bit of the size, as in binary addition.
         for _ in 0..self.size.trailing_ones() {
             if let Some(left) = self.roots.pop() {
@@ -72,5 +76,22 @@ impl Frontier {
             return Err(Error::integrity("the frontier of a chain does not fit its length"));
         }
         Ok(Self { size, roots: chunks.iter().copied().map(Hash::from_bytes).collect() })
+    }
+}
+
+impl Serialize for Frontier {
+    /// As text: the size, a colon, and the roots in hex digits.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}:{}", self.size, hex::encode(self.to_bytes())))
+    }
+}
+
+impl<'de> Deserialize<'de> for Frontier {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let malformed = || serde::de::Error::custom("a frontier is a size, a colon and the roots in hex digits");
+        let text = String::deserialize(deserializer)?;
+        let (size, roots) = text.split_once(':').ok_or_else(malformed)?;
+        let (size, roots) = (size.parse().map_err(|_| malformed())?, hex::decode(roots).map_err(|_| malformed())?);
+        Self::from_bytes(size, &roots).map_err(serde::de::Error::custom)
     }
 }

@@ -15,7 +15,9 @@ mod row;
 
 pub use chain::{ChainName, Head};
 pub use data::Data;
-pub(crate) use entry::{CLOCK_BEHIND, FLAGS_KNOWN, HAS_ACTOR, HAS_RESOURCE, PINNED, Prehashed, digest_hex, finish, is_control, prehash};
+pub(crate) use entry::{
+    CLOCK_BEHIND, EntryHasher, FLAGS_KNOWN, HAS_ACTOR, HAS_RESOURCE, PINNED, Prehashed, digest_hex, finish, is_control, prehash,
+};
 pub use entry::{Entry, Hash, Sealed, genesis};
 pub(crate) use key::{DEFAULT_NAMESPACE, check_cache_namespace};
 pub use key::{IntoKey, Key};
@@ -25,7 +27,7 @@ pub use number::{Epoch, FencingToken, Revision, Seq, Version, above};
 pub(crate) use object::{JSON, depth as json_depth};
 pub use object::{Meta, Object, Payload};
 pub use request::{Fingerprint, RequestId};
-pub use row::Row;
+pub use row::{Row, RowRef};
 
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,13 @@
 //! An object and what is known about it.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
 use super::limits::{CONTENT_TYPE_BYTES, JSON_DEPTH, PAYLOAD_BYTES};
@@ -25,8 +29,8 @@ impl Payload {
     /// Makes a payload; JSON content must parse.
     ///
     /// # Errors
-    /// [`Kind::Invalid`]: more than 1 MiB, a content type that is not 1..=127 printable ASCII bytes, or JSON that does not parse or nests
-    /// deeper than 128.
+    /// [`Kind::Invalid`]: more than 1 MiB, a content type that is not 1..=127 printable ASCII bytes, or JSON that does not parse, nests
+    /// deeper than 128 or has a member twice.
     pub fn new(bytes: impl Into<Bytes>, content_type: &str) -> Result<Self> {
         let bytes = bytes.into();
         if bytes.len() > PAYLOAD_BYTES {
@@ -92,40 +96,82 @@ impl Payload {
     }
 }
 
-/// Refuses JSON that does not parse or nests deeper than the limit.
+/// Refuses JSON that does not parse, nests deeper than the limit, or says one member twice: readers would not agree on it.
 fn check_json(bytes: &[u8]) -> Result<()> {
-    // Parsed without keeping anything: this way serde_json has no limit of its own.
-    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|e| Error::invalid("the payload is not JSON").with_source(e))?;
-    std::str::from_utf8(bytes).map_err(|e| Error::invalid("JSON is UTF-8").with_source(e))?;
-    if has_half_character(bytes) {
-        return Err(Error::invalid("the payload is not JSON: an escape stands for half a character"));
-    }
+    // First, since the parser has no limit of its own then; of text that does not parse this is the depth that the parser would come to.
     if depth(bytes) > JSON_DEPTH {
         return Err(Error::invalid("JSON nests at most 128 deep"));
     }
-    Ok(())
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    reader.disable_recursion_limit();
+    let read = Document.deserialize(&mut reader).and_then(|()| reader.end());
+    read.map_err(|e| {
+        let twice = e.is_data();
+        Error::invalid(if twice { "an object of the payload has the same key twice" } else { "the payload is not JSON" }).with_source(e)
+    })
 }
 
-/// Tells whether an escape stands for half a character, which no reader takes; a skipped string is not checked for that.
-///
-/// The text is well formed: each backslash stands in a string and begins an escape.
-fn has_half_character(json: &[u8]) -> bool {
-    let mut rest = json;
-    let mut high = false;
-    while let Some(at) = rest.iter().position(|b| *b == b'\\') {
-        let unit = match rest.get(at + 1..at + 6) {
-            Some([b'u', digits @ ..]) => std::str::from_utf8(digits).ok().and_then(|digits| u16::from_str_radix(digits, 16).ok()),
-            _ => None,
-        };
-        let low = matches!(unit, Some(0xdc00..=0xdfff));
-        // A low half follows its high half at once, and nothing else does.
-        if low != high || (high && at != 0) {
-            return true;
-        }
-        high = matches!(unit, Some(0xd800..=0xdbff));
-        rest = rest.get(at + if unit.is_some() { 6 } else { 2 }..).unwrap_or_default();
+/// Reads any JSON to its end and keeps nothing but the members' names of the objects that are open.
+struct Document;
+
+/// A member's name, as far as possible without a copy.
+#[derive(PartialEq, Eq, Hash, Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> DeserializeSeed<'de> for Document {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_any(self)
     }
-    high
+}
+
+impl<'de> Visitor<'de> for Document {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(Document)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        let mut names = HashSet::new();
+        while let Some(name) = members.next_key::<Name<'de>>()? {
+            if !names.insert(name) {
+                return Err(A::Error::custom("a name stands twice"));
+            }
+            members.next_value_seed(Document)?;
+        }
+        Ok(())
+    }
 }
 
 /// Returns how deep JSON nests, which must parse.
@@ -197,6 +243,20 @@ impl Object<Payload> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_accepted_can_be_read_and_says_one_thing() {
+        let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let twice = [r#"{"a":1,"a":1}"#, r#"[{"b":{"a":1,"\u0061":2}}]"#];
+        for text in
+            twice.iter().map(ToString::to_string).chain(["[1e400]".to_owned(), deep(129), "\u{feff}{}".to_owned(), "{} {}".to_owned()])
+        {
+            assert_eq!(Payload::new(text.clone().into_bytes(), JSON).unwrap_err().kind(), Kind::Invalid, "{text}");
+        }
+        for text in [r#"{"a":{"a":1},"b":[{"a":1},{"a":2}],"A":3}"#, "123456789012345678901234567890", " [ ] ", &deep(128)] {
+            Payload::new(text.as_bytes().to_vec(), JSON).unwrap().read::<serde_json::Value>().unwrap();
+        }
+    }
 
     #[test]
     fn half_a_character_is_no_json() {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::entry::{hash_back, hash_front};
+use super::entry::EntryHasher;
 use super::{Hash, Sealed, Seq};
 use crate::time::Timestamp;
 use crate::{Error, Result};
@@ -38,40 +38,94 @@ pub struct Row {
     pub flags: i64,
 }
 
+/// A row where it stands, borrowed: what a verifier looks at without a copy. The columns are those of [`Row`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the columns of `Row`")]
+pub struct RowRef<'a> {
+    pub seq: i64,
+    pub prev: &'a [u8],
+    pub hash: &'a [u8],
+    pub mac: Option<&'a [u8]>,
+    pub kid: &'a [u8],
+    pub at: i64,
+    pub event_id: &'a [u8],
+    pub kind: &'a [u8],
+    pub actor: Option<&'a [u8]>,
+    pub resource: Option<&'a [u8]>,
+    pub data: &'a [u8],
+    pub pii: Option<&'a [u8]>,
+    pub flags: i64,
+}
+
 impl Row {
     /// Computes the hash of the row in a chain of this origin.
     pub fn compute_hash(&self, origin: &str) -> Hash {
-        let actor = self.actor.as_deref().unwrap_or_default();
-        let resource = self.resource.as_deref().unwrap_or_default();
-        let pii = self.pii.as_deref().unwrap_or_default();
-        let front = hash_front(origin.as_bytes(), [&self.event_id, &self.kind, actor, resource], &self.data, pii);
-        hash_back(front, &self.kid, [self.flags.to_be_bytes(), self.at.to_be_bytes(), self.seq.to_be_bytes()], &self.prev)
+        EntryHasher::new(origin).hash(&self.view())
     }
 
-    /// Returns about how many bytes the row takes in memory.
-    pub fn bytes(&self) -> usize {
-        let texts = [&self.event_id, &self.kind, &self.kid].map(Vec::len).iter().sum::<usize>();
-        let options = [&self.actor, &self.resource, &self.pii].map(|text| text.as_ref().map_or(0, Vec::len)).iter().sum::<usize>();
-        256 + texts + options + self.data.len()
+    /// Borrows the row.
+    pub fn view(&self) -> RowRef<'_> {
+        RowRef {
+            seq: self.seq,
+            prev: &self.prev,
+            hash: &self.hash,
+            mac: self.mac.as_deref(),
+            kid: &self.kid,
+            at: self.at,
+            event_id: &self.event_id,
+            kind: &self.kind,
+            actor: self.actor.as_deref(),
+            resource: self.resource.as_deref(),
+            data: &self.data,
+            pii: self.pii.as_deref(),
+            flags: self.flags,
+        }
     }
 }
 
-impl From<&Sealed> for Row {
-    fn from(sealed: &Sealed) -> Self {
-        let bytes = |text: &String| text.clone().into_bytes();
+impl RowRef<'_> {
+    /// Copies the row.
+    pub fn to_row(self) -> Row {
+        Row {
+            seq: self.seq,
+            prev: self.prev.to_vec(),
+            hash: self.hash.to_vec(),
+            mac: self.mac.map(<[u8]>::to_vec),
+            kid: self.kid.to_vec(),
+            at: self.at,
+            event_id: self.event_id.to_vec(),
+            kind: self.kind.to_vec(),
+            actor: self.actor.map(<[u8]>::to_vec),
+            resource: self.resource.map(<[u8]>::to_vec),
+            data: Bytes::copy_from_slice(self.data),
+            pii: self.pii.map(<[u8]>::to_vec),
+            flags: self.flags,
+        }
+    }
+
+    /// Returns how many bytes the columns of text and bytes hold.
+    pub fn bytes(&self) -> usize {
+        let needed = [self.prev, self.hash, self.kid, self.event_id, self.kind, self.data].map(<[u8]>::len);
+        let optional = [self.mac, self.actor, self.resource, self.pii].map(|column| column.map_or(0, <[u8]>::len));
+        needed.iter().chain(&optional).sum()
+    }
+}
+
+impl<'a> From<&'a Sealed> for RowRef<'a> {
+    fn from(sealed: &'a Sealed) -> Self {
         Self {
             // Both columns are 8 bytes whose bits the hash takes as they are.
             seq: sealed.seq.get().cast_signed(),
-            prev: sealed.prev.as_bytes().to_vec(),
-            hash: sealed.hash.as_bytes().to_vec(),
-            mac: sealed.mac.map(|mac| mac.to_vec()),
-            kid: bytes(&sealed.kid),
+            prev: sealed.prev.as_bytes(),
+            hash: sealed.hash.as_bytes(),
+            mac: sealed.mac.as_ref().map(<[u8; 32]>::as_slice),
+            kid: sealed.kid.as_bytes(),
             at: sealed.at.as_micros(),
-            event_id: bytes(&sealed.event_id),
-            kind: bytes(&sealed.kind),
-            actor: sealed.actor.as_ref().map(bytes),
-            resource: sealed.resource.as_ref().map(bytes),
-            data: sealed.data.clone(),
+            event_id: sealed.event_id.as_bytes(),
+            kind: sealed.kind.as_bytes(),
+            actor: sealed.actor.as_deref().map(str::as_bytes),
+            resource: sealed.resource.as_deref().map(str::as_bytes),
+            data: &sealed.data,
             pii: None,
             flags: sealed.flags.cast_signed(),
         }

@@ -12,8 +12,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::audit::engine::AuditEngine;
-use crate::audit::verify::{Check, Depth, Verdict};
-use crate::audit::{AppendOptions, Chain, Filter, From, Order, Page, Trail};
+use crate::audit::verify::{Check, Depth, Extent, SavedHead, Verdict};
+use crate::audit::{AppendOptions, Chain, Filter, From, Order, Pace, Page, Trail};
 use crate::commit::engine::CommitEngine;
 use crate::commit::{Commit, CommitOutcome, CommitQueue, Guard, QueueOptions, Retention, WriteCondition};
 use crate::model::{Data, Entry, FencingToken, Key, LockKey, MacKeys, RequestId, Seq};
@@ -87,6 +87,10 @@ macro_rules! audit_conformance {
                 a_tail_waits_for_the_first_entry_of_a_chain
                 no_alarm_while_entries_are_appended
                 a_saved_head_vouches_for_the_chain_that_grew_from_it
+                an_incremental_run_never_clears_a_finding
+                a_verdict_with_less_to_compare_never_clears_a_finding
+                a_slow_pace_is_kept_and_ends_with_its_caller
+                many_threads_verify_what_one_does
                 what_is_not_there_is_not_found
             }
         }
@@ -536,4 +540,89 @@ pub async fn what_is_not_there_is_not_found(harness: &Harness) {
     assert_eq!(chain.get(seq(3)).await.unwrap_err().kind(), Kind::NotFound);
     let beyond = Check { from: Some(seq(9)), ..Check::default() };
     assert_eq!(chain.verify(beyond).await.unwrap_err().kind(), Kind::Invalid);
+}
+
+/// A finding of a whole walk stays until a whole walk finds nothing.
+pub async fn an_incremental_run_never_clears_a_finding(harness: &Harness) {
+    let chain = harness.orders();
+    assert_eq!(chain.last_verdict().await.unwrap(), None);
+    chain.append(refund(1), AppendOptions::new()).await.unwrap();
+    let report = chain.verify(Check::default()).await.unwrap();
+    assert!(report.kept);
+    let saved = report.saved_head(harness.clock.wall()).unwrap();
+    chain.append(refund(2), AppendOptions::new()).await.unwrap();
+    // A head that this chain never had: as if the chain had been rewritten.
+    let foreign = SavedHead { hash: saved.root, ..saved.clone() };
+    let broken = chain.verify(Check { saved: Some(foreign), ..Check::default() }).await.unwrap();
+    assert_eq!((broken.verdict, broken.kept), (Verdict::Broken, true));
+    harness.clock.advance(Duration::from_secs(1));
+    let incremental = Check { saved: Some(saved.clone()), extent: Extent::Incremental, ..Check::default() };
+    let good = chain.verify(incremental).await.unwrap();
+    assert_eq!((good.verdict, good.rows_hashed), (Verdict::Ok, 1), "{good}");
+    let kept = harness.orders_again().last_verdict().await.unwrap().unwrap();
+    assert_eq!((kept.verdict, kept.extent, kept.finding), (Verdict::Broken, Extent::Full, broken.findings.first().cloned()));
+    // A whole walk against a head that the chain did have clears it.
+    chain.verify(Check { saved: Some(saved), ..Check::default() }).await.unwrap();
+    assert_eq!(harness.orders_again().last_verdict().await.unwrap().unwrap().verdict, Verdict::Ok);
+}
+
+/// A walk that would not have seen it says nothing about a finding.
+pub async fn a_verdict_with_less_to_compare_never_clears_a_finding(harness: &Harness) {
+    let chain = harness.orders();
+    chain.append(refund(1), AppendOptions::new()).await.unwrap();
+    let saved = chain.verify(Check::default()).await.unwrap().saved_head(harness.clock.wall()).unwrap();
+    let foreign = SavedHead { hash: saved.root, ..saved.clone() };
+    chain.verify(Check { saved: Some(foreign), ..Check::default() }).await.unwrap();
+    let seq = Some(seq(1));
+    for less in [
+        Check::default(),
+        Check { saved: Some(saved.clone()), depth: Some(Depth::Public), ..Check::default() },
+        Check { saved: Some(saved.clone()), from: seq, ..Check::default() },
+    ] {
+        assert_eq!(chain.verify(less.clone()).await.unwrap().verdict, Verdict::Ok);
+        assert_eq!(chain.last_verdict().await.unwrap().unwrap().verdict, Verdict::Broken, "{less:?}");
+    }
+    chain.verify(Check { saved: Some(saved), ..Check::default() }).await.unwrap();
+    assert_eq!(chain.last_verdict().await.unwrap().unwrap().verdict, Verdict::Ok);
+}
+
+/// A verification may leave the machine to others, and ends when nobody waits for it.
+pub async fn a_slow_pace_is_kept_and_ends_with_its_caller(harness: &Harness) {
+    let chain = harness.orders();
+    chain.append_many((0..59).map(refund).collect(), AppendOptions::new()).await.unwrap();
+    let begun = harness.clock.now();
+    let slow = Pace { rows_per_s: Some(10), ..Pace::default() };
+    let report = ticking(&harness.clock, chain.verify_watched(Check::default(), slow, |_| {})).await.unwrap();
+    assert_eq!(report.rows_hashed, 60);
+    assert!(harness.clock.now().since(begun) >= Duration::from_secs(6));
+    let stopped = Pace { bytes_per_s: Some(0), ..Pace::default() };
+    assert_eq!(chain.verify_watched(Check::default(), stopped, |_| {}).await.unwrap_err().kind(), Kind::Invalid);
+    // Each of these would wait for ever, and each gives its place back.
+    for _ in 0..8 {
+        let (told, mut at_it) = tokio::sync::mpsc::unbounded_channel();
+        let endless = Pace { bytes_per_s: Some(1), ..Pace::default() };
+        let chain = chain.clone();
+        let walk =
+            tokio::spawn(async move { chain.verify_watched(Check::default(), endless, move |_| told.send(()).unwrap_or_default()).await });
+        at_it.recv().await.unwrap();
+        walk.abort();
+        // The walk drops what it was given when it ends.
+        while at_it.recv().await.is_some() {}
+    }
+    // The last one's place may be given back a moment after its end was seen.
+    while matches!(chain.verify(Check::default()).await, Err(error) if error.kind() == Kind::Overloaded) {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The number of threads changes the time that a verification takes, and nothing else.
+pub async fn many_threads_verify_what_one_does(harness: &Harness) {
+    let chain = harness.orders();
+    for batch in 0..40 {
+        chain.append_many((0..128).map(|order| refund(batch * 128 + order)).collect(), AppendOptions::new()).await.unwrap();
+    }
+    let one = chain.verify(Check::default()).await.unwrap();
+    let many = chain.verify(Check { threads: 4, ..Check::default() }).await.unwrap();
+    assert_eq!((many.verdict, many.rows_hashed), (Verdict::Ok, 5_121));
+    assert_eq!(many, one);
 }

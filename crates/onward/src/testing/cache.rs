@@ -5,9 +5,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a broken promise ends a test")]
 
+pub mod batch_cases;
+pub mod breaker_cases;
 pub mod cases;
 pub mod faults;
 pub mod flight_cases;
+pub mod stale_cases;
 pub mod staleness;
 
 use std::sync::Arc;
@@ -59,9 +62,14 @@ impl CacheHarness {
     }
 }
 
+/// The defaults without jitter, so that a case knows when an entry ends.
+pub(crate) fn options() -> CacheOptions {
+    CacheOptions::default().with_jitter_percent(0)
+}
+
 /// Makes a handle in the namespace `default`.
 pub(crate) fn handle(engine: Arc<dyn CacheEngine>, clock: Clock) -> Cache {
-    Cache::new(engine, "default", CacheOptions::default(), clock, Arc::new(Silent)).expect("the defaults are legal")
+    Cache::new(engine, "default", options(), clock, Arc::new(Silent)).expect("the options are legal")
 }
 
 /// Takes the lease of a miss.
@@ -97,7 +105,7 @@ macro_rules! cache_conformance {
                 every_client_sees_a_flush_at_once, a_flush_leaves_other_namespaces, a_flush_of_all_leaves_nothing,
                 a_purge_under_an_old_epoch_still_lands, invalidating_a_key_drops_all_fields,
                 invalidating_a_field_kills_sibling_fills_not_values, listing_shows_user_fields_only, any_bytes_are_a_field_name,
-                after_invalidate_nothing_stale_is_served, an_entry_ends_with_its_ttl, an_abandoned_lease_frees_the_key,
+                an_entry_ends_with_its_ttl, an_abandoned_lease_frees_the_key,
                 a_dropped_lease_frees_the_key, absence_is_remembered_until_invalidated, no_fill_lands_under_a_guard,
                 overlapping_guards_hold_until_the_last, release_purges_even_if_the_guard_was_lost,
                 the_65th_guard_owner_is_turned_away, a_flush_keeps_guards, a_commit_sent_twice_stores_once,
@@ -108,7 +116,19 @@ macro_rules! cache_conformance {
                 a_loader_that_asks_for_its_own_key_fails, a_loader_error_goes_to_all_who_waited,
                 a_loader_beyond_its_time_is_cancelled, a_full_bulkhead_says_busy, a_skipped_or_large_value_is_returned_unfilled,
                 future_dropped_at_every_await;
-            faults: a_lookup_that_fails_loads_without_a_fill, a_reservation_that_fails_loads_without_a_fill,
+            stale_cases: only_one_refresher_wins, an_entry_outlives_its_refresh, a_refresh_given_back_leaves_the_stale_value,
+                after_invalidate_nothing_stale_is_served, a_refresh_across_an_invalidation_is_superseded, nothing_stale_is_served_unasked,
+                a_value_beyond_its_age_is_not_served, a_failed_load_is_covered_by_the_ended_value,
+                a_follower_falls_back_only_on_what_it_read_itself, a_mistake_is_not_covered, jitter_only_shortens,
+                expire_keeps_stale_and_kills_the_refresh, expiring_a_field_leaves_its_siblings_fresh, touch_never_resurrects,
+                stale_bytes_come_with_and_without_a_lease;
+            batch_cases: a_batch_answers_each_key_for_itself, a_batch_of_leases_gives_one_a_key, a_batch_of_fills_refuses_only_what_is_dead,
+                a_batch_over_its_limit_is_refused, a_hold_off_keeps_fills_out_for_its_time, of_two_hold_offs_the_longer_counts,
+                a_released_guard_holds_off_too, a_promise_can_be_insisted_on;
+            breaker_cases: purge_under_an_open_breaker_is_replayed_before_the_key_is_read, a_lease_from_before_a_waiting_purge_is_refused,
+                queue_overflow_moves_the_epoch, a_flush_that_fails_waits, an_open_breaker_answers_at_once, an_open_breaker_still_invalidates,
+                a_purge_dropped_midway_waits, a_purge_that_fails_during_its_replay_still_waits;
+            faults: a_hanging_engine_hangs_no_call, a_lookup_that_fails_loads_without_a_fill, a_reservation_that_fails_loads_without_a_fill,
                 a_commit_that_fails_still_returns_the_value, a_commit_whose_reply_is_lost_is_sent_again,
                 an_invalidation_that_fails_is_an_error, cut_between_a_purge_and_its_reply,
                 a_caller_after_a_commit_does_not_take_its_value, a_dropped_invalidation_runs_to_its_end;

@@ -3,13 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use onward::cache::layers::{Breaker, Sharded};
 use onward::cache::{BusyReason, Cache, CacheEngine, CacheOptions, Filled, Lookup, Reserved, Slot};
 use onward::engine::memory::MemoryCache;
 use onward::observe::Silent;
-use onward::testing::cache::staleness::{TrustingCache, race};
+use onward::testing::cache::faults::{Call, Fault, FaultyCache};
+use onward::testing::cache::staleness::{TrustingCache, race, race_stale};
 use onward::time::Clock;
 
 onward::cache_conformance!(memory, |clock| Arc::new(MemoryCache::new(clock)));
+
+onward::cache_conformance!(sharded, |clock| Arc::new(shards(&clock)));
+
+onward::cache_conformance!(breaker, |clock| Arc::new(Breaker::new(Arc::new(MemoryCache::new(clock.clone())), clock)));
+
+fn shards(clock: &Clock) -> Sharded {
+    let engine = || Arc::new(MemoryCache::new(clock.clone())) as Arc<dyn CacheEngine>;
+    Sharded::new([("a", engine()), ("b", engine()), ("c", engine())]).unwrap()
+}
 
 fn memory() -> Arc<dyn CacheEngine> {
     Arc::new(MemoryCache::new(Clock::system()))
@@ -19,6 +30,45 @@ fn memory() -> Arc<dyn CacheEngine> {
 fn no_read_is_older_than_an_acknowledged_invalidation() {
     let seen = race(&memory(), 5_000);
     assert!(seen.loads > 100 && seen.reads > seen.loads, "the race must have misses and hits: {seen:?}");
+    assert_eq!(seen.stale, 0, "{seen:?}");
+}
+
+#[test]
+fn no_read_is_older_than_an_acknowledged_invalidation_where_stale_values_are_served() {
+    let seen = race_stale(&memory(), 5_000);
+    assert!(seen.loads > 100 && seen.reads > seen.loads, "the race must have misses and hits: {seen:?}");
+    assert_eq!(seen.stale, 0, "{seen:?}");
+}
+
+#[test]
+fn no_read_is_older_than_an_acknowledged_invalidation_on_shards() {
+    let seen = race_stale(&(Arc::new(shards(&Clock::system())) as Arc<dyn CacheEngine>), 2_000);
+    assert!(seen.loads > 100 && seen.reads > seen.loads, "{seen:?}");
+    assert_eq!(seen.stale, 0, "{seen:?}");
+}
+
+#[test]
+fn no_read_is_older_than_an_acknowledged_invalidation_that_waits_in_a_breaker() {
+    let faulty = FaultyCache::new(memory());
+    let breaker = Arc::new(Breaker::new(Arc::clone(&faulty) as _, Clock::system()));
+    let engine: Arc<dyn CacheEngine> = Arc::clone(&breaker) as _;
+    let racing = std::thread::spawn(move || race(&engine, 5_000));
+    let (mut waited, mut turn) = (false, 0u32);
+    while !racing.is_finished() {
+        turn += 1;
+        let fault = if turn.is_multiple_of(2) { Fault::Refused } else { Fault::ReplyLost };
+        faulty.fail(Call::Invalidate, fault.clone());
+        faulty.fail(Call::Flush, fault);
+        std::thread::yield_now();
+        faulty.heal();
+        for _ in 0..50 {
+            waited |= breaker.queued() > 0;
+            std::thread::yield_now();
+        }
+    }
+    let seen = racing.join().unwrap();
+    assert!(waited, "no invalidation had to wait");
+    assert!(seen.reads > 100, "{seen:?}");
     assert_eq!(seen.stale, 0, "{seen:?}");
 }
 

@@ -6,15 +6,17 @@
 //!
 //! `verify.py` beside this file does the same with nothing of ours: Python's standard library and the database file.
 
+mod check;
+mod look;
 mod report;
 mod saved;
 mod source;
 mod walk;
 
+pub use check::{Check, Extent, Progress, verify};
 pub use report::{Depth, FINDINGS_MAX, Finding, FindingCode, Report, Verdict};
 pub use saved::{SAVED_HEAD_BYTES, SavedHead};
-pub use source::{HeadRow, Source, Window};
-pub use walk::{Check, Progress, verify};
+pub use source::{HeadRow, Source, View};
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use onward_api::number;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::SavedHead;
+use super::{Extent, SavedHead};
+use crate::model::merkle::Frontier;
 use crate::model::{ChainName, Hash};
 use crate::time::Timestamp;
 
@@ -190,12 +191,21 @@ pub struct Report {
     /// How many rows were hashed.
     #[serde(with = "number")]
     pub rows_hashed: u64,
-    /// The hash of the last entry, if the walk began at the first entry and nothing is wrong.
+    /// Which entries were hashed.
+    #[serde(default)]
+    pub extent: Extent,
+    /// The hash of the last entry, if the walk began at the first entry or behind a saved head, and nothing is wrong.
     #[serde(default)]
     pub hash: Option<Hash>,
     /// The root over all entries, under the same condition.
     #[serde(default)]
     pub root: Option<Hash>,
+    /// The roots that this root is made of, from which an incremental verification goes on; under the same condition.
+    #[serde(default)]
+    pub frontier: Option<Frontier>,
+    /// Whether the chain keeps this verdict, or a worse one; only of a whole chain, and only if the store could be written.
+    #[serde(default)]
+    pub kept: bool,
 }
 
 impl Report {
@@ -204,11 +214,20 @@ impl Report {
         self.verdict.exit()
     }
 
-    /// Returns the head to keep outside; `None` unless the whole chain was walked and is good.
+    /// Returns the head to keep outside; `None` unless the whole chain is good, what a saved head vouched for included.
     pub fn saved_head(&self, saved_at: Timestamp) -> Option<SavedHead> {
-        let (hash, root) = (self.hash?, self.root?);
+        let (hash, root, frontier) = (self.hash?, self.root?, self.frontier.clone()?);
         let chain = ChainName::new(&self.chain).ok()?;
-        (self.verdict == Verdict::Ok).then(|| SavedHead { chain, origin: self.origin.clone(), size: self.to_seq, hash, root, saved_at })
+        let (origin, size) = (self.origin.clone(), self.to_seq);
+        (self.verdict == Verdict::Ok && frontier.size() == size).then_some(SavedHead {
+            chain,
+            origin,
+            size,
+            hash,
+            root,
+            frontier,
+            saved_at,
+        })
     }
 }
 

@@ -3,12 +3,13 @@
 use onward_api::number;
 use serde::{Deserialize, Serialize};
 
+use crate::model::merkle::Frontier;
 use crate::model::{ChainName, Hash, Head};
 use crate::time::Timestamp;
 use crate::{Error, Result};
 
 /// Longest text of a saved head, in bytes.
-pub const SAVED_HEAD_BYTES: usize = 4_096;
+pub const SAVED_HEAD_BYTES: usize = 8_192;
 
 const FORMAT: &str = "saved-head";
 const FORMAT_VERSION: u64 = 1;
@@ -28,6 +29,8 @@ pub struct SavedHead {
     pub hash: Hash,
     /// The root over all of them.
     pub root: Hash,
+    /// The roots of the full subtrees that the root is made of: from here an incremental verification goes on.
+    pub frontier: Frontier,
     /// When it was saved.
     pub saved_at: Timestamp,
 }
@@ -43,6 +46,7 @@ struct Text {
     size: u64,
     hash: Hash,
     root: Hash,
+    frontier: Frontier,
     saved_at: Timestamp,
 }
 
@@ -55,6 +59,7 @@ impl SavedHead {
             size: head.seq.get(),
             hash: head.hash,
             root: head.frontier.root(),
+            frontier: head.frontier.clone(),
             saved_at,
         }
     }
@@ -69,6 +74,7 @@ impl SavedHead {
             size: self.size,
             hash: self.hash,
             root: self.root,
+            frontier: self.frontier.clone(),
             saved_at: self.saved_at,
         };
         let mut line = serde_json::to_string(&text).unwrap_or_default();
@@ -79,7 +85,8 @@ impl SavedHead {
     /// Reads what [`SavedHead::to_text`] wrote.
     ///
     /// # Errors
-    /// [`Kind::Invalid`](crate::Kind::Invalid): another form, a missing, unknown or repeated member, or a size of zero.
+    /// [`Kind::Invalid`](crate::Kind::Invalid): another form, a missing, unknown or repeated member, a size of zero, or a frontier that
+    /// does not give the root.
     /// [`Kind::Unsupported`](crate::Kind::Unsupported): a newer version of the form.
     pub fn parse(text: &str) -> Result<Self> {
         let malformed = || Error::invalid("the file is not a saved head");
@@ -96,8 +103,12 @@ impl SavedHead {
         if text.v != FORMAT_VERSION {
             return Err(Error::unsupported("the saved head is of a newer version"));
         }
+        if text.frontier.size() != text.size || text.frontier.root() != text.root {
+            return Err(malformed());
+        }
         let chain = ChainName::new(&text.chain).map_err(|_| malformed())?;
-        Ok(Self { chain, origin: text.origin, size: text.size, hash: text.hash, root: text.root, saved_at: text.saved_at })
+        let Text { origin, size, hash, root, frontier, saved_at, .. } = text;
+        Ok(Self { chain, origin, size, hash, root, frontier, saved_at })
     }
 }
 

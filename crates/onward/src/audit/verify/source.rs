@@ -1,33 +1,37 @@
-//! What a verifier reads: windows of rows, each one consistent view of the chain.
+//! What a verifier reads: the rows of a chain, each read one consistent view.
+
+use std::ops::ControlFlow;
 
 use crate::Result;
-use crate::model::Row;
+use crate::model::RowRef;
 
 /// A blocking view of one chain, as its storage holds it.
 ///
 /// An implementation decides nothing: it hands out rows as they stand, also those that no writer of ours could have left.
-pub trait Source {
-    /// Reads the chain's origin, its head and the next rows, all in one consistent view.
+pub trait Source: Send {
+    /// Reads the chain's origin and head, and hands rows to `each`, all from one consistent view.
     ///
-    /// Rows come in the order of their seq, starting with the first that is not below `from`: at most `max_rows`, and no more after their
-    /// bytes reach `max_bytes`, but always one if there is one. `None`: the storage knows no such chain.
+    /// Rows come in the order of their seq, starting with the first that is not below `from`, until `each` breaks or there are no more.
+    /// `None`: the storage knows no such chain.
     ///
     /// # Errors
     /// Whatever kept the storage from reading: "could not run", never a verdict.
-    fn window(&self, from: i64, max_rows: usize, max_bytes: usize) -> Result<Option<Window>>;
+    fn read(&self, from: i64, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>>;
+
+    /// Opens the same chain once more, for another thread.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    fn another(&self) -> Result<Box<dyn Source>>;
 }
 
-/// One consistent view of a part of a chain.
+/// What one view says of a chain beside its rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Window {
+pub struct View {
     /// The chain's identity in the world, as the chain's row claims it.
     pub origin: String,
     /// The chain's head, if it has one.
     pub head: Option<HeadRow>,
-    /// The rows.
-    pub rows: Vec<Row>,
-    /// Whether the view holds no row after these.
-    pub complete: bool,
 }
 
 /// The row of a chain's head, exactly as a database holds it.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::merkle::Frontier;
-use crate::model::{ChainName, Hash, MacKeys, Row, Seq, genesis};
+use crate::model::{ChainName, Hash, MacKeys, Row, RowRef, Seq, genesis};
 use crate::time::Timestamp;
 use crate::{Kind, Result};
 
@@ -19,14 +19,15 @@ struct Stored {
 }
 
 impl Source for Stored {
-    fn window(&self, from: i64, max_rows: usize, max_bytes: usize) -> Result<Option<Window>> {
-        let mut rows: Vec<Row> = self.rows.iter().filter(|row| row.seq >= from).cloned().collect();
+    fn read(&self, from: i64, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
+        let mut rows: Vec<&Row> = self.rows.iter().filter(|row| row.seq >= from).collect();
         rows.sort_by_key(|row| row.seq);
-        assert!(max_bytes > rows.iter().map(Row::bytes).sum());
-        // Small windows, so that every test crosses their borders.
-        let complete = rows.len() <= max_rows.min(7);
-        rows.truncate(max_rows.min(7));
-        Ok(Some(Window { origin: self.origin.clone(), head: self.head.clone(), complete, rows }))
+        let _ = rows.into_iter().try_for_each(|row| each(row.view()));
+        Ok(Some(View { origin: self.origin.clone(), head: self.head.clone() }))
+    }
+
+    fn another(&self) -> Result<Box<dyn Source>> {
+        Ok(Box::new(self.clone()))
     }
 }
 
@@ -244,6 +245,99 @@ fn a_saved_head_vouches_up_to_its_size() {
 }
 
 #[test]
+fn an_incremental_walk_hashes_only_what_is_newer_than_the_saved_head() {
+    let saved = Stored::new(ORIGIN, 40, &keys()).saved();
+    let incremental = Check { saved: Some(saved.clone()), extent: Extent::Incremental, ..Check::default() };
+    let mut grown = Stored::new(ORIGIN, 60, &keys());
+    let report = grown.check(&incremental, &keys());
+    assert_eq!((report.verdict, report.rows_hashed, report.from_seq, report.to_seq), (Verdict::Ok, 20, 41, 60), "{report}");
+    assert_eq!((report.attested_to, report.authenticated), (Some(40), true));
+    // What it proves is the same head that a whole walk proves.
+    let at = Timestamp::from_micros(1_760_000_001_000_000);
+    assert_eq!(report.saved_head(at), grown.check(&Check::default(), &keys()).saved_head(at));
+    let same = Stored::new(ORIGIN, 40, &keys()).check(&incremental, &keys());
+    assert_eq!(
+        (same.verdict, same.rows_hashed, same.attested_to, same.saved_head(saved.saved_at)),
+        (Verdict::Ok, 0, Some(40), Some(saved))
+    );
+    // It does not look at what lies behind the saved head, and at everything that lies before.
+    grown.at(7).data = "{}".into();
+    assert_eq!(grown.check(&incremental, &keys()).verdict, Verdict::Ok);
+    grown.at(47).data = "{}".into();
+    assert_eq!(grown.findings(&incremental, &keys()), [(FindingCode::Edited, 47, 47)]);
+}
+
+#[test]
+fn an_incremental_walk_names_a_history_that_the_saved_head_does_not_know() {
+    let saved = Stored::new(ORIGIN, 40, &keys()).saved();
+    let check = |saved: &SavedHead| Check { saved: Some(saved.clone()), extent: Extent::Incremental, ..Check::default() };
+    for size in [40, 60] {
+        let mut rewritten = Stored::new(ORIGIN, size, &keys());
+        rewritten.at(9).data = "{}".into();
+        rewritten.rehash(9, ORIGIN, &keys());
+        assert_eq!(rewritten.findings(&check(&saved), &keys())[0], (FindingCode::Diverged, 1, 40), "{size}");
+    }
+    let mut cut = Stored::new(ORIGIN, 30, &keys());
+    assert_eq!(cut.findings(&check(&saved), &keys()), [(FindingCode::Truncated, 31, 40)]);
+    cut.head = None;
+    assert_eq!(cut.findings(&check(&saved), &keys()), [(FindingCode::Truncated, 1, 40)]);
+    let other_tree = SavedHead { frontier: Frontier::from_bytes(40, &[1; 64]).unwrap(), ..saved.clone() };
+    assert_eq!(Stored::new(ORIGIN, 60, &keys()).findings(&check(&other_tree), &keys()), [(FindingCode::Root, 60, 60)]);
+    let mut missing = Stored::new(ORIGIN, 60, &keys());
+    missing.rows.retain(|row| row.seq != 40);
+    assert_eq!(missing.findings(&check(&saved), &keys())[0], (FindingCode::Gap, 40, 40));
+    let run = |check: &Check| verify(&missing, &name(), check, &keys(), &mut |_| ControlFlow::Continue(())).unwrap_err().kind();
+    assert_eq!(run(&Check { saved: None, ..check(&saved) }), Kind::Invalid);
+    assert_eq!(run(&Check { to: Some(Seq::new(50).unwrap()), ..check(&saved) }), Kind::Invalid);
+}
+
+#[test]
+fn many_threads_find_what_one_finds() {
+    let attacks: &[fn(&mut Stored)] = &[
+        |_| {},
+        |s| s.at(1_500).data = "{}".into(),
+        |s| s.rows.retain(|row| row.seq != 3_000),
+        |s| s.rows.retain(|row| !(1_900..4_100).contains(&row.seq)),
+        |s| s.rows.push(s.rows[2_999].clone()),
+        |s| s.rows.truncate(3_500),
+        |s| s.head.as_mut().unwrap().seq = i64::MAX,
+        |s| s.head = None,
+        |s| s.rows.push(Row { seq: -5, ..Row::default() }),
+        |s| s.rows.iter_mut().filter(|row| row.seq > 2_500).for_each(|row| row.mac = None),
+    ];
+    for (number, attack) in attacks.iter().enumerate() {
+        let mut stored = Stored::new(ORIGIN, 6_500, &keys());
+        let saved = Some(Stored::new(ORIGIN, 2_700, &keys()).saved());
+        attack(&mut stored);
+        for (from, to) in [(None, None), (None, Some(4_444)), (Some(2_600), None), (Some(1_000), Some(6_500))] {
+            let seq = |seq: Option<u64>| seq.map(|seq| Seq::new(seq).unwrap());
+            let check = Check { from: seq(from), to: seq(to), saved: saved.clone(), ..Check::default() };
+            let one = stored.check(&check, &keys());
+            for threads in [2, 3, 16] {
+                assert_eq!(
+                    stored.check(&Check { threads, ..check.clone() }, &keys()),
+                    one,
+                    "attack {number}, {from:?}..{to:?}, {threads} threads"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_walk_in_threads_can_be_stopped() {
+    let stored = Stored::new(ORIGIN, 9_000, &keys());
+    let check = Check { threads: 4, ..Check::default() };
+    let mut windows = 0;
+    let stopped = verify(&stored, &name(), &check, &keys(), &mut |progress| {
+        windows += 1;
+        assert!(progress.rows_hashed <= windows * 1_000 && progress.head == 9_000);
+        if windows == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!((stopped.unwrap_err().code(), windows), (crate::Code::DeadlineExceeded, 3));
+}
+
+#[test]
 fn without_the_key_a_keyed_walk_is_undetermined() {
     let stored = Stored::new(ORIGIN, 9, &keys());
     let keyed = Check { depth: Some(Depth::Keyed), ..Check::default() };
@@ -274,8 +368,12 @@ fn a_report_is_bounded_and_counts_the_rest() {
 fn a_walk_without_a_verdict_is_an_error() {
     struct Nothing;
     impl Source for Nothing {
-        fn window(&self, _: i64, _: usize, _: usize) -> Result<Option<Window>> {
+        fn read(&self, _: i64, _: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
             Ok(None)
+        }
+
+        fn another(&self) -> Result<Box<dyn Source>> {
+            Ok(Box::new(Nothing))
         }
     }
     let run = |check: &Check| verify(&Nothing, &name(), check, &MacKeys::none(), &mut |_| ControlFlow::Continue(()));
@@ -301,9 +399,15 @@ fn a_report_reads_back_from_json_as_itself() {
 
 #[test]
 fn the_verifier_is_pure() {
-    for source in
-        [include_str!("mod.rs"), include_str!("report.rs"), include_str!("saved.rs"), include_str!("source.rs"), include_str!("walk.rs")]
-    {
+    for source in [
+        include_str!("mod.rs"),
+        include_str!("check.rs"),
+        include_str!("look.rs"),
+        include_str!("report.rs"),
+        include_str!("saved.rs"),
+        include_str!("source.rs"),
+        include_str!("walk.rs"),
+    ] {
         let code: String = source.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
         for word in ["tokio", "rusqlite", "async ", "await", "Clock", "std::fs", "std::time", "std::io", "random", "crate::engine"] {
             assert!(!code.contains(word), "{word}");
@@ -334,9 +438,11 @@ proptest! {
 
     #[test]
     fn a_saved_head_reads_back_as_itself_and_damage_is_no_panic(size in 1u64..1 << 53, cut in 0usize..300, junk in any::<String>()) {
+        let roots: Vec<u8> = (0..size.count_ones()).flat_map(|n| [n as u8; 32]).collect();
+        let frontier = Frontier::from_bytes(size, &roots).unwrap();
         let saved = SavedHead {
             chain: name(), origin: "a \"b\"/orders".into(), size,
-            hash: genesis("a"), root: genesis("b"), saved_at: Timestamp::from_micros(1_760_000_000_123_456),
+            hash: genesis("a"), root: frontier.root(), frontier, saved_at: Timestamp::from_micros(1_760_000_000_123_456),
         };
         let text = saved.to_text();
         prop_assert_eq!(SavedHead::parse(&text).unwrap(), saved);

@@ -64,6 +64,13 @@ def genesis(origin):
     return hashlib.sha256(lp(b"onward.audit.genesis.v1", origin)).digest()
 
 
+def check_types(integers, strings):
+    """Refuses what our tables cannot hold: they are STRICT, so only a table that somebody made anew does."""
+    fits = all(isinstance(value, int) for value in integers) and all(isinstance(value, (bytes, type(None))) for value in strings)
+    if not fits:
+        raise CannotRun("a stored row is not what was written: a value is of another type; compare the tables with a backup")
+
+
 class Row:
     """A row as the database holds it; every text is bytes."""
 
@@ -71,6 +78,7 @@ class Row:
                f"substr(data, 1, {DATA_MAX + 1}), pii, flags")
 
     def __init__(self, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, pii, flags):
+        check_types((seq, at or 0, flags or 0), (prev, hash, mac, kid, event_id, kind, actor, resource, data, pii))
         # A NULL where none belongs is read as empty: the hash will not fit it.
         self.seq, self.prev, self.hash, self.mac, self.kid, self.at = seq, prev or b"", hash or b"", mac, kid or b"", at or 0
         self.event_id, self.kind, self.actor, self.resource = event_id or b"", kind or b"", actor, resource
@@ -248,6 +256,7 @@ class Walk:
                 return self.add("BROKEN(head)", last, last, "the chain has no head")
             return self.add("BROKEN(gap)", 1, 1, "entries are missing")
         seq, head_hash, frontier, at = head
+        check_types((seq, at or 0), (head_hash, frontier))
         seq, head_hash, frontier = max(seq, 0), head_hash or b"", frontier or b""
         if seq > last:
             return self.add("BROKEN(gap)", last + 1, seq, "entries are missing")
@@ -328,20 +337,24 @@ def read_saved(path):
         return dict(pairs)
 
     with open(path, encoding="utf-8") as file:
-        text = file.read(4097)
+        text = file.read(8193)
     try:
         saved = json.loads(text, object_pairs_hook=members)
-        if len(text.encode()) > 4096 or saved["onward"] != "saved-head":
+        if len(text.encode()) > 8192 or saved["onward"] != "saved-head":
             raise ValueError("another form")
         if saved["v"] != 1:
             raise CannotRun("the saved head is of a newer version")
         size = saved["size"]
-        if set(saved) != {"onward", "v", "chain", "origin", "size", "hash", "root", "saved_at"} or isinstance(size, bool):
+        if set(saved) != {"onward", "v", "chain", "origin", "size", "hash", "root", "frontier", "saved_at"} or isinstance(size, bool):
             raise ValueError("another form")
         size = size if isinstance(size, int) else int(size) if re.fullmatch(r"[0-9]+", size) else 0
         hashes = [bytes.fromhex(saved[name]) for name in ("hash", "root")]
         if not 1 <= size < 1 << 53 or not saved["origin"] or any(len(some) != 32 for some in hashes):
             raise ValueError("out of range")
+        length, roots = saved["frontier"].split(":")
+        tree = Frontier.parse(size, bytes.fromhex(roots))
+        if length != str(size) or not tree or tree.root() != hashes[1]:
+            raise ValueError("the frontier does not give the root")
         return {"chain": saved["chain"].encode(), "origin": saved["origin"].encode(), "size": size, "hash": hashes[0], "root": hashes[1]}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
         raise CannotRun(f"the file is not a saved head: {e}") from None
@@ -366,7 +379,9 @@ def verify_database(options):
     chains = connection.execute("SELECT id, name, origin FROM onward_chains ORDER BY name").fetchall()
     if wanted:
         chains = [chain for chain in chains if chain[1] == wanted]
-    codes = [verify_chain(connection, *chain, keys, saved) for chain in chains]
+    for _, name, origin in chains:
+        check_types((), (name, origin))
+    codes = [verify_chain(connection, chain, name or b"", origin or b"", keys, saved) for chain, name, origin in chains]
     if wanted and not chains:
         if not saved:
             raise CannotRun("no such chain")

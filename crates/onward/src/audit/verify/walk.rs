@@ -2,94 +2,12 @@
 
 use std::ops::ControlFlow;
 
+use super::look::{Digest, Eye, MacState, Seen};
 use super::report::Findings;
-use super::{Depth, FindingCode, HeadRow, Report, SavedHead, Source, Verdict, Window};
-use crate::model::limits::{PAGE_BYTES, PAGE_ITEMS, PAYLOAD_BYTES};
+use super::{Check, Depth, Extent, FindingCode, HeadRow, Progress, Report, Verdict, View};
 use crate::model::merkle::Frontier;
-use crate::model::{ChainName, FLAGS_KNOWN, HAS_ACTOR, HAS_RESOURCE, Hash, MacKeys, PINNED, Row, Seq, genesis, is_control};
-use crate::{Code, Error, Kind, Result};
-
-/// What to check; by default the whole chain, as deep as the keys allow.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Check {
-    /// The first entry to check; the one before it is believed. Absent: the first.
-    pub from: Option<Seq>,
-    /// The last entry to check. Absent: the end, which must be the head.
-    pub to: Option<Seq>,
-    /// How much to believe. Absent: [`Depth::Keyed`] if there are keys.
-    pub depth: Option<Depth>,
-    /// A head that was saved outside.
-    pub saved: Option<SavedHead>,
-}
-
-/// How far a walk is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// How many rows were hashed.
-    pub rows_hashed: u64,
-    /// The seq that was reached.
-    pub seq: u64,
-    /// The seq of the head.
-    pub head: u64,
-}
-
-/// Walks a chain and reports everything that it finds.
-///
-/// Appends may go on meanwhile: rows never change, and the head is compared in one view with the rows at the end. `watch` is told after
-/// each window and may end the walk.
-///
-/// # Errors
-/// [`Kind::NotFound`]: no such chain, and no saved head that says there was one.
-/// [`Kind::Invalid`]: a range beyond the end, or a saved head of another chain.
-/// [`Kind::Backend`]: the storage could not be read, or `watch` ended the walk: no verdict.
-pub fn verify(
-    source: &dyn Source,
-    chain: &ChainName,
-    check: &Check,
-    keys: &MacKeys,
-    watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-) -> Result<Report> {
-    if check.saved.as_ref().is_some_and(|saved| saved.chain != *chain) {
-        return Err(Error::invalid("the saved head is of another chain"));
-    }
-    if let (Some(from), Some(to)) = (check.from, check.to)
-        && from > to
-    {
-        return Err(Error::invalid("the range ends before it begins"));
-    }
-    let mut walk = Walk::new(chain, check, keys);
-    // The row before the range is believed, and links the range to what an earlier walk may have proved.
-    let mut from = check.from.map_or(i64::MIN, |from| from.get().cast_signed() - 1);
-    loop {
-        let Some(window) = source.window(from, PAGE_ITEMS, PAGE_BYTES)? else {
-            return walk.no_chain();
-        };
-        walk.begin_window(&window)?;
-        let mut over = window.complete;
-        for row in &window.rows {
-            if check.to.is_some_and(|to| row.seq > to.get().cast_signed()) {
-                walk.cut = true;
-                break;
-            }
-            walk.row(row);
-        }
-        if let Some(last) = window.rows.last() {
-            match last.seq.checked_add(1) {
-                Some(next) => from = next,
-                None => over = true,
-            }
-        } else {
-            over = true;
-        }
-        let head = window.head.as_ref().map_or(0, |head| position(head.seq));
-        if watch(Progress { rows_hashed: walk.rows_hashed, seq: walk.last_seq(), head }).is_break() {
-            return Err(Error::new(Kind::Backend, Code::DeadlineExceeded, "the verification was stopped before its end"));
-        }
-        if walk.cut || over {
-            return walk.end(&window);
-        }
-    }
-}
+use crate::model::{ChainName, Hash, MacKeys, RowRef, Seq, genesis};
+use crate::{Error, Result};
 
 /// A row's seq as a report shows it.
 fn position(seq: i64) -> u64 {
@@ -101,33 +19,38 @@ struct Before {
     seq: u64,
     at: i64,
     /// The hash as it stands in the row.
-    stored: Vec<u8>,
+    stored: Digest,
     /// The hash as it should stand there: equal, unless that row was edited.
     computed: Hash,
     sealed: bool,
 }
 
 impl Before {
-    fn is(&self, hash: &[u8]) -> bool {
-        hash == self.stored || hash == self.computed.as_bytes()
+    fn is(&self, hash: &Digest) -> bool {
+        *hash == self.stored || hash.is(&self.computed)
     }
 }
 
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     chain: &'a ChainName,
-    check: &'a Check,
+    pub(super) check: &'a Check,
     keys: &'a MacKeys,
     depth: Depth,
     findings: Findings,
-    /// The origin that hashes are computed with; empty until the first window.
+    /// The origin that hashes are computed with.
     origin: String,
+    eye: Eye<'a>,
     first: u64,
     before: Option<Before>,
-    /// The tree over all rows so far; absent in a walk that does not begin at the first entry, and after a hole.
+    /// The tree over all rows so far; absent in a walk that begins behind entries that nobody vouches for, and after a hole.
     frontier: Option<Frontier>,
     /// Whether the walk ended at `to`, before the chain did.
-    cut: bool,
+    pub(super) cut: bool,
+    /// The seq of the last row that came, whatever it was.
+    pub(super) reached: i64,
+    head: i64,
     rows_hashed: u64,
+    bytes_hashed: u64,
     /// Whether a row with a MAC has been seen, or stands right before the range.
     seen_sealed: bool,
     macs_checked: bool,
@@ -135,9 +58,10 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(chain: &'a ChainName, check: &'a Check, keys: &'a MacKeys) -> Self {
+    pub(super) fn new(chain: &'a ChainName, check: &'a Check, keys: &'a MacKeys) -> Self {
         let depth = check.depth.unwrap_or(if keys.is_empty() { Depth::Public } else { Depth::Keyed });
-        let first = check.from.map_or(1, Seq::get);
+        let since = check.saved.as_ref().filter(|_| check.extent == Extent::Incremental);
+        let first = since.map_or_else(|| check.from.map_or(1, Seq::get), |saved| saved.size + 1);
         Self {
             chain,
             check,
@@ -145,15 +69,42 @@ impl<'a> Walk<'a> {
             depth,
             findings: Findings::default(),
             origin: String::new(),
+            eye: Eye::new("", keys, depth),
             first,
             before: None,
-            frontier: (first == 1).then(Frontier::default),
+            frontier: match since {
+                Some(saved) => Some(saved.frontier.clone()),
+                None => (first == 1).then(Frontier::default),
+            },
             cut: false,
+            reached: i64::MIN,
+            head: 0,
             rows_hashed: 0,
+            bytes_hashed: 0,
             seen_sealed: false,
             macs_checked: depth == Depth::Keyed && !keys.is_empty(),
             attested_to: None,
         }
+    }
+
+    /// Where reading begins: with the row before the range, or with whatever stands first.
+    pub(super) fn before_first(&self) -> i64 {
+        if self.first == 1 { i64::MIN } else { self.first.cast_signed() - 1 }
+    }
+
+    /// The first position behind the entries that surely are to be walked.
+    pub(super) fn known_end(&self) -> i64 {
+        let end = self.head.saturating_add(1);
+        self.check.to.map_or(end, |to| end.min(to.get().cast_signed() + 1))
+    }
+
+    pub(super) fn eye(&self) -> Eye<'a> {
+        Eye::new(&self.origin, self.keys, self.depth)
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        let (rows_hashed, bytes_hashed) = (self.rows_hashed, self.bytes_hashed);
+        Progress { rows_hashed, bytes_hashed, seq: self.last_seq(), head: position(self.head) }
     }
 
     fn last_seq(&self) -> u64 {
@@ -164,22 +115,41 @@ impl<'a> Walk<'a> {
         self.findings.add(code, seq, seq, reason);
     }
 
-    fn begin_window(&mut self, window: &Window) -> Result<()> {
-        if !self.origin.is_empty() {
-            return Ok(());
-        }
-        let head = window.head.as_ref().map_or(0, |head| position(head.seq));
-        if self.first > 1 && window.rows.is_empty() && head < self.first - 1 {
-            return Err(Error::invalid("the range begins beyond the end of the chain"));
-        }
-        self.origin.clone_from(&window.origin);
-        if !window.origin.ends_with(&format!("/{}", self.chain)) {
+    /// Takes the origin from the first view.
+    pub(super) fn begin(&mut self, view: &View) {
+        self.origin.clone_from(&view.origin);
+        self.eye = self.eye();
+        if !view.origin.ends_with(&format!("/{}", self.chain)) {
             self.add(FindingCode::Origin, 1, "the origin of the chain is not that of its name");
         }
-        Ok(())
     }
 
-    fn row(&mut self, row: &Row) {
+    /// Tells whether a range begins behind everything that there is.
+    pub(super) fn is_beyond(&self, view: &View) -> bool {
+        let head = view.head.as_ref().map_or(0, |head| position(head.seq));
+        self.check.from.is_some() && self.first > 1 && self.before.is_none() && head < self.first - 1
+    }
+
+    pub(super) fn saw(&mut self, view: &View) {
+        self.head = view.head.as_ref().map_or(0, |head| head.seq);
+    }
+
+    /// Takes the next row.
+    pub(super) fn take(&mut self, row: &RowRef<'_>) -> ControlFlow<()> {
+        if row.seq == 1 && self.first == 1 && self.before.is_none() {
+            self.find_origin(row);
+        }
+        let seen = self.eye.look(row);
+        self.judge(seen)
+    }
+
+    /// Takes the next row, which was looked at.
+    pub(super) fn judge(&mut self, row: Seen) -> ControlFlow<()> {
+        if self.check.to.is_some_and(|to| row.seq > to.get().cast_signed()) {
+            self.cut = true;
+            return ControlFlow::Break(());
+        }
+        self.reached = row.seq;
         let seq = position(row.seq);
         let expected = match &self.before {
             Some(before) => before.seq + 1,
@@ -188,12 +158,9 @@ impl<'a> Walk<'a> {
             None => 1,
         };
         if row.seq < 1 || seq < expected {
-            self.add(
-                FindingCode::Foreign,
-                seq,
-                if row.seq < 1 { "a row stands before the first entry" } else { "two rows have one position" },
-            );
-            return;
+            let reason = if row.seq < 1 { "a row stands before the first entry" } else { "two rows have one position" };
+            self.add(FindingCode::Foreign, seq, reason);
+            return ControlFlow::Continue(());
         }
         if seq > expected {
             self.findings.add(FindingCode::Gap, expected, seq - 1, "entries are missing");
@@ -201,36 +168,47 @@ impl<'a> Walk<'a> {
             self.frontier = None;
         }
         if seq < self.first {
-            self.believe(row);
-            return;
+            self.believe(row, seq);
+            return ControlFlow::Continue(());
         }
-        if seq == 1 {
-            self.find_origin(row);
-        }
-        let computed = row.compute_hash(&self.origin);
         self.rows_hashed += 1;
-        self.check_links(row, seq);
-        self.check_content(row, seq, &computed);
-        self.check_mac(row, seq, &computed);
-        self.compare_saved(row, seq, &computed);
-        if let (Some(frontier), Ok(stored)) = (&mut self.frontier, <[u8; 32]>::try_from(&row.hash[..])) {
-            frontier.push(&Hash::from_bytes(stored));
-        } else {
-            self.frontier = None;
+        self.bytes_hashed += row.bytes as u64;
+        self.check_links(&row, seq);
+        if let Some((code, reason)) = row.content {
+            self.add(code, seq, reason);
         }
-        self.before = Some(Before { seq, at: row.at, stored: row.hash.clone(), computed, sealed: !row.kid.is_empty() });
+        if let Some((code, reason)) = row.control {
+            self.add(code, seq, reason);
+        }
+        self.check_mac(&row, seq);
+        self.compare_saved(&row, seq);
+        match (&mut self.frontier, row.leaf) {
+            (Some(frontier), Some(leaf)) => frontier.push_leaf(leaf),
+            _ => self.frontier = None,
+        }
+        self.before = Some(Before { seq, at: row.at, stored: row.stored, computed: row.computed, sealed: row.sealed });
+        ControlFlow::Continue(())
     }
 
-    /// Takes the row before the range as it is.
-    fn believe(&mut self, row: &Row) {
-        let computed = <[u8; 32]>::try_from(&row.hash[..]).map_or_else(|_| genesis(""), Hash::from_bytes);
-        self.seen_sealed = !row.kid.is_empty();
-        let before = Before { seq: position(row.seq), at: row.at, stored: row.hash.clone(), computed, sealed: self.seen_sealed };
-        self.before = Some(before);
+    /// Takes the row before the range as it is; the saved head of an incremental walk must be that row.
+    fn believe(&mut self, row: Seen, seq: u64) {
+        let computed = match &row.stored {
+            Digest::Whole(stored) => *stored,
+            Digest::Odd(_) => genesis(""),
+        };
+        self.seen_sealed = row.sealed;
+        if let Some(saved) = self.check.saved.as_ref().filter(|_| self.check.extent == Extent::Incremental) {
+            if row.stored.is(&saved.hash) {
+                self.attested_to = Some(saved.size);
+            } else if saved.origin == self.origin {
+                self.findings.add(FindingCode::Diverged, 1, seq, "the entry at the size of the saved head has another hash");
+            }
+        }
+        self.before = Some(Before { seq, at: row.at, stored: row.stored, computed, sealed: row.sealed });
     }
 
     /// Notices that the rows belong to another chain, and goes on with their own origin so that other findings stay exact.
-    fn find_origin(&mut self, first: &Row) {
+    fn find_origin(&mut self, first: &RowRef<'_>) {
         if first.prev == genesis(&self.origin).as_bytes() {
             return;
         }
@@ -238,15 +216,17 @@ impl<'a> Walk<'a> {
         struct Created {
             origin: String,
         }
-        let Ok(Created { origin }) = serde_json::from_slice(&first.data) else { return };
-        if first.prev == genesis(&origin).as_bytes() && first.hash == first.compute_hash(&origin).as_bytes() {
+        let Ok(Created { origin }) = serde_json::from_slice(first.data) else { return };
+        let mut eye = Eye::new(&origin, self.keys, self.depth);
+        let seen = eye.look(first);
+        if seen.prev.is(&genesis(&origin)) && seen.stored.is(&seen.computed) {
             self.add(FindingCode::Origin, 1, "the first entry was written for a chain of another origin");
-            self.origin = origin;
+            (self.origin, self.eye) = (origin, eye);
         }
     }
 
-    fn check_links(&mut self, row: &Row, seq: u64) {
-        if seq == 1 && row.prev != genesis(&self.origin).as_bytes() {
+    fn check_links(&mut self, row: &Seen, seq: u64) {
+        if seq == 1 && !row.prev.is(&genesis(&self.origin)) {
             self.add(FindingCode::Link, seq, "the first entry does not begin a chain of this origin");
         }
         let Some(before) = &self.before else { return };
@@ -259,65 +239,36 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn check_content(&mut self, row: &Row, seq: u64, computed: &Hash) {
-        let flags = row.flags.cast_unsigned();
-        if row.hash != computed.as_bytes() {
-            self.add(FindingCode::Edited, seq, "the stored hash is not that of the stored bytes");
-        } else if (flags & HAS_ACTOR != 0) != row.actor.is_some() || (flags & HAS_RESOURCE != 0) != row.resource.is_some() {
-            // Absent and empty have the same bytes in the hash; the flags tell them apart.
-            self.add(FindingCode::Edited, seq, "an absent field was made empty, or an empty one absent");
-        } else if flags & !FLAGS_KNOWN != 0 || row.pii.is_some() || row.data.len() > PAYLOAD_BYTES {
-            self.add(FindingCode::Undetermined, seq, "the entry has a form that this version does not know");
-        }
-        let control = std::str::from_utf8(&row.kind).is_ok_and(is_control);
-        if control != (flags & PINNED != 0) {
-            self.add(FindingCode::Control, seq, "the flag of a control entry does not fit the kind");
-        } else if (row.kind == b"chain.created") != (seq == 1) {
-            self.add(FindingCode::Control, seq, "a chain begins with its creation, once");
-        }
-    }
-
-    fn check_mac(&mut self, row: &Row, seq: u64, computed: &Hash) {
-        let sealed = !row.kid.is_empty();
-        if sealed != row.mac.is_some() {
-            self.add(FindingCode::Mac, seq, "the entry has a key without a mac, or a mac without a key");
-        } else if self.macs_checked {
-            self.check_key(row, seq, sealed, computed);
-        } else if self.depth == Depth::Keyed && sealed {
-            self.add(FindingCode::Undetermined, seq, "the entry is sealed, and no key was given");
-        }
-        self.seen_sealed |= sealed;
-    }
-
-    fn check_key(&mut self, row: &Row, seq: u64, sealed: bool, computed: &Hash) {
-        if row.hash != computed.as_bytes() {
-            // An edited row was found by then; its mac says no more.
-            return;
-        }
-        let Some(mac) = row.mac.as_deref().filter(|_| sealed) else {
+    fn check_mac(&mut self, row: &Seen, seq: u64) {
+        // An edited row was found by then; its mac says no more.
+        let is_whole = row.stored.is(&row.computed);
+        match row.mac {
+            MacState::Half => self.add(FindingCode::Mac, seq, "the entry has a key without a mac, or a mac without a key"),
+            MacState::Unchecked if self.depth == Depth::Keyed => {
+                self.add(FindingCode::Undetermined, seq, "the entry is sealed, and no key was given");
+            }
             // Entries from before the first key are vouched for by the sealed ones that link to them.
-            if self.seen_sealed {
+            MacState::Absent if is_whole && self.macs_checked && self.seen_sealed => {
                 self.add(FindingCode::Mac, seq, "the entry carries no mac, although earlier ones do");
             }
-            return;
-        };
-        // A name that is not text is in nobody's list.
-        match std::str::from_utf8(&row.kid).ok().and_then(|kid| self.keys.verify(kid, computed, mac)) {
-            None => self.add(FindingCode::UnknownKey, seq, "the entry is sealed under a key that was not given"),
-            Some(true) => {}
-            Some(false) => self.add(FindingCode::Mac, seq, "the mac is not that of the key"),
+            MacState::UnknownKey if is_whole => {
+                self.add(FindingCode::UnknownKey, seq, "the entry is sealed under a key that was not given");
+            }
+            MacState::Wrong if is_whole => self.add(FindingCode::Mac, seq, "the mac is not that of the key"),
+            _ => {}
         }
+        self.seen_sealed |= row.sealed;
     }
 
-    fn compare_saved(&mut self, row: &Row, seq: u64, computed: &Hash) {
+    fn compare_saved(&mut self, row: &Seen, seq: u64) {
         let Some(saved) = self.check.saved.as_ref().filter(|saved| saved.size == seq && saved.origin == self.origin) else { return };
         let root = self.frontier.as_ref().map(|frontier| {
             let mut frontier = frontier.clone();
-            frontier.push(computed);
+            frontier.push(&row.computed);
             frontier.root()
         });
         let clean = self.findings.is_empty();
-        if row.hash != saved.hash.as_bytes() && computed != &saved.hash {
+        if !row.stored.is(&saved.hash) && row.computed != saved.hash {
             self.findings.add(FindingCode::Diverged, 1, seq, "the entry at the size of the saved head has another hash");
         } else if clean && root.is_some_and(|root| root != saved.root) {
             self.findings.add(FindingCode::Diverged, 1, seq, "the root at the size of the saved head is another");
@@ -327,20 +278,22 @@ impl<'a> Walk<'a> {
     }
 
     /// Reports on a chain that is not there.
-    fn no_chain(mut self) -> Result<Report> {
+    pub(super) fn no_chain(mut self) -> Result<Report> {
         let Some(saved) = &self.check.saved else { return Err(Error::not_found("no such chain")) };
         self.findings.add(FindingCode::Truncated, 1, saved.size, "the chain of the saved head is gone");
         self.origin.clone_from(&saved.origin);
         Ok(self.report())
     }
 
-    fn end(mut self, window: &Window) -> Result<Report> {
-        if !self.cut {
-            self.check_head(window.head.as_ref());
+    pub(super) fn end(mut self, view: &View) -> Result<Report> {
+        // Of a chain that ends before an incremental walk begins, the saved head says all that there is to say.
+        let nothing = self.check.extent == Extent::Incremental && self.before.is_none();
+        if !self.cut && !nothing {
+            self.check_head(view.head.as_ref());
             self.check_sealed_at_all();
         }
         if let Some(saved) = &self.check.saved {
-            let last = self.last_seq();
+            let last = if nothing { view.head.as_ref().map_or(0, |head| position(head.seq)).min(saved.size - 1) } else { self.last_seq() };
             if saved.origin != self.origin {
                 self.findings.add(FindingCode::Diverged, 1, saved.size, "the chain has another origin than the saved head");
             } else if !self.cut && last < saved.size {
@@ -367,7 +320,7 @@ impl<'a> Walk<'a> {
         if head_seq < last {
             return self.findings.add(FindingCode::Head, head_seq + 1, last, "entries stand beyond the head");
         }
-        if !before.is(&head.hash) || before.at != head.at {
+        if !before.is(&Digest::of(&head.hash)) || before.at != head.at {
             self.add(FindingCode::Head, last, "the head is not the last entry");
         }
         let clean = self.findings.is_empty();
@@ -393,7 +346,7 @@ impl<'a> Walk<'a> {
         let verdict = self.findings.verdict();
         let good = verdict == Verdict::Ok;
         let to_seq = self.before.as_ref().map_or(0, |before| before.seq);
-        let last = self.before.as_ref().filter(|_| good && self.rows_hashed > 0);
+        let last = self.before.as_ref().filter(|_| good && (self.rows_hashed > 0 || self.check.extent == Extent::Incremental));
         Report {
             chain: self.chain.to_string(),
             verdict,
@@ -401,6 +354,9 @@ impl<'a> Walk<'a> {
             authenticated: self.macs_checked && last.is_some_and(|last| last.sealed),
             hash: last.filter(|_| self.frontier.is_some()).map(|last| last.computed),
             root: last.and(self.frontier.as_ref()).map(Frontier::root),
+            frontier: last.and(self.frontier),
+            extent: self.check.extent,
+            kept: false,
             origin: self.origin,
             findings: self.findings.list,
             findings_left_out: self.findings.left_out,

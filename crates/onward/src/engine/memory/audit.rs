@@ -1,6 +1,6 @@
 //! The audit trail in memory.
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use futures_core::future::BoxFuture;
@@ -10,8 +10,11 @@ use super::commit::State;
 use crate::Result;
 use crate::audit::Order;
 use crate::audit::engine::{AuditEngine, Select, Selected};
-use crate::audit::verify::{HeadRow, Source, Window};
-use crate::model::{ChainName, Head, Row, Sealed, Seq};
+use crate::audit::verify::{HeadRow, Source, View};
+use crate::model::{ChainName, Head, RowRef, Sealed, Seq};
+
+/// How many entries a source takes at a time: the store is not held while they are looked at.
+const AT_A_TIME: usize = 256;
 
 fn entries<'a>(state: &'a State, chain: &ChainName) -> &'a [Arc<Sealed>] {
     state.entries.get(chain).map_or(&[], Vec::as_slice)
@@ -88,29 +91,33 @@ struct MemorySource {
 }
 
 impl Source for MemorySource {
-    fn window(&self, from: i64, max_rows: usize, max_bytes: usize) -> Result<Option<Window>> {
-        Ok(self.store.read(|state| {
-            let head = state.heads.get(&self.chain)?;
-            let entries = entries(state, &self.chain);
-            let begin = entries.partition_point(|entry| entry.seq.get().cast_signed() < from);
-            let (mut rows, mut bytes) = (Vec::new(), 0);
-            for entry in entries.get(begin..).unwrap_or_default() {
-                if rows.len() >= max_rows || bytes >= max_bytes {
-                    break;
+    fn read(&self, from: i64, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
+        // Entries are only ever added: those that stand now are one consistent view, however they are read.
+        let view = self.store.read(|state| state.heads.get(&self.chain).map(|head| (head.clone(), entries(state, &self.chain).len())));
+        let Some((head, end)) = view else { return Ok(None) };
+        let mut next = self.store.read(|state| entries(state, &self.chain).partition_point(|entry| entry.seq.get().cast_signed() < from));
+        'rows: while next < end {
+            let some: Vec<Arc<Sealed>> = self.store.read(|state| {
+                let some = entries(state, &self.chain).get(next..end.min(next + AT_A_TIME)).unwrap_or_default();
+                some.to_vec()
+            });
+            next += AT_A_TIME;
+            for entry in &some {
+                if each(RowRef::from(&**entry)).is_break() {
+                    break 'rows;
                 }
-                let row = Row::from(&**entry);
-                bytes += row.bytes();
-                rows.push(row);
             }
-            let complete = begin + rows.len() >= entries.len();
-            let head = HeadRow {
-                seq: head.seq.get().cast_signed(),
-                hash: head.hash.as_bytes().to_vec(),
-                frontier: head.frontier.to_bytes(),
-                at: head.at.as_micros(),
-            };
-            let origin = state.heads.get(&self.chain)?.origin.to_string();
-            Some(Window { origin, head: Some(head), rows, complete })
-        }))
+        }
+        let row = HeadRow {
+            seq: head.seq.get().cast_signed(),
+            hash: head.hash.as_bytes().to_vec(),
+            frontier: head.frontier.to_bytes(),
+            at: head.at.as_micros(),
+        };
+        Ok(Some(View { origin: head.origin.to_string(), head: Some(row) }))
+    }
+
+    fn another(&self) -> Result<Box<dyn Source>> {
+        Ok(Box::new(Self { store: self.store.clone(), chain: self.chain.clone() }))
     }
 }

@@ -19,7 +19,10 @@ use futures_core::future::BoxFuture;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::cache_shard::{Evict, Place, Reservation, SHARD_LEASES, SHARDS, Shard, Space, Stored};
-use crate::cache::{BusyReason, CacheEngine, CacheStats, Entry, Filled, GuardEnd, GuardOwner, Invalidation, Nonce, Now, Reserved, Slot};
+use crate::cache::{
+    Age, BusyReason, CacheEngine, CacheStats, Entry, Expiry, Filled, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Nonce, Now,
+    Promise, Reserved, Scope, Slot, Touched,
+};
 use crate::time::{Clock, Moment};
 use crate::{Error, Result};
 
@@ -125,12 +128,12 @@ impl MemoryCache {
         let now = self.clock.now();
         let mut shard = self.shard(&place);
         let (epoch, generation) = (space.epoch(), self.generation(&place).load(Ordering::SeqCst));
-        if let Some(entry) = shard.live(place.key(), slot.field, epoch, now) {
-            if instead_of != Some(entry.nonce) {
-                return Ok(Reserved::Hit(entry));
-            }
-            let gone = shard.remove(place.key(), slot.field);
-            self.forget(&gone);
+        // What is there stays: the commit replaces it, whoever may read it does so until then.
+        if let Some(entry) = shard.live(place.key(), slot.field, epoch, now)
+            && matches!(entry.age, Age::Fresh { .. })
+            && instead_of != Some(entry.nonce)
+        {
+            return Ok(Reserved::Hit(entry));
         }
         if let Some(ends) = shard.guarded_until(place.key(), now) {
             return Ok(Reserved::Busy { reason: BusyReason::Guarded, retry_after: ends.left(now) });
@@ -148,7 +151,7 @@ impl MemoryCache {
         Ok(Reserved::Lease(nonce))
     }
 
-    fn fill(&self, slot: Slot<'_>, nonce: Nonce, payload: Bytes, ttl: Duration) -> Result<Filled> {
+    fn fill(&self, slot: Slot<'_>, nonce: Nonce, payload: Bytes, life: Life) -> Result<Filled> {
         let Some(space) = self.known(slot.namespace) else { return Ok(Filled::Superseded { now: Now::Absent }) };
         let place = Place::new(space.id, slot.key)?;
         let now = self.clock.now();
@@ -160,7 +163,8 @@ impl MemoryCache {
             let lease_slot = place.lease_slot(slot.field);
             let lease = shard.leases.get(&lease_slot).filter(|lease| lease.nonce == nonce).copied();
             if !lease.is_some_and(|lease| lease.lives(generation, epoch, now)) {
-                return Ok(match shard.live(place.key(), slot.field, epoch, now) {
+                let fresh = shard.live(place.key(), slot.field, epoch, now).filter(|entry| matches!(entry.age, Age::Fresh { .. }));
+                return Ok(match fresh {
                     Some(entry) if entry.nonce == nonce => Filled::Stored,
                     Some(_) => Filled::Superseded { now: Now::Replaced },
                     None if lease.is_some_and(|lease| lease.epoch != epoch) => Filled::Superseded { now: Now::Flushed },
@@ -170,7 +174,8 @@ impl MemoryCache {
             let gone = shard.turn_hand(HAND_STEPS, now, Evict::Dead);
             self.forget(&gone);
             let weight = ENTRY_WEIGHT + place.len + slot.field.map_or(0, <[u8]>::len) + payload.len();
-            let stored = Stored { payload, nonce, epoch, ends: now + ttl, serial: 0, weight, touched: false };
+            let mut stored = Stored { payload, nonce, epoch, ends: now, gone: now, serial: 0, weight, touched: false };
+            stored.begin(life, now);
             let replaced = shard.insert(&place, slot.field, stored, &space, now)?;
             self.forget(&replaced);
             self.weight.fetch_add(weight, Ordering::Relaxed);
@@ -203,13 +208,19 @@ impl MemoryCache {
         }
     }
 
-    fn drop_slot(&self, slot: Slot<'_>) -> Result<Invalidation> {
-        // A namespace that nobody knows has neither values nor leases.
-        let Some(space) = self.known(slot.namespace) else { return Ok(Invalidation::Absent) };
+    fn drop_slot(&self, slot: Slot<'_>, hold_off: Duration) -> Result<Invalidation> {
+        // A namespace that nobody knows has neither values nor leases; fills to come may have to be held off.
+        let space = match self.known(slot.namespace) {
+            Some(space) => space,
+            None if hold_off.is_zero() => return Ok(Invalidation::Absent),
+            None => self.space(slot.namespace).ok_or_else(too_many_guards)?,
+        };
         let place = Place::new(space.id, slot.key)?;
         let now = self.clock.now();
         let mut shard = self.shard(&place);
-        Ok(self.purge(&mut shard, &place, slot.field, &space, now))
+        let found = self.purge(&mut shard, &place, slot.field, &space, now);
+        Self::hold(&mut shard, &place, GuardOwner::HOLD_OFF, hold_off, now)?;
+        Ok(found)
     }
 
     /// Kills the fills in flight of a key, then removes: every way to invalidate ends here, under the shard's lock.
@@ -226,23 +237,56 @@ impl MemoryCache {
         if gone.iter().any(|stored| stored.lives(epoch, now)) { Invalidation::Removed } else { Invalidation::Absent }
     }
 
+    fn end_freshness(&self, slot: Slot<'_>) -> Result<Expiry> {
+        let Some(space) = self.known(slot.namespace) else { return Ok(Expiry::Absent) };
+        let place = Place::new(space.id, slot.key)?;
+        let now = self.clock.now();
+        let mut shard = self.shard(&place);
+        // As in `purge`: what was read before must not land as fresh.
+        self.generation(&place).fetch_add(1, Ordering::SeqCst);
+        let kept = shard.expire(place.key(), slot.field, space.epoch(), now);
+        Ok(if kept { Expiry::Expired } else { Expiry::Absent })
+    }
+
+    fn lengthen(&self, slot: Slot<'_>, ttl: Duration) -> Result<Touched> {
+        let Some(space) = self.known(slot.namespace) else { return Ok(Touched::Absent) };
+        let place = Place::new(space.id, slot.key)?;
+        let now = self.clock.now();
+        let mut shard = self.shard(&place);
+        let touched = shard.touch(place.key(), slot.field, space.epoch(), now, ttl);
+        Ok(if touched { Touched::Touched } else { Touched::Absent })
+    }
+
     fn add_guard(&self, namespace: &str, key: &[u8], owner: GuardOwner, ttl: Duration) -> Result<()> {
-        let full = || Error::overloaded("too many write guards", FULL_RETRY);
-        let space = self.space(namespace).ok_or_else(full)?;
+        let space = self.space(namespace).ok_or_else(too_many_guards)?;
         let place = Place::new(space.id, key)?;
         let now = self.clock.now();
         let mut shard = self.shard(&place);
+        Self::hold(&mut shard, &place, owner, ttl, now)?;
+        let _ = self.purge(&mut shard, &place, None, &space, now);
+        Ok(())
+    }
+
+    /// Adds an owner to a key's guard, or lengthens its time; nothing for no time.
+    fn hold(shard: &mut Shard, place: &Place, owner: GuardOwner, ttl: Duration, now: Moment) -> Result<()> {
+        if ttl.is_zero() {
+            return Ok(());
+        }
         shard.sweep(now);
         if shard.guards.len() >= SHARD_GUARDS && !shard.guards.contains_key(place.key()) {
-            return Err(full());
+            return Err(too_many_guards());
         }
         let owners = shard.guards.entry(place.key().into()).or_default();
-        owners.retain(|(other, ends)| *other != owner && now < *ends);
-        if owners.len() >= GUARD_OWNERS {
-            return Err(full());
+        owners.retain(|(_, ends)| now < *ends);
+        if let Some((_, ends)) = owners.iter_mut().find(|(other, _)| *other == owner) {
+            *ends = (*ends).max(now + ttl);
+            return Ok(());
+        }
+        // An invalidation is not turned away by the guards of others.
+        if owners.len() >= GUARD_OWNERS && owner != GuardOwner::HOLD_OFF {
+            return Err(too_many_guards());
         }
         owners.push((owner, now + ttl));
-        let _ = self.purge(&mut shard, &place, None, &space, now);
         Ok(())
     }
 
@@ -254,7 +298,7 @@ impl MemoryCache {
         Ok(shard.guards.get(place.key()).is_some_and(|owners| owners.iter().any(|(other, ends)| *other == owner && now < *ends)))
     }
 
-    fn end_guard(&self, namespace: &str, key: &[u8], owner: GuardOwner) -> Result<GuardEnd> {
+    fn end_guard(&self, namespace: &str, key: &[u8], owner: GuardOwner, hold_off: Duration) -> Result<GuardEnd> {
         let Some(space) = self.known(namespace) else { return Ok(GuardEnd::WasLost) };
         let place = Place::new(space.id, key)?;
         let now = self.clock.now();
@@ -270,6 +314,7 @@ impl MemoryCache {
                 shard.guards.remove(place.key());
             }
         }
+        Self::hold(&mut shard, &place, GuardOwner::HOLD_OFF, hold_off, now)?;
         Ok(end)
     }
 
@@ -314,12 +359,20 @@ impl MemoryCache {
     }
 }
 
+fn too_many_guards() -> Error {
+    Error::overloaded("too many write guards", FULL_RETRY)
+}
+
 /// Every call is one short step under a shard's lock, so its future is ready when it is made.
 fn ready<'a, T: Send + 'a>(result: Result<T>) -> BoxFuture<'a, Result<T>> {
     Box::pin(std::future::ready(result))
 }
 
 impl CacheEngine for MemoryCache {
+    fn promise(&self) -> Promise {
+        Promise { scope: Scope::Process, staleness: None }
+    }
+
     fn lookup<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Option<Entry>>> {
         ready(self.look(slot))
     }
@@ -328,16 +381,24 @@ impl CacheEngine for MemoryCache {
         ready(self.take_lease(slot, fill_ttl, instead_of))
     }
 
-    fn commit<'a>(&'a self, slot: Slot<'a>, nonce: Nonce, payload: Bytes, ttl: Duration) -> BoxFuture<'a, Result<Filled>> {
-        ready(self.fill(slot, nonce, payload, ttl))
+    fn commit<'a>(&'a self, slot: Slot<'a>, nonce: Nonce, payload: Bytes, life: Life) -> BoxFuture<'a, Result<Filled>> {
+        ready(self.fill(slot, nonce, payload, life))
     }
 
     fn abandon<'a>(&'a self, slot: Slot<'a>, nonce: Nonce) -> BoxFuture<'a, Result<()>> {
         ready(self.give_back(slot, nonce))
     }
 
-    fn invalidate<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Invalidation>> {
-        ready(self.drop_slot(slot))
+    fn invalidate<'a>(&'a self, slot: Slot<'a>, hold_off: Duration) -> BoxFuture<'a, Result<Invalidation>> {
+        ready(self.drop_slot(slot, hold_off))
+    }
+
+    fn expire<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Expiry>> {
+        ready(self.end_freshness(slot))
+    }
+
+    fn touch<'a>(&'a self, slot: Slot<'a>, ttl: Duration) -> BoxFuture<'a, Result<Touched>> {
+        ready(self.lengthen(slot, ttl))
     }
 
     fn fields<'a>(&'a self, namespace: &'a str, key: &'a [u8]) -> BoxFuture<'a, Result<Vec<Bytes>>> {
@@ -352,20 +413,20 @@ impl CacheEngine for MemoryCache {
         ready(self.has_guard(namespace, key, owner))
     }
 
-    fn release<'a>(&'a self, namespace: &'a str, key: &'a [u8], owner: GuardOwner) -> BoxFuture<'a, Result<GuardEnd>> {
-        ready(self.end_guard(namespace, key, owner))
+    fn release<'a>(&'a self, namespace: &'a str, key: &'a [u8], owner: GuardOwner, hold_off: Duration) -> BoxFuture<'a, Result<GuardEnd>> {
+        ready(self.end_guard(namespace, key, owner, hold_off))
     }
 
-    fn flush<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<()>> {
+    fn flush<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<Flushed>> {
         if let Some(space) = self.known(namespace) {
             space.flush();
         }
-        ready(Ok(()))
+        ready(Ok(Flushed::Flushed))
     }
 
-    fn flush_all(&self) -> BoxFuture<'_, Result<()>> {
+    fn flush_all(&self) -> BoxFuture<'_, Result<Flushed>> {
         self.flushes.fetch_add(1, Ordering::SeqCst);
-        ready(Ok(()))
+        ready(Ok(Flushed::Flushed))
     }
 
     fn stats<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<CacheStats>> {

@@ -4,10 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::cache::{Entry, GuardOwner, Nonce};
+use crate::cache::{Age, Entry, GuardOwner, Life, Nonce};
 use crate::model::limits::KEY_BYTES;
 use crate::time::Moment;
 use crate::{Error, Result};
@@ -73,7 +74,10 @@ pub(super) struct Stored {
     pub(super) payload: Bytes,
     pub(super) nonce: Nonce,
     pub(super) epoch: u64,
+    /// End of its time as fresh.
     pub(super) ends: Moment,
+    /// End of its time as stale.
+    pub(super) gone: Moment,
     pub(super) serial: u64,
     pub(super) weight: usize,
     pub(super) touched: bool,
@@ -90,8 +94,24 @@ pub(super) struct Reservation {
 }
 
 impl Stored {
+    /// Tells whether it is kept, be it fresh or stale.
     pub(super) fn lives(&self, epoch: u64, now: Moment) -> bool {
-        self.epoch == epoch && now < self.ends
+        self.epoch == epoch && now < self.gone
+    }
+
+    pub(super) fn age(&self, now: Moment) -> Age {
+        if now < self.ends { Age::Fresh { left: self.ends.left(now) } } else { Age::Stale { since: now.since(self.ends) } }
+    }
+
+    /// Begins a life; the time as stale follows the time as fresh.
+    pub(super) fn begin(&mut self, life: Life, now: Moment) {
+        self.ends = now + life.ttl;
+        self.gone = self.ends + life.grace;
+    }
+
+    /// Ends its time as fresh; what was left of it is added to its time as stale.
+    fn expire(&mut self, now: Moment) {
+        self.ends = self.ends.min(now);
     }
 }
 
@@ -168,7 +188,31 @@ impl Shard {
             return None;
         }
         stored.touched = true;
-        Some(Entry { payload: stored.payload.clone(), nonce: stored.nonce })
+        Some(Entry { payload: stored.payload.clone(), nonce: stored.nonce, age: stored.age(now) })
+    }
+
+    /// Ends the freshness of the one field, or of all that a key has; tells whether something is kept.
+    pub(super) fn expire(&mut self, key: &[u8], field: Option<&[u8]>, epoch: u64, now: Moment) -> bool {
+        let Some(record) = self.records.get_mut(key) else { return false };
+        let (named, others) = match field {
+            Some(_) => (record.get_mut(field), None),
+            None => (record.plain.as_mut(), Some(record.fields.values_mut())),
+        };
+        let mut kept = false;
+        for stored in named.into_iter().chain(others.into_iter().flatten()).filter(|stored| stored.lives(epoch, now)) {
+            stored.expire(now);
+            kept = true;
+        }
+        kept
+    }
+
+    /// Gives a fresh entry a new time as fresh; tells whether there was one.
+    pub(super) fn touch(&mut self, key: &[u8], field: Option<&[u8]>, epoch: u64, now: Moment, ttl: Duration) -> bool {
+        let stored = self.records.get_mut(key).and_then(|record| record.get_mut(field));
+        let Some(stored) = stored.filter(|stored| stored.lives(epoch, now) && now < stored.ends) else { return false };
+        let grace = stored.gone.since(stored.ends);
+        stored.begin(Life { ttl, grace }, now);
+        true
     }
 
     pub(super) fn guarded_until(&self, key: &[u8], now: Moment) -> Option<Moment> {

@@ -1,6 +1,8 @@
 //! The audit trail in a SQLite file: reads only; appends are rows of a commit's plan.
 
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 
 use futures_core::future::BoxFuture;
 use rusqlite::types::{Value, ValueRef};
@@ -11,24 +13,27 @@ use super::commit::{one, prepare, read_head};
 use super::connection;
 use super::error::before_commit;
 use super::rows::{self, col, damaged, signed};
-use crate::Result;
 use crate::audit::Order;
 use crate::audit::engine::{AuditEngine, Select, Selected};
-use crate::audit::verify::{HeadRow, Source, Window};
+use crate::audit::verify::{HeadRow, Source, View};
 use crate::model::limits::PAYLOAD_BYTES;
-use crate::model::{ChainName, Head, Row, Sealed, Seq};
+use crate::model::{ChainName, Head, Row, RowRef, Sealed, Seq};
+use crate::{Error, Result};
 
 /// The columns of an entry, in the order that [`entry_row`] reads. A planted giant is read no further than it takes to refuse it.
 fn columns() -> String {
-    format!("seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, substr(data, 1, {}), pii, flags", PAYLOAD_BYTES + 1)
+    let most = PAYLOAD_BYTES + 1;
+    // The length stands in the row's header: it costs a row that fits no copy.
+    let data = format!("CASE WHEN length(data) <= {most} THEN data ELSE substr(data, 1, {most}) END");
+    format!("seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, {data}, pii, flags")
 }
 
-/// Reads a row as it stands, also one that no writer of ours could have left.
-fn entry_row(row: &rusqlite::Row<'_>) -> Result<Row> {
+/// Looks at a row as it stands, also one that no writer of ours could have left.
+fn entry_ref<'a>(row: &'a rusqlite::Row<'_>) -> Result<RowRef<'a>> {
     // A NULL where none belongs is read as empty: the hash will not fit it.
-    let needed = |index| Ok(bytes(row, index)?.unwrap_or_default());
-    let number = |index| Ok(col::<Option<i64>>(row, index)?.unwrap_or_default());
-    Ok(Row {
+    let needed = |index| Ok::<_, Error>(bytes(row, index)?.unwrap_or_default());
+    let number = |index| Ok::<_, Error>(col::<Option<i64>>(row, index)?.unwrap_or_default());
+    Ok(RowRef {
         seq: number(0)?,
         prev: needed(1)?,
         hash: needed(2)?,
@@ -39,17 +44,21 @@ fn entry_row(row: &rusqlite::Row<'_>) -> Result<Row> {
         kind: needed(7)?,
         actor: bytes(row, 8)?,
         resource: bytes(row, 9)?,
-        data: needed(10)?.into(),
+        data: needed(10)?,
         pii: bytes(row, 11)?,
         flags: number(12)?,
     })
 }
 
+fn entry_row(row: &rusqlite::Row<'_>) -> Result<Row> {
+    entry_ref(row).map(RowRef::to_row)
+}
+
 /// Reads a column as bytes, whether it is text or a blob.
-fn bytes(row: &rusqlite::Row<'_>, index: usize) -> Result<Option<Vec<u8>>> {
+fn bytes<'a>(row: &'a rusqlite::Row<'_>, index: usize) -> Result<Option<&'a [u8]>> {
     match row.get_ref(index).map_err(damaged)? {
         ValueRef::Null => Ok(None),
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(Some(bytes.to_vec())),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(Some(bytes)),
         ValueRef::Integer(_) | ValueRef::Real(_) => Err(damaged("a number stands where text or bytes belong")),
     }
 }
@@ -104,8 +113,7 @@ impl AuditEngine for SqliteStore {
     }
 
     fn source(&self, chain: &ChainName) -> Result<Box<dyn Source>> {
-        // A connection of its own: a long walk keeps no reading thread from others.
-        Ok(Box::new(SqliteSource { connection: connection::open_reader(self.path())?, chain: chain.clone() }))
+        Ok(Box::new(SqliteSource::open(self.path(), chain)?))
     }
 }
 
@@ -162,34 +170,44 @@ fn first_since(connection: &Connection, chain: i64, at: i64) -> Result<i64> {
 
 struct SqliteSource {
     connection: Connection,
+    path: PathBuf,
     chain: ChainName,
+    /// The statement that reads rows.
+    rows: String,
+}
+
+impl SqliteSource {
+    /// Opens a connection of its own: a long walk keeps no reading thread from others.
+    fn open(path: &Path, chain: &ChainName) -> Result<Self> {
+        let rows = format!("SELECT {} FROM onward_entries WHERE chain = ?1 AND seq >= ?2 ORDER BY seq", columns());
+        Ok(Self { connection: connection::open_reader(path)?, path: path.to_owned(), chain: chain.clone(), rows })
+    }
 }
 
 impl Source for SqliteSource {
-    fn window(&self, from: i64, max_rows: usize, max_bytes: usize) -> Result<Option<Window>> {
+    fn read(&self, from: i64, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
         // One short read transaction a window: the log never has to keep a whole walk's past.
         let tx = self.connection.unchecked_transaction().map_err(before_commit)?;
         let mut find = prepare(&tx, "SELECT id, origin FROM onward_chains WHERE name = ?1")?;
-        let chain = one(&mut find, params![self.chain.as_str()], |row| Ok((col::<i64>(row, 0)?, bytes(row, 1)?.unwrap_or_default())))?;
+        let chain =
+            one(&mut find, params![self.chain.as_str()], |row| Ok((col::<i64>(row, 0)?, bytes(row, 1)?.unwrap_or_default().to_vec())))?;
         let Some((id, origin)) = chain else { return Ok(None) };
         let mut find = prepare(&tx, "SELECT seq, hash, frontier, at FROM onward_heads WHERE chain = ?1")?;
         let head = one(&mut find, params![id], |row| {
-            let (hash, frontier) = (bytes(row, 1)?.unwrap_or_default(), bytes(row, 2)?.unwrap_or_default());
-            Ok(HeadRow { seq: col(row, 0)?, hash, frontier, at: col(row, 3)? })
+            let column = |index| Ok::<_, Error>(bytes(row, index)?.unwrap_or_default().to_vec());
+            Ok(HeadRow { seq: col(row, 0)?, hash: column(1)?, frontier: column(2)?, at: col(row, 3)? })
         })?;
-        let sql = format!("SELECT {} FROM onward_entries WHERE chain = ?1 AND seq >= ?2 ORDER BY seq LIMIT ?3", columns());
-        let mut find = prepare(&tx, &sql)?;
-        let mut found = find.query(params![id, from, signed(max_rows as u64 + 1)?]).map_err(before_commit)?;
-        let (mut rows, mut taken, mut complete) = (Vec::new(), 0, true);
+        let mut find = prepare(&tx, &self.rows)?;
+        let mut found = find.query(params![id, from]).map_err(before_commit)?;
         while let Some(row) = found.next().map_err(before_commit)? {
-            if rows.len() >= max_rows || taken >= max_bytes {
-                complete = false;
+            if each(entry_ref(row)?).is_break() {
                 break;
             }
-            let row = entry_row(row)?;
-            taken += row.bytes();
-            rows.push(row);
         }
-        Ok(Some(Window { origin: String::from_utf8_lossy(&origin).into_owned(), head, rows, complete }))
+        Ok(Some(View { origin: String::from_utf8_lossy(&origin).into_owned(), head }))
+    }
+
+    fn another(&self) -> Result<Box<dyn Source>> {
+        Ok(Box::new(Self::open(&self.path, &self.chain)?))
     }
 }

@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{CacheHarness, fill, lease};
-use crate::cache::{
-    BusyReason, CacheOptions, CacheStats, Filled, GuardEnd, Invalidation, Lookup, Nonce, Now, Reserved, Slot, WireHit, WireLookup,
-};
+use super::{CacheHarness, fill, lease, options};
+use crate::cache::{BusyReason, CacheStats, Filled, GuardEnd, Invalidation, Life, Lookup, Nonce, Now, Reserved, Slot, WireHit, WireLookup};
 use crate::{Code, Kind};
 
 const ABSENT: Filled = Filled::Superseded { now: Now::Absent };
@@ -205,14 +203,6 @@ pub async fn any_bytes_are_a_field_name(h: &CacheHarness) {
     assert_eq!(h.cache.field("a", "b").get::<u64>().await.unwrap(), None);
 }
 
-/// After an invalidation a failing loader has nothing old to fall back to.
-pub async fn after_invalidate_nothing_stale_is_served(h: &CacheHarness) {
-    fill(&h.cache, "k", 1).await;
-    let _ = h.cache.invalidate("k").await.unwrap();
-    let failed = h.cache.get_or_load::<u64, _, _, _>("k", |_| async { Err("source away") }).await;
-    assert_eq!(failed.unwrap_err().kind(), Kind::Backend);
-}
-
 /// An entry is seen until its ttl is over, by the engine's clock (C5).
 pub async fn an_entry_ends_with_its_ttl(h: &CacheHarness) {
     assert_eq!(lease(&h.cache, "k").await.commit_with(&1, Duration::from_secs(5)).await.unwrap(), Filled::Stored);
@@ -350,12 +340,13 @@ pub async fn a_lease_of_another_slot_is_superseded(h: &CacheHarness) {
 /// Bytes that this type or this version can't read count as a miss, and are filled anew.
 pub async fn an_unreadable_entry_is_a_miss(h: &CacheHarness) {
     let slot = Slot { namespace: "default", key: b"k", field: None };
+    let life = Life { ttl: Duration::from_secs(60), grace: Duration::ZERO };
     for payload in [Bytes::new(), Bytes::from_static(b"\xf0future"), Bytes::from_static(b"\x02{"), Bytes::from_static(b"\x02\"text\"")] {
         let _ = h.cache.invalidate("k").await.unwrap();
         let Reserved::Lease(nonce) = h.engine.reserve(slot, Duration::from_secs(10), None).await.unwrap() else {
             panic!("expected a lease")
         };
-        assert_eq!(h.engine.commit(slot, nonce, payload, Duration::from_secs(60)).await.unwrap(), Filled::Stored);
+        assert_eq!(h.engine.commit(slot, nonce, payload, life).await.unwrap(), Filled::Stored);
         assert_eq!(h.cache.get::<u64>("k").await.unwrap(), None);
         assert_eq!(h.cache.get_or_load("k", |_| async { Ok::<_, crate::Error>(7u64) }).await.unwrap(), 7);
         assert_eq!(h.cache.get("k").await.unwrap(), Some(Some(7u64)));
@@ -421,13 +412,21 @@ pub async fn bad_input_is_refused_before_anything_is_sent(h: &CacheHarness) {
         assert_eq!(h.cache.in_namespace(namespace).unwrap_err().kind(), Kind::Invalid);
     }
     assert_eq!(h.cache.write_guard::<&str>([]).await.unwrap_err().kind(), Kind::Invalid);
-    let options = CacheOptions::default;
     let month = Duration::from_secs(30 * 24 * 3_600 + 1);
     for bad in [
         options().with_ttl(Duration::ZERO),
         options().with_ttl(month),
         options().with_negative_ttl(Duration::ZERO),
         options().with_fill_ttl(Duration::from_millis(8_999)),
+        options().with_jitter_percent(51),
+        options().with_stale_while_revalidate(Duration::ZERO),
+        options().with_stale_while_revalidate(month),
+        options().with_fail_safe(Duration::ZERO),
+        options().with_fail_safe(month),
+        options().with_op_timeout(Duration::ZERO),
+        options().with_op_timeout(Duration::from_secs(601)),
+        options().with_hold_off(Duration::ZERO),
+        options().with_hold_off(Duration::from_secs(601)),
         options().with_hard_timeout(Duration::ZERO),
         options().with_max_loads(0),
         options().with_value_limit(0),

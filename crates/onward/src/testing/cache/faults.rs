@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 use super::flight_cases::{Gate, fetch};
 use super::{CacheHarness, fill, lease, settle};
 use crate::cache::{
-    CacheEngine, CacheStats, Entry, Fetched, Filled, GuardEnd, GuardOwner, How, Invalidation, Lookup, Nonce, Reserved, Slot, Unfilled,
+    CacheEngine, CacheStats, Entry, Expiry, Fetched, Filled, Flushed, GuardEnd, GuardOwner, How, Invalidation, Life, Lookup, Nonce,
+    Promise, Reserved, Slot, Touched, Unfilled,
 };
 use crate::{Effect, Error, Kind, Result};
 
@@ -27,8 +28,10 @@ pub enum Call {
     Commit,
     /// `abandon`.
     Abandon,
-    /// `invalidate`.
+    /// `invalidate` and `expire`.
     Invalidate,
+    /// `touch`.
+    Touch,
     /// `guard`, `guarded` and `release`.
     Guard,
     /// `flush` and `flush_all`.
@@ -132,6 +135,10 @@ impl FaultyCache {
 }
 
 impl CacheEngine for FaultyCache {
+    fn promise(&self) -> Promise {
+        self.inner.promise()
+    }
+
     fn lookup<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Option<Entry>>> {
         self.run(Call::Lookup, async move { self.inner.lookup(slot).await })
     }
@@ -140,16 +147,24 @@ impl CacheEngine for FaultyCache {
         self.run(Call::Reserve, async move { self.inner.reserve(slot, fill_ttl, instead_of).await })
     }
 
-    fn commit<'a>(&'a self, slot: Slot<'a>, nonce: Nonce, payload: Bytes, ttl: Duration) -> BoxFuture<'a, Result<Filled>> {
-        self.run(Call::Commit, async move { self.inner.commit(slot, nonce, payload, ttl).await })
+    fn commit<'a>(&'a self, slot: Slot<'a>, nonce: Nonce, payload: Bytes, life: Life) -> BoxFuture<'a, Result<Filled>> {
+        self.run(Call::Commit, async move { self.inner.commit(slot, nonce, payload, life).await })
     }
 
     fn abandon<'a>(&'a self, slot: Slot<'a>, nonce: Nonce) -> BoxFuture<'a, Result<()>> {
         self.run(Call::Abandon, async move { self.inner.abandon(slot, nonce).await })
     }
 
-    fn invalidate<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Invalidation>> {
-        self.run(Call::Invalidate, async move { self.inner.invalidate(slot).await })
+    fn invalidate<'a>(&'a self, slot: Slot<'a>, hold_off: Duration) -> BoxFuture<'a, Result<Invalidation>> {
+        self.run(Call::Invalidate, async move { self.inner.invalidate(slot, hold_off).await })
+    }
+
+    fn expire<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Expiry>> {
+        self.run(Call::Invalidate, async move { self.inner.expire(slot).await })
+    }
+
+    fn touch<'a>(&'a self, slot: Slot<'a>, ttl: Duration) -> BoxFuture<'a, Result<Touched>> {
+        self.run(Call::Touch, async move { self.inner.touch(slot, ttl).await })
     }
 
     fn fields<'a>(&'a self, namespace: &'a str, key: &'a [u8]) -> BoxFuture<'a, Result<Vec<Bytes>>> {
@@ -164,15 +179,15 @@ impl CacheEngine for FaultyCache {
         self.run(Call::Guard, async move { self.inner.guarded(namespace, key, owner).await })
     }
 
-    fn release<'a>(&'a self, namespace: &'a str, key: &'a [u8], owner: GuardOwner) -> BoxFuture<'a, Result<GuardEnd>> {
-        self.run(Call::Guard, async move { self.inner.release(namespace, key, owner).await })
+    fn release<'a>(&'a self, namespace: &'a str, key: &'a [u8], owner: GuardOwner, hold_off: Duration) -> BoxFuture<'a, Result<GuardEnd>> {
+        self.run(Call::Guard, async move { self.inner.release(namespace, key, owner, hold_off).await })
     }
 
-    fn flush<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<()>> {
+    fn flush<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<Flushed>> {
         self.run(Call::Flush, async move { self.inner.flush(namespace).await })
     }
 
-    fn flush_all(&self) -> BoxFuture<'_, Result<()>> {
+    fn flush_all(&self) -> BoxFuture<'_, Result<Flushed>> {
         self.run(Call::Flush, async move { self.inner.flush_all().await })
     }
 
@@ -188,6 +203,45 @@ fn faulty(h: &CacheHarness) -> (Arc<FaultyCache>, CacheHarness) {
 
 async fn load_one(h: &CacheHarness) -> Fetched<u64> {
     h.cache.fetch("k", |_| async { Ok::<_, Error>(Some(1u64)) }).await.unwrap()
+}
+
+/// An engine that never answers costs each call `op_timeout`: reads are bypassed, writes are `Unknown` (C7).
+pub async fn a_hanging_engine_hangs_no_call(h: &CacheHarness) {
+    let (engine, faulty) = faulty(h);
+    let (gate, limit) = (FaultGate::shut(), faulty.cache.options().op_timeout);
+    for call in
+        [Call::Lookup, Call::Reserve, Call::Commit, Call::Abandon, Call::Invalidate, Call::Touch, Call::Guard, Call::Flush, Call::Read]
+    {
+        engine.fail(call, Fault::SlowRequest(gate.clone()));
+    }
+    let hung = |call: std::pin::Pin<Box<dyn Future<Output = Error> + Send>>| async {
+        let call = tokio::spawn(call);
+        gate.reached().await;
+        settle().await;
+        h.clock.advance(limit.checked_sub(Duration::from_millis(1)).unwrap());
+        settle().await;
+        assert!(!call.is_finished(), "given up too early");
+        h.clock.advance(Duration::from_millis(1));
+        call.await.unwrap()
+    };
+    let cache = || faulty.cache.clone();
+    let c = cache();
+    let error = hung(Box::pin(async move { c.get::<u64>("k").await.unwrap_err() })).await;
+    assert_eq!((error.kind(), error.effect()), (Kind::Backend, Effect::NotApplied));
+    let c = cache();
+    let error = hung(Box::pin(async move { c.get_many::<u64, _>(&["k"]).await.unwrap().remove(0).unwrap_err() })).await;
+    assert_eq!((error.kind(), error.effect()), (Kind::Backend, Effect::NotApplied));
+    let c = cache();
+    let error = hung(Box::pin(async move { c.invalidate("k").await.unwrap_err() })).await;
+    assert_eq!((error.kind(), error.effect()), (Kind::Backend, Effect::Unknown));
+    let c = cache();
+    let error = hung(Box::pin(async move { c.expire("k").await.unwrap_err() })).await;
+    assert_eq!((error.kind(), error.effect()), (Kind::Backend, Effect::Unknown));
+    let c = cache();
+    let error = hung(Box::pin(async move { c.flush_namespace().await.unwrap_err() })).await;
+    assert_eq!((error.kind(), error.effect()), (Kind::Backend, Effect::Unknown));
+    let loading = fetch(&faulty.cache, &Arc::default(), None);
+    assert_eq!(h.move_clock_until(loading).await.unwrap().how, How::Unfilled(Unfilled::Away));
 }
 
 /// A cache that can't be read is bypassed: the value is loaded, nothing is filled, and `get` says so.

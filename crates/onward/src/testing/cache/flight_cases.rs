@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::{CacheHarness, lease, settle};
-use crate::cache::{Cache, CacheOptions, CacheStats, Fetched, Filled, How, LoadError, Now, Unfilled};
+use super::{CacheHarness, lease, options, settle};
+use crate::cache::{Cache, CacheStats, Fetched, Filled, How, LoadError, Now, Unfilled};
 use crate::{Code, Error, Kind, Result};
 
 /// A loader that reads its value at once and hands it over when told to.
@@ -226,7 +226,7 @@ pub async fn a_loader_beyond_its_time_is_cancelled(h: &CacheHarness) {
 
 /// Beyond `max_loads` a caller waits at most `hard_timeout`, then hears "busy" (C7).
 pub async fn a_full_bulkhead_says_busy(h: &CacheHarness) {
-    let narrow = h.cache.with(CacheOptions::default().with_max_loads(1)).unwrap();
+    let narrow = h.cache.with(options().with_max_loads(1)).unwrap();
     let gate = Gate::shut();
     let running = fetch(&narrow, &Arc::default(), Some(gate.clone()));
     gate.reached().await;
@@ -251,7 +251,7 @@ pub async fn a_full_bulkhead_says_busy(h: &CacheHarness) {
 
     let held = Gate::shut();
     let _ = narrow.invalidate("k").await.unwrap();
-    let parked = h.cache.with(CacheOptions::default().with_hard_timeout(Duration::from_secs(60)).with_fill_ttl(Duration::from_secs(61)));
+    let parked = h.cache.with(options().with_hard_timeout(Duration::from_secs(60)).with_fill_ttl(Duration::from_secs(61)));
     let running = fetch(&parked.unwrap(), &Arc::default(), Some(held.clone()));
     held.reached().await;
     let turned_away = tokio::spawn(async move { narrow.get_or_load("fourth", |_| async { Ok::<_, Error>(4u64) }).await });
@@ -266,7 +266,7 @@ pub async fn a_full_bulkhead_says_busy(h: &CacheHarness) {
 
 /// A value that must not or can't be kept is returned, said to be unfilled, and its lease given back.
 pub async fn a_skipped_or_large_value_is_returned_unfilled(h: &CacheHarness) {
-    let small = h.cache.with(CacheOptions::default().with_value_limit(3)).unwrap();
+    let small = h.cache.with(options().with_value_limit(3)).unwrap();
     let large = small.fetch("k", |_| async { Ok::<_, Error>(Some(1_000u64)) }).await.unwrap();
     assert_eq!(large, Fetched { value: Some(1_000), how: How::Unfilled(Unfilled::TooLarge) });
     let skip = |fill: crate::cache::Fill| async move {

@@ -1,0 +1,92 @@
+//! One more than there may be is refused at once, and the place comes back.
+
+use onward_server::Limits;
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+
+use crate::support::{Client, Live, answer, rest, soon};
+
+const OWNERS: [&str; 3] = ["00000000000000000000000000000001", "00000000000000000000000000000002", "00000000000000000000000000000003"];
+
+#[tokio::test]
+async fn one_connection_too_many_is_closed_and_counted() {
+    let live = Live::start_limited(Limits { connections: 1, ..Limits::default() }).await;
+    let request = format!("{}\r\n", live.head("GET /v1/info"));
+    let mut first = live.connect().await;
+    first.write_all(request.as_bytes()).await.unwrap();
+    assert_eq!(answer(&mut first).await.0, 200);
+    assert_eq!(rest(&mut live.connect().await).await, "");
+    live.shows("onward_connections_refused_total 1").await;
+    // The one that is in goes on, and leaves its place.
+    first.write_all(request.as_bytes()).await.unwrap();
+    assert_eq!(answer(&mut first).await.0, 200);
+    drop(first);
+    let back = async {
+        while live.exchange(request.replacen("\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1)).await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(back).await;
+}
+
+#[tokio::test]
+async fn one_request_too_many_is_shed_before_its_body_is_read() {
+    let live = Live::start_limited(Limits { requests: 1, ..Limits::default() }).await;
+    let mut slow = live.connect().await;
+    let head = live.head("POST /v1/commit");
+    slow.write_all(format!("{head}Content-Type: application/json\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+    // The body is asked for when the request has its place.
+    let mut line = [0; 25];
+    soon(tokio::io::AsyncReadExt::read_exact(&mut slow, &mut line)).await.unwrap();
+    assert_eq!(&line, b"HTTP/1.1 100 Continue\r\n\r\n");
+    let mut second = live.connect().await;
+    second.write_all(format!("{}\r\n", live.head("GET /v1/info")).as_bytes()).await.unwrap();
+    let (status, body) = answer(&mut second).await;
+    assert_eq!(status, 503);
+    assert!(body.contains(r#""code":"overloaded""#) && body.contains(r#""retryable":true"#), "{body}");
+    slow.write_all(b"{}").await.unwrap();
+    assert_eq!(answer(&mut slow).await.0, 400);
+    second.write_all(format!("{}\r\n", live.head("GET /v1/info")).as_bytes()).await.unwrap();
+    assert_eq!(answer(&mut second).await.0, 200);
+}
+
+#[tokio::test]
+async fn one_waiter_too_many_is_refused_and_holds_no_place() {
+    let client = Client::limited(Limits { waits: 1, requests: 2, ..Limits::default() }).await;
+    let acquire = async |owner: usize, wait_ms: u64| {
+        client.post("/v1/locks/k", json!({"owner": OWNERS[owner], "ttl_ms": 60_000, "wait_ms": wait_ms})).await
+    };
+    assert_eq!(acquire(0, 0).await.status, 201);
+    let refused_then_released = async {
+        // The one that waits has left its place among the running requests, but a third cannot wait.
+        let refused = loop {
+            let reply = acquire(2, 1).await;
+            if reply.status == 503 {
+                break reply;
+            }
+            assert_eq!(reply.status, 409);
+        };
+        refused.is_problem(503, "overloaded");
+        assert_eq!(client.send("DELETE", "/v1/locks/k", &[("onward-owner", OWNERS[0])], "").await.status, 200);
+    };
+    let (waiter, ()) = tokio::join!(acquire(1, 20_000), refused_then_released);
+    assert_eq!(waiter.status, 201);
+    acquire(2, 1).await.is_problem(409, "resource_locked");
+}
+
+#[tokio::test]
+async fn one_stream_too_many_is_refused_and_a_closed_one_leaves_its_place() {
+    let client = Client::limited(Limits { streams: 1, ..Limits::default() }).await;
+    let mut first = client.events("/v1/watch", &[]).await;
+    first.next_of("open").await;
+    client.get("/v1/watch").await.is_problem(503, "overloaded");
+    drop(first);
+    let mut opened = None;
+    while opened.is_none() {
+        opened = client.try_events("/v1/watch").await;
+        tokio::task::yield_now().await;
+    }
+    opened.unwrap().next_of("open").await;
+}
