@@ -6,6 +6,7 @@
 //!
 //! Keeps C1, C2, C3, C4, C6, C7, C8, C10; INV-1 (fences), INV-3, INV-4, INV-5.
 
+mod batcher;
 mod builder;
 mod decide;
 mod document;

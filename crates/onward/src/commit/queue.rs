@@ -1,41 +1,30 @@
-//! The one writer loop: take a batch, take the writer's right, read rows, decide, carry out, COMMIT, answer.
+//! The handle of the write path: what is checked and prepared in the caller's own task, before the one writer takes it.
 
-use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::batcher::{Batcher, Pending, Task, replayed};
 use super::builder::Commit;
-use super::decide::{self, Decision, View, decide};
-use super::engine::{CommitEngine, Plan, Remembered, Wanted, Writer};
-use super::feed::{Feed, Record};
-use super::judge::{self, Prepared};
-use super::outcome::{CommitOutcome, Delivery, Receipt};
-use super::retention::{Prune, Pruned, Retention};
-use crate::model::{ChainName, Epoch, Fingerprint, Head, MacKeys, RequestId, Revision, Sealed};
+use super::decide;
+use super::engine::{CommitEngine, Remembered};
+use super::feed::Feed;
+use super::judge;
+use super::outcome::{CommitOutcome, Receipt};
+use super::retention::Retention;
+use crate::model::{Epoch, MacKeys, RequestId, Revision};
 use crate::observe::{Event, SharedObserver, tell};
-use crate::time::{Clock, Moment, Timestamp};
-use crate::{Code, Effect, Error, Result, random, retry};
+use crate::time::Clock;
+use crate::{Effect, Error, Result, random, retry};
 
 /// Most commits that wait; one more is told to come back (C7).
 const QUEUE_COMMITS: usize = 4_096;
 /// Most bytes that wait.
 const QUEUE_BYTES: usize = 64 << 20;
-/// Most commits of one transaction.
-const BATCH_COMMITS: usize = 512;
-/// Most bytes of one transaction.
-const BATCH_BYTES: usize = 4 << 20;
 /// How long a caller waits when it names no deadline.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How often the writer looks whether the change log is over its bounds, while it has work.
-const PRUNE_EVERY: Duration = Duration::from_secs(1);
-/// Most rows of the change log that go at a time.
-const PRUNE_ROWS: usize = 1_000;
 
 /// What a queue needs beside its engine.
 #[derive(Debug, Clone)]
@@ -62,27 +51,6 @@ struct Inner {
     wake: watch::Receiver<Revision>,
     origin: Arc<str>,
     options: QueueOptions,
-}
-
-/// What the writer does, in the order of arrival.
-#[derive(Debug)]
-enum Task {
-    Commit(Box<Pending>),
-    /// One bounded part of a compaction.
-    Compact {
-        up_to: Revision,
-        answer: oneshot::Sender<Result<Pruned>>,
-    },
-}
-
-#[derive(Debug)]
-struct Pending {
-    commit: Commit,
-    print: Fingerprint,
-    entries: Vec<Prepared>,
-    size: usize,
-    deadline: Moment,
-    answer: oneshot::Sender<Result<CommitOutcome>>,
 }
 
 impl CommitQueue {
@@ -242,278 +210,5 @@ fn label(outcome: &Result<CommitOutcome>) -> &'static str {
         Ok(CommitOutcome::Conflict(_)) => "conflict",
         Ok(CommitOutcome::Fenced { .. }) => "fenced",
         Err(_) => "error",
-    }
-}
-
-fn replayed(receipt: &Receipt) -> Receipt {
-    let mut receipt = receipt.clone();
-    receipt.replayed = true;
-    receipt.writes.iter_mut().for_each(|written| written.replayed = true);
-    receipt
-}
-
-/// The writer's side of the queue.
-struct Batcher {
-    engine: Arc<dyn CommitEngine>,
-    /// Gone after a failure that left its state unknown; the next batch opens another.
-    writer: Option<Box<dyn Writer>>,
-    options: QueueOptions,
-    publish: watch::Sender<Revision>,
-    waiting_bytes: Arc<AtomicUsize>,
-    /// When the change log is looked at next.
-    look: Moment,
-}
-
-impl Batcher {
-    async fn run(mut self, mut queue: mpsc::Receiver<Task>) {
-        let mut batch = Vec::with_capacity(BATCH_COMMITS);
-        while let Some(first) = queue.recv().await {
-            let mut next = Some(first);
-            let mut bytes = 0;
-            let mut compact = None;
-            while let Some(task) = next {
-                match task {
-                    Task::Commit(pending) => {
-                        bytes += pending.size;
-                        batch.push(*pending);
-                    }
-                    // It ends the batch, so that everyone who came before is answered first.
-                    Task::Compact { up_to, answer } => {
-                        compact = Some((up_to, answer));
-                        break;
-                    }
-                }
-                let full = batch.len() >= BATCH_COMMITS || bytes >= BATCH_BYTES;
-                next = if full { None } else { queue.try_recv().ok() };
-            }
-            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            if !batch.is_empty() {
-                self.write(&mut batch).await;
-            }
-            if let Some((up_to, answer)) = compact {
-                // Whoever left needs no answer.
-                let _ = answer.send(self.prune(up_to).await.map_err(|e| e.during("compact")));
-            } else if self.options.clock.now() >= self.look {
-                // What fails now is tried again at the next look: the log only grows meanwhile.
-                let more = matches!(self.prune(Revision::default()).await, Ok(Pruned { more: true, .. }));
-                self.look = self.options.clock.now() + if more { Duration::ZERO } else { PRUNE_EVERY };
-            }
-            if let Some(writer) = &mut self.writer {
-                writer.tidy().await;
-            }
-        }
-    }
-
-    /// Takes a bounded part off the old end of the change log.
-    async fn prune(&mut self, up_to: Revision) -> Result<Pruned> {
-        let mut writer = match self.writer.take() {
-            Some(writer) => writer,
-            None => self.engine.writer()?,
-        };
-        let Retention { age, bytes } = self.options.retention;
-        let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
-        let before = Timestamp::from_micros(self.options.clock.wall().as_micros().saturating_sub(age));
-        let pruned = caught(writer.prune(&Prune { up_to, before, bytes, rows: PRUNE_ROWS })).await;
-        self.writer = Some(writer).filter(|_| !pruned.as_ref().is_err_and(|e| e.effect() == Effect::Unknown));
-        pruned
-    }
-
-    /// Writes one batch and answers everyone in it.
-    async fn write(&mut self, batch: &mut Vec<Pending>) {
-        let now = self.options.clock.now();
-        let mut live = Vec::with_capacity(batch.len());
-        for pending in batch.drain(..) {
-            if pending.deadline <= now {
-                // Whoever left needs no answer.
-                let _ = pending.answer.send(Err(late()));
-            } else if !pending.answer.is_closed() {
-                live.push(pending);
-            }
-        }
-        if live.is_empty() {
-            return;
-        }
-        let outcomes = match self.attempt(&live).await {
-            Ok(outcomes) => outcomes,
-            // The engine refuses the plan as a whole. One by one, only the culprit is refused. Not so if the plan may have landed: a second
-            // try could apply it twice.
-            Err(error) if error.code() == Code::IntegrityFailure && error.effect() == Effect::NotApplied && live.len() > 1 => {
-                for pending in live {
-                    let outcome = self.attempt(std::slice::from_ref(&pending)).await;
-                    let outcome = outcome
-                        .and_then(|mut outcomes| outcomes.pop().unwrap_or_else(|| Err(Error::integrity("a commit without an outcome"))));
-                    let _ = pending.answer.send(outcome);
-                }
-                return;
-            }
-            Err(error) => live.iter().map(|_| Err(error.again())).collect(),
-        };
-        for (pending, outcome) in live.into_iter().zip(outcomes) {
-            let _ = pending.answer.send(outcome);
-        }
-    }
-
-    /// Judges and writes a batch in one transaction; one outcome for each commit, or the error that all of them share.
-    ///
-    /// A failure whose effect is unknown, a panic among them, costs this writer: nobody knows what state it is in.
-    async fn attempt(&mut self, batch: &[Pending]) -> Result<Vec<Result<CommitOutcome>>> {
-        let mut writer = match self.writer.take() {
-            Some(writer) => writer,
-            None => self.engine.writer()?,
-        };
-        let done = caught(transact(&mut *writer, &self.options, batch)).await;
-        let (outcomes, revision) = match done {
-            Ok(done) => done,
-            Err(error) => {
-                self.writer = Some(writer).filter(|_| error.effect() == Effect::NotApplied);
-                return Err(error.during("commit"));
-            }
-        };
-        self.writer = Some(writer);
-        if let Some(revision) = revision {
-            self.publish.send_replace(revision);
-        }
-        Ok(outcomes)
-    }
-}
-
-/// The transaction of a batch: the outcomes, and the newest revision if anything was written.
-async fn transact(
-    writer: &mut dyn Writer,
-    options: &QueueOptions,
-    batch: &[Pending],
-) -> Result<(Vec<Result<CommitOutcome>>, Option<Revision>)> {
-    let rows = writer.begin(&wanted(batch)).await?;
-    let begun = options.clock.now();
-    // Wall time may step back; the store's does not. A chain says by itself when its clock was behind.
-    let wall = options.clock.wall();
-    let now = wall.max(rows.meta.at);
-    let (view, heads) = View::new(rows, now);
-    let mut draft = Draft { view, wall, heads, records: Vec::new(), entries: Vec::new(), touched: Touched::default() };
-    let judge = |pending: &Pending| {
-        // Another process may have held the right for long.
-        if pending.deadline <= begun || pending.answer.is_closed() {
-            return Err(late());
-        }
-        draft.judge(pending, &options.keys).map_err(|e| e.during("commit"))
-    };
-    let outcomes = batch.iter().map(judge).collect();
-    let Some(plan) = draft.into_plan() else {
-        writer.give_back().await;
-        return Ok((outcomes, None));
-    };
-    let started = options.clock.now();
-    writer.finish(&plan).await?;
-    let sync = options.clock.now().since(started);
-    tell(&options.observer, &Event::Batch { commits: batch.len(), sync });
-    Ok((outcomes, Some(plan.meta.revision)))
-}
-
-fn late() -> Error {
-    Error::overloaded("the deadline passed while the commit waited", Duration::from_millis(50)).during("commit")
-}
-
-/// Turns a panic into an error: the queue must answer everyone and go on.
-async fn caught<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let mut work = pin!(work);
-    std::future::poll_fn(|cx| {
-        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
-        polled.unwrap_or_else(|_| Poll::Ready(Err(Error::unknown("the writer panicked"))))
-    })
-    .await
-}
-
-fn wanted(batch: &[Pending]) -> Wanted {
-    let mut wanted = Wanted::default();
-    for Pending { commit, .. } in batch {
-        wanted.objects.extend(commit.writes.iter().map(|write| write.key.clone()));
-        wanted.objects.extend(commit.guards.iter().map(|guard| guard.key().clone()));
-        wanted.fences.extend(commit.fences.iter().map(|fence| fence.0.clone()));
-        wanted.requests.extend(commit.request.iter().cloned());
-        wanted.chains.extend(commit.entries.iter().map(|entry| entry.0.clone()));
-    }
-    wanted
-}
-
-/// A batch in the making: the rows with all earlier commits of the batch on top, and what is to be written.
-struct Draft {
-    view: View,
-    wall: Timestamp,
-    heads: HashMap<ChainName, Head>,
-    records: Vec<Record>,
-    entries: Vec<(ChainName, Arc<Sealed>)>,
-    touched: Touched,
-}
-
-#[derive(Default)]
-struct Touched {
-    objects: Vec<crate::model::Key>,
-    fences: Vec<crate::model::LockKey>,
-    requests: Vec<RequestId>,
-    chains: Vec<ChainName>,
-}
-
-impl Draft {
-    fn judge(&mut self, pending: &Pending, keys: &MacKeys) -> Result<CommitOutcome> {
-        let commit = &pending.commit;
-        let verdict = match decide(commit, &pending.print, &self.view)? {
-            Decision::Replay(receipt) => return Ok(CommitOutcome::Committed(replayed(&receipt))),
-            Decision::Conflict(conflicts) => return Ok(CommitOutcome::Conflict(conflicts)),
-            Decision::Fenced { lock, token, newest } => return Ok(CommitOutcome::Fenced { lock, token, newest }),
-            Decision::Apply(verdict) => verdict,
-        };
-        // Judged last: from here on nothing refuses the commit.
-        let (entries, audit) = judge::chain(&pending.entries, &mut self.heads, keys, self.wall)?;
-        self.view.lay(&verdict);
-        let receipt = Receipt {
-            revision: verdict.revision.unwrap_or(self.view.meta.revision),
-            writes: verdict.written,
-            audit,
-            changed: verdict.revision.is_some(),
-            replayed: false,
-            invalidation: Delivery::NotAsked,
-        };
-        self.touched.objects.extend(verdict.changes.iter().map(|change| change.key.clone()));
-        self.touched.fences.extend(verdict.fences.into_iter().map(|fence| fence.0));
-        self.touched.chains.extend(pending.entries.iter().map(|entry| entry.chain.clone()));
-        self.entries.extend(entries);
-        if let Some(revision) = verdict.revision {
-            self.records.push(Record {
-                revision,
-                at: self.view.now,
-                changes: verdict.changes,
-                invalidations: commit.invalidations.clone(),
-                entries: receipt.audit.clone(),
-                request: commit.request.clone(),
-            });
-        }
-        if let Some(id) = &commit.request {
-            let expires_at = Timestamp::from_micros(self.view.now.as_micros() + commit.window.micros());
-            let known = Remembered { fingerprint: pending.print, receipt: Arc::new(receipt.clone()), expires_at };
-            self.view.requests.insert(id.clone(), known);
-            self.touched.requests.push(id.clone());
-        }
-        Ok(CommitOutcome::Committed(receipt))
-    }
-
-    /// Merges what is to be written; `None` if there is nothing.
-    fn into_plan(self) -> Option<Plan> {
-        let Self { mut view, mut heads, records, entries, touched, .. } = self;
-        if records.is_empty() && touched.requests.is_empty() {
-            return None;
-        }
-        if !records.is_empty() {
-            view.meta.at = view.now;
-        }
-        Some(Plan {
-            objects: touched.objects.into_iter().map(|key| (key.clone(), view.objects.get(&key).cloned())).collect(),
-            fences: touched.fences.into_iter().filter_map(|lock| view.fences.remove_entry(&lock)).collect(),
-            requests: touched.requests.into_iter().filter_map(|id| view.requests.remove_entry(&id)).collect(),
-            heads: touched.chains.into_iter().filter_map(|chain| heads.remove_entry(&chain)).collect(),
-            now: view.now,
-            meta: view.meta,
-            records,
-            entries,
-        })
     }
 }
