@@ -207,4 +207,9 @@ pub trait CommitEngine: Debug + Send + Sync {
     /// Reads the commits after a revision, whole ones only, from one snapshot: at most `limit`, and fewer if they hold a page's bytes, but
     /// at least one if there is one.
     fn changes(&self, after: Revision, limit: usize) -> BoxFuture<'_, Result<Changes>>;
+
+    /// As [`CommitEngine::changes`], where nobody wants the changes of objects: an engine may leave them out.
+    fn notes(&self, after: Revision, limit: usize) -> BoxFuture<'_, Result<Changes>> {
+        self.changes(after, limit)
+    }
 }

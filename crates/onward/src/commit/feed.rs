@@ -82,6 +82,8 @@ const BOOKMARK_AFTER: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How many commits are read at a time.
 const PAGE: usize = 256;
+/// How many where only their notes are read.
+const NOTES_PAGE: usize = 1_024;
 
 /// A reader of the change feed. Dropping it costs nothing; its place is the revision of the last item.
 #[derive(Debug)]
@@ -92,6 +94,16 @@ pub struct Feed {
     epoch: Epoch,
     at: Revision,
     ready: VecDeque<Record>,
+    wants: Wants,
+}
+
+/// What a reader wants of each commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    /// All of it, at once.
+    Everything,
+    /// What it did beside objects, soon: it looks every 100 ms, so that it costs a busy store next to nothing.
+    Notes,
 }
 
 impl Feed {
@@ -117,7 +129,13 @@ impl Feed {
         if at < meta.compacted {
             return Err(expired("the revision is compacted"));
         }
-        Ok(Self { engine, wake, clock, epoch: meta.epoch, at, ready: VecDeque::new() })
+        Ok(Self { engine, wake, clock, epoch: meta.epoch, at, ready: VecDeque::new(), wants: Wants::Everything })
+    }
+
+    /// Wants only what each commit did beside objects, and that within 100 ms.
+    pub(crate) fn of_notes(mut self) -> Self {
+        self.wants = Wants::Notes;
+        self
     }
 
     /// Returns the epoch of the store.
@@ -155,6 +173,10 @@ impl Feed {
                 return Ok(FeedItem::Bookmark(self.at));
             }
             let look = if self.engine.is_shared() { silent_until.min(now + LOOK_EVERY) } else { silent_until };
+            if self.wants == Wants::Notes {
+                retry::sleep_until(&self.clock, silent_until.min(now + LOOK_EVERY)).await;
+                continue;
+            }
             // An error means that the queue is gone; other processes may still write.
             if let Some(Err(_)) = retry::deadline(&self.clock, look, self.wake.changed()).await {
                 retry::sleep_until(&self.clock, look).await;
@@ -163,7 +185,10 @@ impl Feed {
     }
 
     async fn read(&mut self) -> Result<()> {
-        let page = self.engine.changes(self.at, PAGE).await?;
+        let page = match self.wants {
+            Wants::Everything => self.engine.changes(self.at, PAGE).await?,
+            Wants::Notes => self.engine.notes(self.at, NOTES_PAGE).await?,
+        };
         if page.meta.epoch != self.epoch {
             return Err(expired("the store was restored since: its revisions start anew"));
         }

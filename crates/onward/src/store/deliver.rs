@@ -78,7 +78,7 @@ impl Deliverer {
     /// # Errors
     /// The engine cannot be reached.
     pub(crate) async fn follow(&self, queue: &CommitQueue) -> Result<impl Future<Output = ()> + Send + use<>> {
-        let mut feed = queue.feed(None, None).await?;
+        let mut feed = queue.feed(None, None).await?.of_notes();
         let (this, queue) = (self.clone(), queue.clone());
         Ok(async move {
             let Some(sink) = this.sink.clone() else { return };
@@ -112,7 +112,7 @@ impl Deliverer {
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
         loop {
             if let Ok(feed) = queue.feed(None, None).await {
-                return feed;
+                return feed.of_notes();
             }
             retry::sleep(&self.clock, backoff.next()).await;
         }

@@ -367,6 +367,14 @@ impl CommitEngine for SqliteStore {
         Box::pin(self.readers.run(move |connection| read_request(connection, &id)))
     }
 
+    fn notes(&self, after: Revision, limit: usize) -> BoxFuture<'_, Result<Changes>> {
+        Box::pin(self.readers.run(move |connection| {
+            let tx = connection.transaction().map_err(before_commit)?;
+            let meta = read_meta(&tx)?;
+            Ok(Changes { records: log::notes(&tx, after, meta.revision, limit)?, meta })
+        }))
+    }
+
     fn changes(&self, after: Revision, limit: usize) -> BoxFuture<'_, Result<Changes>> {
         Box::pin(self.readers.run(move |connection| {
             let tx = connection.transaction().map_err(before_commit)?;

@@ -74,11 +74,7 @@ pub(super) fn read(connection: &Connection, after: Revision, newest: Revision, l
             if bytes >= PAGE_BYTES {
                 break;
             }
-            let note: Option<String> = col(row, 9)?;
-            let note: Note = note.map(|text| serde_json::from_str(&text)).transpose().map_err(damaged)?.unwrap_or_default();
-            let Note { invalidations, entries, request } = note;
-            let at = Timestamp::from_micros(col(row, 1)?);
-            records.push(Record { revision, at, changes: Vec::new(), invalidations, entries, request });
+            records.push(record(revision, col(row, 1)?, col(row, 9)?)?);
         }
         if let (Some(change), Some(record)) = (change(connection, row, id)?, records.last_mut()) {
             bytes += [&change.before, &change.after].into_iter().flatten().map(|object| object.value.bytes().len()).sum::<usize>();
@@ -86,6 +82,30 @@ pub(super) fn read(connection: &Connection, after: Revision, newest: Revision, l
         }
     }
     Ok(records)
+}
+
+/// As [`read`], without the changes of objects.
+pub(super) fn notes(connection: &Connection, after: Revision, newest: Revision, limit: usize) -> Result<Vec<Record>> {
+    let last = after.get().saturating_add(limit as u64).min(newest.get());
+    let mut find = prepare(connection, "SELECT id, at, note FROM onward_changes WHERE id >= ?1 AND id < ?2 ORDER BY id")?;
+    let mut found = find
+        .query(params![signed((after.get() + 1).saturating_mul(ROWS))?, signed(last.saturating_add(1).saturating_mul(ROWS))?])
+        .map_err(before_commit)?;
+    let mut records: Vec<Record> = Vec::new();
+    while let Some(row) = found.next().map_err(before_commit)? {
+        let revision = Revision::new(unsigned(col(row, 0)?)? / ROWS).map_err(damaged)?;
+        if records.last().is_none_or(|record| record.revision != revision) {
+            records.push(record(revision, col(row, 1)?, col(row, 2)?)?);
+        }
+    }
+    Ok(records)
+}
+
+/// The beginning of a record, from the first row of its revision.
+fn record(revision: Revision, at: i64, note: Option<String>) -> Result<Record> {
+    let note: Note = note.map(|text| serde_json::from_str(&text)).transpose().map_err(damaged)?.unwrap_or_default();
+    let Note { invalidations, entries, request } = note;
+    Ok(Record { revision, at: Timestamp::from_micros(at), changes: Vec::new(), invalidations, entries, request })
 }
 
 fn change(connection: &Connection, row: &Row<'_>, id: u64) -> Result<Option<Change>> {

@@ -38,9 +38,9 @@ CREATE TABLE onward_changes (
   op TEXT NOT NULL CHECK (op IN ('commit', 'put', 'delete')),
   namespace TEXT, kind TEXT, name TEXT,
   version INTEGER,
+  note TEXT,
   before_meta TEXT,
-  before_payload BLOB,
-  note TEXT
+  before_payload BLOB
 ) STRICT;
 CREATE INDEX onward_changes_of_key ON onward_changes (namespace, kind, name, id) WHERE name IS NOT NULL;
 
