@@ -168,10 +168,28 @@ impl File {
             }
             // Whoever left is not given a lease.
             batch.retain(|call| !call.is_abandoned());
+            if batch.iter().all(Call::may_only_look) {
+                batch = batch.into_iter().filter_map(|call| self.look(call)).collect();
+            }
             if !batch.is_empty() {
                 self.answer(std::mem::take(&mut batch));
             }
         }
+    }
+
+    /// Answers what a look settles, a taken key among them, without the write lock: those who poll hold up nobody who writes.
+    fn look(&self, call: Call) -> Option<Call> {
+        let seen = match &call {
+            Call::Acquire(ask, _) => self.standing(ask).map(|tried| tried.map(Answer::Tried)),
+            Call::Inspect(key, _) => self.live(key).map(|found| Some(Answer::Row(found.map(|(row, _)| row)))),
+            Call::Renew(..) | Call::Release(..) | Call::Raise(..) => Ok(None),
+        };
+        match seen {
+            Ok(Some(answer)) => call.answer(answer),
+            Ok(None) => return Some(call),
+            Err(error) => call.refuse(&error),
+        }
+        None
     }
 
     /// Carries out all calls in one transaction; nobody is answered before it is committed.
@@ -236,14 +254,21 @@ impl File {
         })
     }
 
-    fn acquire(&self, ask: &Ask, tokens: &mut Tokens) -> Result<Tried> {
-        if let Some((row, _)) = self.live(&ask.key)? {
+    /// Answers from the lease that stands; `None`: the key is free.
+    fn standing(&self, ask: &Ask) -> Result<Option<Tried>> {
+        Ok(self.live(&ask.key)?.map(|(row, _)| {
             let remaining = row.remaining.unwrap_or_default();
-            return Ok(if row.owner == ask.owner {
+            if row.owner == ask.owner {
                 Tried::Granted { token: row.token, remaining, already_ours: true }
             } else {
                 Tried::Busy { remaining: Some(remaining) }
-            });
+            }
+        }))
+    }
+
+    fn acquire(&self, ask: &Ask, tokens: &mut Tokens) -> Result<Tried> {
+        if let Some(standing) = self.standing(ask)? {
+            return Ok(standing);
         }
         let token = tokens.next()?;
         let mut grant = prepare(
@@ -353,6 +378,11 @@ impl Call {
             // These are wanted whoever waits for their answer.
             Call::Renew(..) | Call::Release(..) | Call::Raise(..) => false,
         }
+    }
+
+    /// Whether a look may settle it. It must not overtake a release before it in the batch.
+    fn may_only_look(&self) -> bool {
+        matches!(self, Call::Acquire(..) | Call::Inspect(..))
     }
 
     fn raised(&self) -> Option<u64> {

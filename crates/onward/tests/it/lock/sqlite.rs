@@ -177,3 +177,20 @@ async fn a_file_of_another_program_is_left_alone() {
     assert_eq!(SqliteLocks::beside(Path::new("/d/app.db.db")), Path::new("/d/app.db.locks.db"));
     assert_eq!(SqliteLocks::beside(Path::new("/d/app.sqlite")), Path::new("/d/app.sqlite.locks.db"));
 }
+
+#[tokio::test]
+async fn a_look_at_a_taken_key_needs_no_write_lock() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.locks.db");
+    let clock = Clock::manual();
+    let (holder, other) = (open(&path, &clock).await, open(&path, &clock).await);
+    let owner = Owner::draw();
+    let first = holder.acquire_as(&key("1"), owner, once()).await.unwrap();
+    let writer = Connection::open(&path).unwrap();
+    writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert_eq!(other.acquire(&key("1"), once()).await.unwrap_err().kind(), Kind::Contended);
+    assert_eq!(other.status(&key("1")).await.unwrap().unwrap().token, first.token);
+    let again = holder.acquire_as(&key("1"), owner, once()).await.unwrap();
+    assert!(again.already_ours);
+    writer.execute_batch("ROLLBACK").unwrap();
+}
