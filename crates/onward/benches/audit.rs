@@ -240,7 +240,7 @@ fn by_hand(path: &Path) -> f64 {
     let connection = Connection::open(path).unwrap();
     connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;").unwrap();
     connection.execute_batch(include_str!("../src/engine/sqlite/schema.sql")).unwrap();
-    connection.execute("INSERT INTO onward_meta VALUES (1, 1, '', 0, 0, 0, 0, 0, '', 0)", []).unwrap();
+    connection.execute("INSERT INTO onward_meta VALUES (1, 1, '', 0, 0, 0, 0, 0, 0, 0, '', 0, 0)", []).unwrap();
     connection.execute("INSERT INTO onward_heads VALUES (1, 0, zeroblob(32), x'', 0)", []).unwrap();
     let (mut number, started) = (0_u64, Instant::now());
     while started.elapsed() < BLOCK {
@@ -258,9 +258,8 @@ fn by_hand(path: &Path) -> f64 {
         let event = format!("00000000-0000-0000-0000-{number:012}");
         insert.execute((place, prev, hash, hash, event, &entry.kind, &entry.actor, &entry.resource, data)).unwrap();
         connection.prepare_cached("UPDATE onward_heads SET seq = ?1, hash = ?2").unwrap().execute((place, hash)).unwrap();
-        let mut change = connection
-            .prepare_cached("INSERT INTO onward_changes VALUES (?1 * 256, 0, 'commit', NULL, NULL, NULL, NULL, NULL, NULL, '{}')")
-            .unwrap();
+        let mut change =
+            connection.prepare_cached("INSERT INTO onward_changes (id, at, op, note) VALUES (?1 * 256, 0, 'commit', '{}')").unwrap();
         change.execute([place]).unwrap();
         connection.prepare_cached("UPDATE onward_meta SET revision = ?1").unwrap().execute([place]).unwrap();
         connection.execute_batch("COMMIT").unwrap();
