@@ -9,6 +9,7 @@ mod cache;
 mod dev;
 mod failure;
 mod follow;
+mod help;
 mod local;
 mod lock;
 mod object;
@@ -20,8 +21,6 @@ mod units;
 mod wait;
 
 use std::process::ExitCode;
-
-use clap::Parser as _;
 
 use args::{Cli, Command};
 use failure::{Failure, Result};
@@ -35,9 +34,14 @@ fn main() -> ExitCode {
     if args.next().is_some_and(|name| name == lock::SHIM) {
         return lock::become_command(args);
     }
-    let cli = Cli::parse();
-    let out = Out::new(cli.global.output, cli.global.quiet, cli.global.verbose, cli.global.color);
-    match run(cli, &out) {
+    let (ended, out) = match args::read(std::env::args_os()) {
+        Ok(cli) => {
+            let out = Out::new(cli.global.output, cli.global.quiet, cli.global.verbose, cli.global.color);
+            (run(cli, &out), out)
+        }
+        Err((failure, out)) => (Err(failure), out),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             out.failure(&failure);
@@ -64,6 +68,9 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
             Command::Object(object) => interruptible(object.run(&target, out)).await,
             Command::Cache(cache) => interruptible(cache.run(&target, out)).await,
             Command::Audit(audit) => interruptible(audit.run(&target, out)).await,
+            Command::Completions(completions) => completions.run(out),
+            Command::Man(man) => man.run(out),
+            Command::Help(help) => help.run(out),
         }
     })
 }
