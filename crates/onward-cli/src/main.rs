@@ -5,6 +5,7 @@
 
 mod args;
 mod audit;
+mod bench;
 mod cache;
 mod dev;
 mod failure;
@@ -16,6 +17,7 @@ mod object;
 mod output;
 mod pages;
 mod prove;
+mod seed;
 mod target;
 mod units;
 mod wait;
@@ -53,7 +55,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli, out: &Out) -> Result<()> {
     let target = cli.global.target();
     let mut builder = match cli.command {
-        Command::Dev(_) | Command::Prove(_) | Command::ProveHolder(_) => tokio::runtime::Builder::new_multi_thread(),
+        Command::Dev(_) | Command::Prove(_) | Command::Bench(_) | Command::ProveHolder(_) => tokio::runtime::Builder::new_multi_thread(),
         // One thread starts fast; and the command under a lock must be a child of the main thread.
         _ => tokio::runtime::Builder::new_current_thread(),
     };
@@ -68,6 +70,7 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
             Command::Object(object) => interruptible(object.run(&target, out)).await,
             Command::Cache(cache) => interruptible(cache.run(&target, out)).await,
             Command::Audit(audit) => interruptible(audit.run(&target, out)).await,
+            Command::Bench(bench) => interruptible(bench.run(&target, out)).await,
             Command::Completions(completions) => completions.run(out),
             Command::Man(man) => man.run(out),
             Command::Help(help) => help.run(out),
