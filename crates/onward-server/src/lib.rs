@@ -7,6 +7,7 @@
 //! [`router`] is the whole surface as a tower service: behind a [`Server`], or called in process with a [`State::embedded`] and no
 //! socket at all. [`Dev`] opens a development server with zero configuration.
 
+mod auth;
 mod body;
 mod call;
 mod cursor;
@@ -23,12 +24,11 @@ mod routes;
 mod run;
 mod sse;
 mod state;
-mod token;
 mod wait;
 
+pub use auth::{Least, NotARole, Role, Token};
 pub use dev::{Dev, DevError, DevOptions, Ready, Running, running};
 pub use listen::{Drained, Server};
 pub use metrics::Metrics;
 pub use routes::{ROUTES, router};
 pub use state::{Limits, State, Timeouts};
-pub use token::Token;

@@ -17,17 +17,18 @@ use onward::model::RequestId;
 use onward::time::Clock;
 use onward::{Code, Effect, Error, random};
 
+use crate::auth::Least;
+use crate::auth::caller::Caller;
 use crate::call::Call;
 use crate::log;
 use crate::refusal::{Answer, Refusal};
-use crate::routes::Gate;
 use crate::state::State;
 
 /// Longest path with its query.
 const URI_BYTES: usize = 8 << 10;
 
 /// Runs one operation.
-pub(crate) async fn run<F, Fut>(state: State, request: Request, route: &'static str, gate: Gate, op: F) -> Response
+pub(crate) async fn run<F, Fut>(state: State, request: Request, route: &'static str, least: Least, op: F) -> Response
 where
     F: FnOnce(Call) -> Fut,
     Fut: Future<Output = Answer>,
@@ -46,9 +47,13 @@ where
         }
         check_head(&state, &request)?;
         let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let caller = match gate {
-            Gate::Token => state.caller(authorization)?,
-            Gate::Open => state.anyone(),
+        let caller = match least {
+            Least::Open => Caller::Anyone,
+            Least::Role(role) => {
+                let caller = state.caller(authorization)?;
+                caller.needs(role)?;
+                caller
+            }
         };
         let slot = state.request_slot()?;
         let call = Call::new(state.clone(), caller, id.clone().unwrap_or_default(), window, slot, read.clone(), request)?;

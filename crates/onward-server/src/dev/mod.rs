@@ -16,10 +16,10 @@ use onward::model::MacKeys;
 use onward::{Config, Kind, Onward, random};
 use serde::Serialize;
 
+use crate::auth::Token;
 use crate::listen::{Drained, Server};
 use crate::metrics::Metrics;
 use crate::state::State;
-use crate::token::Token;
 use announce::Announced;
 pub use announce::{Running, running};
 use folder::Folder;

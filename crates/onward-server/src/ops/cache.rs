@@ -12,6 +12,7 @@ use onward_api::cache::Stats;
 use onward_api::locks::Outcome;
 
 use super::json;
+use crate::auth::Role;
 use crate::call::{Call, WAIT_MS, ours};
 use crate::refusal::{Answer, Refusal, millis};
 
@@ -24,8 +25,8 @@ pub(crate) async fn begin(mut call: Call) -> Answer {
     if wait_ms > WAIT_MS {
         return Err(Refusal::new(Code::InvalidRequest, "query parameter `wait_ms`: expected 0 to 60000"));
     }
-    // Who only looks takes no lease: nobody would fill it.
-    if call.is_head() || !query.flag("lease", true)? {
+    // Who only looks, or may only look, takes no lease: nobody would fill it.
+    if call.is_head() || !query.flag("lease", true)? || !call.caller.has(Role::Writer) {
         return match call.reading(cache.peek(&key, field)).await? {
             Some(found) => hit(found),
             None => Err(Refusal::new(Code::CacheMiss, "nothing is cached")),
