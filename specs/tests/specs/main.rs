@@ -6,10 +6,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod fencing;
-// mod fill_lease;
-// mod flight;
+mod fill_lease;
+mod flight;
 // mod guarded_write;
-// mod near_copy;
+mod near_copy;
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -17,7 +17,7 @@ use std::hash::Hash;
 use stateright::{Checker, HasDiscoveries, Model};
 
 /// More states than this and the model is too large for a test of every day.
-const MOST_STATES: usize = 1_500_000;
+const MOST_STATES: usize = 4_000_000;
 
 /// Explores all states: every promise holds in each of them, and all that should be possible is.
 fn holds<M>(model: M)
