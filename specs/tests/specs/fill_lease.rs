@@ -75,7 +75,9 @@ enum Reader {
 enum Writer {
     Idle,
     /// The purge was begun when the source was at this version.
-    Purging { begun: u8 },
+    Purging {
+        begun: u8,
+    },
     Done,
 }
 

@@ -24,13 +24,33 @@ struct Flight {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Caller {
     Idle,
-    Missed { floor: u8, arrived_before: bool },
-    Follows { floor: u8, arrived_before: bool, round: u8, midway: bool },
+    Missed {
+        floor: u8,
+        arrived_before: bool,
+    },
+    Follows {
+        floor: u8,
+        arrived_before: bool,
+        round: u8,
+        midway: bool,
+    },
     /// Leads: holds a lease of this generation.
-    Reserved { floor: u8, generation: u8 },
-    Loaded { generation: u8, value: u8 },
-    Closed { generation: u8, value: u8 },
-    Committed { value: u8, stored: bool },
+    Reserved {
+        floor: u8,
+        generation: u8,
+    },
+    Loaded {
+        generation: u8,
+        value: u8,
+    },
+    Closed {
+        generation: u8,
+        value: u8,
+    },
+    Committed {
+        value: u8,
+        stored: bool,
+    },
     Done,
 }
 

@@ -8,7 +8,7 @@
 mod fencing;
 mod fill_lease;
 mod flight;
-// mod guarded_write;
+mod guarded_write;
 mod near_copy;
 
 use std::fmt::Debug;

@@ -30,15 +30,28 @@ struct NearCopy {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Reader {
     Idle,
-    Began { floor: u8 },
+    Began {
+        floor: u8,
+    },
     /// Took a near lease: the generation.
-    Near { floor: u8, near: u8 },
+    Near {
+        floor: u8,
+        near: u8,
+    },
     /// Found nothing far, and took a far lease.
-    Far { far: u8 },
+    Far {
+        far: u8,
+    },
     /// Read the source under the far lease.
-    Loaded { far: u8, value: u8 },
+    Loaded {
+        far: u8,
+        value: u8,
+    },
     /// Found a value far, and has not stored the copy yet.
-    Found { near: u8, value: u8 },
+    Found {
+        near: u8,
+        value: u8,
+    },
     Done,
 }
 
@@ -46,7 +59,10 @@ enum Reader {
 enum Writer {
     Idle,
     /// Steps of the invalidation that are done.
-    Invalidating { begun: u8, steps: u8 },
+    Invalidating {
+        begun: u8,
+        steps: u8,
+    },
     Done,
 }
 

@@ -1,5 +1,7 @@
 //! The decision that every engine shares, over facts small enough for a model checker: it explores with the rule that ships.
 
+#![allow(clippy::expect_used, reason = "test code that ships behind a feature")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
