@@ -3,7 +3,13 @@
 //! A model has a list of mutations: each takes one protection away, and a test shows that the checker then finds a run that breaks the
 //! promise. So a green model says something.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails; the runs that it found are to be read"
+)]
 
 mod fencing;
 mod fill_lease;
