@@ -49,13 +49,14 @@ routes! {
     "/v1/locks/{*key}" { POST Writer locks::acquire, PUT Writer locks::renew, DELETE Writer locks::release, GET Viewer locks::status }
     "/v1/locks" { POST Writer locks::renew_many }
     "/v1/cache/{namespace}/{*key}" { GET Viewer cache::begin, PUT Writer cache::fill, DELETE Writer cache::invalidate }
-    "/v1/cache/{namespace}" { GET Viewer cache::stats, DELETE Operator cache::flush }
+    "/v1/cache/{namespace}" { GET Viewer cache::stats, POST Writer cache::operate, DELETE Operator cache::flush }
     "/v1/chains" { GET Viewer chains::list }
     "/v1/chains/{chain}" { GET Viewer chains::head }
     "/v1/chains/{chain}/entries" { GET Viewer chains::query, POST Writer chains::append }
     "/v1/chains/{chain}/entries/{seq}" { GET Viewer chains::get }
     "/v1/chains/{chain}/verify" { POST Viewer chains::verify }
     "/v1/info" { GET Viewer info::info }
+    "/v1/admin/doctor" { GET Operator info::doctor }
     "/livez" { GET Open info::livez }
     "/readyz" { GET Open info::readyz }
     "/metrics" { GET Viewer info::metrics }
@@ -84,7 +85,6 @@ fn is_designed(method: &Method, path: &str) -> bool {
     let (version, part, third, fourth) = (segments.next(), segments.next(), segments.next(), segments.next());
     match (version, part, third) {
         (Some("v1"), Some("locks"), None) => *method == Method::GET,
-        (Some("v1"), Some("cache"), Some(_)) => *method == Method::POST && fourth.is_none(),
         (Some("v1"), Some("admin"), Some(_)) => true,
         (Some("v1"), Some("chains"), Some(_)) => {
             let later = ["segments", "checkpoint", "proofs", "export", "holds", "redactions", "keys", "operations", "heal"];
