@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::output::{Color, Format};
 use crate::target::Target;
 use crate::units::some_time;
-use crate::{audit, cache, dev, lock, object, prove};
+use crate::{audit, cache, config, dev, lock, object, prove};
 
 /// The end of each help.
 pub(crate) const EXIT_CODES: &str = "\
@@ -75,6 +75,9 @@ impl Global {
 pub(crate) enum Command {
     /// Start a server for development: loopback, SQLite or memory, nothing to set up
     Dev(dev::Dev),
+    /// Show or check the configuration of a server
+    #[command(subcommand)]
+    Config(config::Config),
     /// Show each bug without its protection, and none with it
     Prove(prove::Prove),
     /// The child of a proof.

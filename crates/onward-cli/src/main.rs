@@ -6,6 +6,7 @@
 mod args;
 mod audit;
 mod cache;
+mod config;
 mod dev;
 mod failure;
 mod follow;
@@ -57,6 +58,7 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
     runtime.block_on(async {
         match cli.command {
             Command::Dev(dev) => dev.run(out).await,
+            Command::Config(config) => config.run(out),
             Command::Prove(prove) => interruptible(prove.run(cli.global.output)).await,
             Command::ProveHolder(holder) => holder.run().await,
             Command::Lock(lock::Lock::Run(run)) => run.run(&target, out).await,
