@@ -14,6 +14,7 @@ use onward::time::{Clock, Moment};
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::call::Call;
 use crate::refusal::Refusal;
 
 /// How often a failure of the same kind on the same route is logged; those in between are counted.
@@ -92,6 +93,8 @@ pub(crate) struct Line<'a> {
     level: &'static str,
     target: &'static str,
     message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     #[serde(flatten)]
     pub(crate) request: About<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -158,6 +161,14 @@ pub(crate) fn failed(about: About<'_>, refusal: &Refusal) {
         suppressed: Some(suppressed).filter(|count| *count > 0),
         ..line
     });
+}
+
+/// Logs what an operator did, and why. Who calls from this very process has no log.
+pub(crate) fn acted(call: &Call, act: &str, reason: &str) {
+    if !call.state.is_embedded() && options().level >= Level::Info {
+        let request = About { request_id: Some(&call.id), token_id: Some(call.caller.scope()), ..About::default() };
+        write(&Line { target: "onward::admin", reason: Some(plain(reason)), request, ..Line::new(Level::Info, act) });
+    }
 }
 
 /// Logs something that should be looked at.
