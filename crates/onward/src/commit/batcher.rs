@@ -163,7 +163,7 @@ impl Batcher {
             Some(writer) => writer,
             None => self.engine.writer()?,
         };
-        let done = caught(transact(&mut *writer, &self.options, batch)).await;
+        let done = caught(transact(&mut *writer, self.engine.name(), &self.options, batch)).await;
         let (outcomes, revision) = match done {
             Ok(done) => done,
             Err(error) => {
@@ -182,6 +182,7 @@ impl Batcher {
 /// The transaction of a batch: the outcomes, and the newest revision if anything was written.
 async fn transact(
     writer: &mut dyn Writer,
+    engine: &'static str,
     options: &QueueOptions,
     batch: &[Pending],
 ) -> Result<(Vec<Result<CommitOutcome>>, Option<Revision>)> {
@@ -205,9 +206,11 @@ async fn transact(
         return Ok((outcomes, None));
     };
     let started = options.clock.now();
-    writer.finish(&plan).await?;
-    let sync = options.clock.now().since(started);
-    tell(&options.observer, &Event::Batch { commits: batch.len(), sync });
+    let finished = writer.finish(&plan).await;
+    let result = if finished.is_ok() { "ok" } else { "error" };
+    let took = options.clock.now().since(started);
+    tell(&options.observer, &Event::Batch { commits: batch.len(), engine, result, took });
+    finished?;
     Ok((outcomes, Some(plan.meta.revision)))
 }
 
