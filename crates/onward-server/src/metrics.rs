@@ -10,7 +10,7 @@ use onward::observe::{Event, Observer};
 use onward::time::Clock;
 use prometheus_client::registry::Registry;
 
-use crate::table::{Fraction, Level, Many, Metric, MetricKind, Seconds, Single, Sizes, Total, many, table};
+use crate::table::{Fraction, Level, Many, Metric, MetricKind, Ratio, Seconds, Single, Sizes, Total, many, table};
 
 table! {
     requests: Seconds "http_server_request_duration_seconds" [method: [], route: [], status: []]
@@ -53,8 +53,18 @@ table! {
         "Verifications of chains; failed: it came to no verdict"
     verified: Fraction "onward_audit_last_verify_timestamp_seconds" []
         "Unix time of the newest verdict on a whole chain by this process; 0: none yet"
-    locks: Total "onward_lock_attempts_total" [outcome: [], target: []]
+    locks: Total "onward_lock_attempts_total" [outcome: [], target: [], scope: []]
         "Lock calls that ended: one of acquired, skipped, contended, backend_error, bypassed each, and on top unlocked, lost, release_error"
+    lock_wait: Seconds "onward_lock_wait_duration_seconds" [target: [], scope: []]
+        "How long a lock call asked and waited, whatever its answer"
+    lock_hold: Seconds "onward_lock_hold_duration_seconds" [target: [], scope: []]
+        "How long this process held a lock; leases that callers over HTTP keep by themselves are not seen"
+    lock_hold_ratio: Ratio "onward_lock_hold_ratio" [target: [], scope: []]
+        "How long a lock was held against its lease's length; above 0.5 renewals carried it"
+    locks_held: Level "onward_lock_held" []
+        "Locks that this process holds"
+    lock_waiters: Level "onward_lock_waiters" []
+        "Callers of this process that wait for locks"
     loads: Total "onward_cache_loads_total" [result: ["hit", "stale", "loaded", "negative", "unfilled", "error"]]
         "Cache reads that ended"
     fills: Total "onward_cache_fills_total" [result: ["stored", "superseded", "abandoned", "failed"]]
@@ -155,6 +165,11 @@ fn count(family: &Many<1, <Total as Single>::Metric>, label: &'static str, value
     family.get_or_create(&[(label, value.into())]).inc();
 }
 
+/// The labels of a lock: its target, and its scope if that is configured.
+fn place(target: &str, scope: Option<&str>) -> [crate::table::Label; 2] {
+    [("target", target.to_owned().into()), ("scope", scope.unwrap_or_default().to_owned().into())]
+}
+
 fn whole(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
@@ -183,9 +198,17 @@ impl Observer for Metrics {
                     self.verified.set(Clock::system().wall().as_micros() as f64 / 1e6);
                 }
             }
-            Event::Lock { outcome, target } => {
-                self.locks.get_or_create(&[("outcome", outcome.into()), ("target", target.to_owned().into())]).inc();
+            Event::Lock { outcome, target, scope } => {
+                let [target, scope] = place(target, scope);
+                self.locks.get_or_create(&[("outcome", outcome.into()), target, scope]).inc();
             }
+            Event::LockWait { target, scope, waited } => self.lock_wait.get_or_create(&place(target, scope)).observe(waited.as_secs_f64()),
+            Event::LockHold { target, scope, held, ttl } => {
+                self.lock_hold.get_or_create(&place(target, scope)).observe(held.as_secs_f64());
+                self.lock_hold_ratio.get_or_create(&place(target, scope)).observe(held.as_secs_f64() / ttl.as_secs_f64().max(1e-9));
+            }
+            Event::LockHeld { by } => drop(self.locks_held.inc_by(by)),
+            Event::LockWaiters { by } => drop(self.lock_waiters.inc_by(by)),
             Event::CacheLoad { result } => count(&self.loads, "result", result),
             Event::CacheFill { result } => count(&self.fills, "result", result),
             Event::CacheInvalidation { result } => count(&self.invalidations, "result", result),

@@ -80,6 +80,7 @@ macro_rules! table {
     (@kind Fraction) => { MetricKind::Gauge };
     (@kind Seconds) => { MetricKind::Histogram };
     (@kind Sizes) => { MetricKind::Histogram };
+    (@kind Ratio) => { MetricKind::Histogram };
     (@type $kind:ident) => { <$kind as Single>::Metric };
     (@type $kind:ident $($label:ident)+) => { Many<{ <[&str]>::len(&[$(stringify!($label)),+]) }, <$kind as Single>::Metric> };
 }
@@ -119,6 +120,8 @@ single! {
     Seconds: Histogram = Histogram::new(exponential_buckets(0.000_1, 4.0, 10));
     /// Counts from 1 to 512.
     Sizes: Histogram = Histogram::new(exponential_buckets(1.0, 2.0, 10));
+    /// Ratios from 1/64 to 8.
+    Ratio: Histogram = Histogram::new(exponential_buckets(1.0 / 64.0, 2.0, 10));
 }
 
 /// Makes a metric with labels. Where all values are known, all are there from the start: a series that is born as 1 shows no increase.

@@ -58,6 +58,38 @@ pub enum Event<'a> {
         outcome: &'static str,
         /// The closed label of what is locked.
         target: &'a str,
+        /// The scope of the key, if it is one of the configured labels.
+        scope: Option<&'a str>,
+    },
+    /// A lock call has its answer, whatever it is.
+    LockWait {
+        /// As in [`Event::Lock`].
+        target: &'a str,
+        /// As in [`Event::Lock`].
+        scope: Option<&'a str>,
+        /// How long it asked and waited.
+        waited: Duration,
+    },
+    /// A grant of this process ended: released, lost or dropped. The leases of callers who keep the owner themselves are not seen.
+    LockHold {
+        /// As in [`Event::Lock`].
+        target: &'a str,
+        /// As in [`Event::Lock`].
+        scope: Option<&'a str>,
+        /// How long it was held.
+        held: Duration,
+        /// The length of its lease: held longer than half of it, renewals carried it.
+        ttl: Duration,
+    },
+    /// The number of grants that this process holds changed.
+    LockHeld {
+        /// By how much: 1 or -1.
+        by: i64,
+    },
+    /// The number of callers of this process that wait for locks changed.
+    LockWaiters {
+        /// By how much: 1 or -1.
+        by: i64,
     },
     /// A cache read ended.
     CacheLoad {
@@ -80,7 +112,13 @@ pub enum Event<'a> {
         action: &'static str,
         /// The closed label of what it concerns.
         target: &'a str,
-        /// The failure.
+        /// The scope, if it is one of the configured labels.
+        scope: Option<&'a str>,
+        /// The engine's name, such as `sqlite`.
+        engine: &'a str,
+        /// The key with `*` for its id and attribute, such as `lock:main:eu:projects:*`; `*` for a raw key.
+        subject: &'a str,
+        /// The failure, with its code and effect.
         error: &'a Error,
         /// How many of the same were held back since the last report.
         suppressed: u64,

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod bench;
 mod cache_and_audit;
 mod crash;
 mod dev;
@@ -9,3 +10,4 @@ mod lock_run;
 mod objects;
 mod streams;
 mod support;
+mod surface;

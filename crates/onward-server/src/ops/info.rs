@@ -37,9 +37,13 @@ pub(crate) async fn info(call: Call) -> Answer {
         wait_ms: WAIT_MS,
     };
     let locks = call.onward().locks();
-    // The cache has one engine in this version: the memory of this process.
-    let engines =
-        vec![part("store", engine.name()), part("audit", engine.name()), part("locks", locks.engine_name()), part("cache", "memory")];
+    let cache = call.onward().cache();
+    let engines = vec![
+        part("store", engine.name()),
+        part("audit", engine.name()),
+        part("locks", locks.engine_name()),
+        part("cache", cache.engine_name()),
+    ];
     json(StatusCode::OK, &Info { version: env!("CARGO_PKG_VERSION").to_owned(), epoch: meta.epoch.to_string(), limits, engines })
 }
 

@@ -36,6 +36,8 @@ async fn busy() -> String {
     client.put("/v1/objects/doc/secret-name", ("if-none-match", "*"), "1").await;
     client.post("/v1/locks/secret-key", json!({"ttl_ms": 60_000})).await;
     client.post("/v1/locks/secret-key", json!({"ttl_ms": 60_000})).await;
+    let ran = client.onward.locks().scope("eu-1").run("projects", "secret-id", |_| async {}).await.unwrap();
+    assert!(matches!(ran, onward::lock::Outcome::Ran(())));
     client.post("/v1/chains/secret-chain/entries", json!({"entries": [{"kind": "k", "event_id": "e"}]})).await;
     client.post("/v1/chains/secret-chain/entries", json!({"entries": [{"kind": "k", "event_id": "e"}]})).await;
     client.post("/v1/chains/secret-chain/verify", json!({})).await;

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use super::decide::{Decision, View, decide};
 use super::engine::{CommitEngine, Plan, Remembered, Wanted, Writer};
 use super::feed::Record;
 use super::judge::{self, Prepared};
+use super::line::Line;
 use super::outcome::{CommitOutcome, Delivery, Receipt};
 use super::queue::QueueOptions;
 use super::retention::{Prune, Pruned, Retention};
@@ -60,7 +60,7 @@ pub(super) struct Batcher {
     pub(super) writer: Option<Box<dyn Writer>>,
     pub(super) options: QueueOptions,
     pub(super) publish: watch::Sender<Revision>,
-    pub(super) waiting_bytes: Arc<AtomicUsize>,
+    pub(super) line: Arc<Line>,
     /// When the change log is looked at next.
     pub(super) look: Moment,
 }
@@ -88,7 +88,7 @@ impl Batcher {
                 let full = batch.len() >= BATCH_COMMITS || bytes >= BATCH_BYTES;
                 next = if full { None } else { queue.try_recv().ok() };
             }
-            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.line.leave(batch.iter().map(|pending| (&pending.commit, pending.size)));
             if !batch.is_empty() {
                 self.write(&mut batch).await;
             }
@@ -127,7 +127,7 @@ impl Batcher {
         for pending in batch.drain(..) {
             if pending.deadline <= now {
                 // Whoever left needs no answer.
-                let _ = pending.answer.send(Err(late()));
+                let _ = pending.answer.send(Err(late(self.line.hint())));
             } else if !pending.answer.is_closed() {
                 live.push(pending);
             }
@@ -135,7 +135,9 @@ impl Batcher {
         if live.is_empty() {
             return;
         }
-        let outcomes = match self.attempt(&live).await {
+        let outcomes = self.attempt(&live).await;
+        self.line.moved(live.len(), self.options.clock.now().since(now));
+        let outcomes = match outcomes {
             Ok(outcomes) => outcomes,
             // The engine refuses the plan as a whole. One by one, only the culprit is refused. Not so if the plan may have landed: a second
             // try could apply it twice.
@@ -163,7 +165,7 @@ impl Batcher {
             Some(writer) => writer,
             None => self.engine.writer()?,
         };
-        let done = caught(transact(&mut *writer, self.engine.name(), &self.options, batch)).await;
+        let done = caught(transact(&mut *writer, self.engine.name(), &self.options, &self.line, batch)).await;
         let (outcomes, revision) = match done {
             Ok(done) => done,
             Err(error) => {
@@ -184,6 +186,7 @@ async fn transact(
     writer: &mut dyn Writer,
     engine: &'static str,
     options: &QueueOptions,
+    line: &Line,
     batch: &[Pending],
 ) -> Result<(Vec<Result<CommitOutcome>>, Option<Revision>)> {
     let rows = writer.begin(&wanted(batch)).await?;
@@ -196,7 +199,7 @@ async fn transact(
     let judge = |pending: &Pending| {
         // Another process may have held the right for long.
         if pending.deadline <= begun || pending.answer.is_closed() {
-            return Err(late());
+            return Err(late(line.hint()));
         }
         draft.judge(pending, &options.keys).map_err(|e| e.during("commit"))
     };
@@ -214,8 +217,8 @@ async fn transact(
     Ok((outcomes, Some(plan.meta.revision)))
 }
 
-fn late() -> Error {
-    Error::overloaded("the deadline passed while the commit waited", Duration::from_millis(50)).during("commit")
+fn late(hint: Duration) -> Error {
+    Error::overloaded("the deadline passed while the commit waited", hint).during("commit")
 }
 
 /// Turns a panic into an error: the queue must answer everyone and go on.

@@ -13,6 +13,7 @@ mod document;
 pub mod engine;
 mod feed;
 mod judge;
+mod line;
 mod outcome;
 mod patch;
 mod queue;

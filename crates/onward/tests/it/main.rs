@@ -10,5 +10,6 @@ mod guarded;
 mod house;
 mod lock;
 mod planted;
+mod schema;
 mod store;
 mod store_model;

@@ -9,17 +9,21 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::connection::{self, Durability};
 use super::error::{at_commit, before_commit};
+use super::migrate::{Found, Schema};
 use super::reader::Readers;
 use super::rows::{self, col, damaged, signed, unsigned};
-use super::{backup, list, log, migrate};
+use super::{backup, list, log};
 use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
 use crate::commit::{Past, Prune, Pruned};
-use crate::model::{ChainName, FencingToken, Fingerprint, Head, Key, Object, RequestId, Revision};
+use crate::model::{ChainName, Epoch, FencingToken, Fingerprint, Head, Key, Object, RequestId, Revision};
 use crate::time::{Clock, Timestamp};
-use crate::{Error, Result};
+use crate::{Error, Result, random};
 
 /// "onwd": marks a file as ours.
 pub(super) const APPLICATION_ID: i32 = 0x6f6e_7764;
+
+/// The schema of a store file.
+const SCHEMA: Schema = Schema { what: "store", first: "onward_meta", steps: &[include_str!("schema.sql")] };
 
 /// After about this many written rows the log is copied back into the database, behind the answers.
 const CHECKPOINT_ROWS: usize = 1_000;
@@ -42,7 +46,10 @@ impl SqliteStore {
         let now = clock.wall();
         let open = move || {
             let mut connection = connection::open(&path, APPLICATION_ID, Durability::Full)?;
-            migrate::migrate(&mut connection, now)?;
+            SCHEMA.migrate(&mut connection, |tx, found| match found {
+                Found::Nothing => first_facts(tx, now),
+                Found::Something => backup::restore(tx, now),
+            })?;
             Ok(Self { readers: Readers::open(&path)?, path: Arc::new(path) })
         };
         tokio::task::spawn_blocking(open).await.map_err(|e| Error::unavailable("the store could not be opened").with_source(e))?
@@ -236,15 +243,21 @@ impl SqliteWriter {
         }
     }
 
-    fn begin_now(&mut self, wanted: &Wanted) -> Result<Rows> {
+    /// Takes the write lock, unless another version of this library has changed the schema meanwhile.
+    fn take_right(&mut self) -> Result<()> {
         // A deferred transaction would die with "busy" at its first write, past any waiting time.
         self.connection.execute_batch("BEGIN IMMEDIATE").map_err(before_commit)?;
+        SCHEMA.check(&self.connection).inspect_err(|_| self.roll_back())
+    }
+
+    fn begin_now(&mut self, wanted: &Wanted) -> Result<Rows> {
+        self.take_right()?;
         self.read(wanted).inspect_err(|_| self.roll_back())
     }
 
     fn prune_now(&mut self, prune: &Prune) -> Result<Pruned> {
         let was = read_meta(&self.connection)?.compacted;
-        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(before_commit)?;
+        self.take_right()?;
         let (pruned, rows) = log::prune(&self.connection, prune)?;
         let end = if pruned.compacted == was { "ROLLBACK" } else { "COMMIT" };
         self.connection.execute_batch(end).map_err(at_commit)?;
@@ -382,6 +395,18 @@ impl CommitEngine for SqliteStore {
             Ok(Changes { records: log::read(&tx, after, meta.revision, limit)?, meta })
         }))
     }
+}
+
+/// Writes the one row of facts of a new store.
+fn first_facts(connection: &Connection, now: Timestamp) -> Result<()> {
+    let epoch = Epoch::from_bits(u64::from_le_bytes(random::bytes()));
+    let mut insert = prepare(
+        connection,
+        "INSERT INTO onward_meta (id, schema_version, epoch, revision, version_floor, restore_floor, compacted, log_bytes, newest_token, at, origin, created_at,
+           is_copy)
+         VALUES (1, 1, ?1, 0, 0, 0, 0, 0, 0, 0, ?2, ?3, 0)",
+    )?;
+    run(&mut insert, params![epoch.to_string(), format!("onward.local/{}", random::uuid_v4()), now.as_micros()])
 }
 
 pub(super) fn prepare<'a>(connection: &'a Connection, sql: &str) -> Result<CachedStatement<'a>> {

@@ -15,7 +15,7 @@ use crate::{Error, Result};
 const OLDEST: i32 = 3_051_003;
 
 /// How long a process waits for another one's transaction (C7); then `Overloaded`.
-const BUSY_WAIT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_WAIT: Duration = Duration::from_secs(5);
 
 /// How often the switch to the write-ahead log is tried against others who open the same new file.
 const SWITCH_TRIES: u32 = 1_000;
