@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::output::{Color, Format, Out};
 use crate::target::Target;
 use crate::units::some_time;
-use crate::{audit, bench, cache, dev, help, lock, object, prove};
+use crate::{audit, bench, cache, dev, doctor, help, lock, object, prove};
 
 /// The end of each help.
 pub(crate) const EXIT_CODES: &str = "\
@@ -96,6 +96,8 @@ pub(crate) enum Command {
     Audit(audit::Audit),
     /// Put a part under load: latencies, and a verdict on what was promised
     Bench(bench::Bench),
+    /// Try what is promised, look at what it stands on, and say what to do
+    Doctor(doctor::Doctor),
     /// Write a completion script for a shell
     Completions(help::Completions),
     /// Write the manual pages

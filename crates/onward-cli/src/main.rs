@@ -8,6 +8,7 @@ mod audit;
 mod bench;
 mod cache;
 mod dev;
+mod doctor;
 mod failure;
 mod follow;
 mod help;
@@ -71,6 +72,7 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
             Command::Cache(cache) => interruptible(cache.run(&target, out)).await,
             Command::Audit(audit) => interruptible(audit.run(&target, out)).await,
             Command::Bench(bench) => interruptible(bench.run(&target, out)).await,
+            Command::Doctor(doctor) => interruptible(doctor.run(&target, out)).await,
             Command::Completions(completions) => completions.run(out),
             Command::Man(man) => man.run(out),
             Command::Help(help) => help.run(out),

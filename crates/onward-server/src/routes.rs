@@ -58,6 +58,7 @@ routes! {
     "/v1/chains/{chain}/entries/{seq}" { GET Token chains::get }
     "/v1/chains/{chain}/verify" { POST Token chains::verify }
     "/v1/info" { GET Token info::info }
+    "/v1/admin/doctor" { GET Token info::doctor }
     "/livez" { GET Open info::livez }
     "/readyz" { GET Open info::readyz }
     "/metrics" { GET Token info::metrics }

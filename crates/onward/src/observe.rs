@@ -146,3 +146,44 @@ pub(crate) fn tell(observer: &SharedObserver, event: &Event<'_>) {
 
 /// A shared observer.
 pub type SharedObserver = Arc<dyn Observer>;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grade {
+    /// As it should be.
+    Fine,
+    /// Works, and will hurt one day.
+    Warning,
+    /// A promise is not kept, or will not be soon.
+    Failure,
+}
+
+/// One thing that an engine found about itself and its surroundings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is about, such as `sqlite.journal`: from a closed list of the engine.
+    pub check: &'static str,
+    /// How bad it is.
+    pub grade: Grade,
+    /// What was found; no key, value or secret.
+    pub found: String,
+    /// What to do about it, unless it is fine.
+    pub fix: Option<&'static str>,
+}
+
+impl Finding {
+    /// Reports something that is as it should be.
+    pub fn fine(check: &'static str, found: impl Into<String>) -> Self {
+        Self { check, grade: Grade::Fine, found: found.into(), fix: None }
+    }
+
+    /// Reports something to do.
+    pub fn bad(check: &'static str, grade: Grade, found: impl Into<String>, fix: &'static str) -> Self {
+        Self { check, grade, found: found.into(), fix: Some(fix) }
+    }
+
+    /// Reports something by whether it is as it should be.
+    pub fn of(check: &'static str, fine: bool, grade: Grade, found: impl Into<String>, fix: &'static str) -> Self {
+        if fine { Self::fine(check, found) } else { Self::bad(check, grade, found, fix) }
+    }
+}
