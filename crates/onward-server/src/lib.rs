@@ -24,6 +24,7 @@ mod routes;
 mod run;
 mod sse;
 mod state;
+mod table;
 mod token;
 mod wait;
 
@@ -31,7 +32,8 @@ pub use config::{ConfigError, Configuration, ListedToken, Origin, Origins, Rate,
 pub use dev::{Dev, DevError, DevOptions, Ready, Running, running};
 pub use listen::{Drained, Server};
 pub use log::{Format, Level, LogOptions};
-pub use metrics::Metrics;
+pub use metrics::{METRICS, Metrics};
 pub use routes::{ROUTES, router};
 pub use state::{Limits, State, Timeouts};
+pub use table::{Metric, MetricKind};
 pub use token::Token;
