@@ -312,7 +312,7 @@ pub(super) static KEYS: &[Key] = &[
         Open,
         |to, value| {
             let text = value.text()?;
-            if text != "memory:" && !text.strip_prefix("sqlite:").is_some_and(|path| !path.is_empty()) {
+            if text != "memory:" && text.strip_prefix("sqlite:").is_none_or(str::is_empty) {
                 return Err("sqlite:PATH or memory:".to_owned());
             }
             text.clone_into(&mut to.store_url);
