@@ -10,6 +10,7 @@
 mod auth;
 mod body;
 mod call;
+mod config;
 mod cursor;
 mod dev;
 mod json;
@@ -24,11 +25,15 @@ mod routes;
 mod run;
 mod sse;
 mod state;
+mod table;
 mod wait;
 
 pub use auth::{Least, NotARole, Role, Token};
+pub use config::{ConfigError, Configuration, ListedToken, Origin, Origins, Rate, Settings, Shown, Shutdown, Sources, TlsFiles};
 pub use dev::{Dev, DevError, DevOptions, Ready, Running, running};
 pub use listen::{Drained, Server};
-pub use metrics::Metrics;
+pub use log::{Format, Level, LogOptions};
+pub use metrics::{METRICS, Metrics};
 pub use routes::{ROUTES, router};
 pub use state::{Limits, State, Timeouts};
+pub use table::{Metric, MetricKind};

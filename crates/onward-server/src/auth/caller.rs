@@ -28,7 +28,8 @@ pub(crate) enum Caller {
 }
 
 impl Caller {
-    fn name(&self) -> Option<&str> {
+    /// The name of the caller's token; in the log it stands for the token.
+    pub(crate) fn name(&self) -> Option<&str> {
         match self {
             Self::Anyone | Self::InProcess => None,
             Self::Token(known) => Some(&known.name),
