@@ -5,23 +5,25 @@
 
 mod args;
 mod audit;
+mod bench;
 mod cache;
 mod dev;
+mod doctor;
 mod failure;
 mod follow;
+mod help;
 mod local;
 mod lock;
 mod object;
 mod output;
 mod pages;
 mod prove;
+mod seed;
 mod target;
 mod units;
 mod wait;
 
 use std::process::ExitCode;
-
-use clap::Parser as _;
 
 use args::{Cli, Command};
 use failure::{Failure, Result};
@@ -35,9 +37,14 @@ fn main() -> ExitCode {
     if args.next().is_some_and(|name| name == lock::SHIM) {
         return lock::become_command(args);
     }
-    let cli = Cli::parse();
-    let out = Out::new(cli.global.output, cli.global.quiet, cli.global.verbose, cli.global.color);
-    match run(cli, &out) {
+    let (ended, out) = match args::read(std::env::args_os()) {
+        Ok(cli) => {
+            let out = Out::new(cli.global.output, cli.global.quiet, cli.global.verbose, cli.global.color);
+            (run(cli, &out), out)
+        }
+        Err((failure, out)) => (Err(failure), out),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             out.failure(&failure);
@@ -49,7 +56,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli, out: &Out) -> Result<()> {
     let target = cli.global.target();
     let mut builder = match cli.command {
-        Command::Dev(_) | Command::Prove(_) | Command::ProveHolder(_) => tokio::runtime::Builder::new_multi_thread(),
+        Command::Dev(_) | Command::Prove(_) | Command::Bench(_) | Command::ProveHolder(_) => tokio::runtime::Builder::new_multi_thread(),
         // One thread starts fast; and the command under a lock must be a child of the main thread.
         _ => tokio::runtime::Builder::new_current_thread(),
     };
@@ -64,6 +71,11 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
             Command::Object(object) => interruptible(object.run(&target, out)).await,
             Command::Cache(cache) => interruptible(cache.run(&target, out)).await,
             Command::Audit(audit) => interruptible(audit.run(&target, out)).await,
+            Command::Bench(bench) => interruptible(bench.run(&target, out)).await,
+            Command::Doctor(doctor) => interruptible(doctor.run(&target, out)).await,
+            Command::Completions(completions) => completions.run(out),
+            Command::Man(man) => man.run(out),
+            Command::Help(help) => help.run(out),
         }
     })
 }

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use onward::time::Clock;
 use serde_json::json;
 
+use crate::call::Call;
 use crate::refusal::Refusal;
 
 /// Logs a refusal that is the server's fault.
@@ -21,6 +22,16 @@ pub(crate) fn failed(route: &str, request_id: &str, refusal: &Refusal) {
         "ts": Clock::system().wall(), "level": "error", "target": "onward::server", "message": problem.detail, "code": problem.code,
         "effect": problem.effect, "route": route, "status": problem.status, "request_id": request_id, "causes": causes,
     }));
+}
+
+/// Logs what an operator did, and why. Who calls from this very process has no log.
+pub(crate) fn acted(call: &Call, act: &str, reason: &str) {
+    if !call.state.is_embedded() {
+        line(&json!({
+            "ts": Clock::system().wall(), "level": "info", "target": "onward::admin", "message": act, "reason": reason,
+            "token": call.caller.scope(), "request_id": &*call.id,
+        }));
+    }
 }
 
 /// Logs something else that an operator should see.

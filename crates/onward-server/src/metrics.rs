@@ -163,7 +163,7 @@ impl Observer for Metrics {
                 self.sync.observe(sync.as_secs_f64());
             }
             Event::Commit { outcome } => Self::count(&self.commits, outcome),
-            Event::Lock { outcome, target } => {
+            Event::Lock { outcome, target, .. } => {
                 self.locks.get_or_create(&LockLabels { outcome, target: (*target).to_owned() }).inc();
             }
             Event::CacheLoad { result } => Self::count(&self.loads, result),

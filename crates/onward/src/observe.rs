@@ -31,6 +31,38 @@ pub enum Event<'a> {
         outcome: &'static str,
         /// The closed label of what is locked.
         target: &'a str,
+        /// The scope of the key, if it is one of the configured labels.
+        scope: Option<&'a str>,
+    },
+    /// A lock call has its answer, whatever it is.
+    LockWait {
+        /// As in [`Event::Lock`].
+        target: &'a str,
+        /// As in [`Event::Lock`].
+        scope: Option<&'a str>,
+        /// How long it asked and waited.
+        waited: Duration,
+    },
+    /// A grant of this process ended: released, lost or dropped. The leases of callers who keep the owner themselves are not seen.
+    LockHold {
+        /// As in [`Event::Lock`].
+        target: &'a str,
+        /// As in [`Event::Lock`].
+        scope: Option<&'a str>,
+        /// How long it was held.
+        held: Duration,
+        /// The length of its lease: held longer than half of it, renewals carried it.
+        ttl: Duration,
+    },
+    /// The number of grants that this process holds changed.
+    LockHeld {
+        /// By how much: 1 or -1.
+        by: i64,
+    },
+    /// The number of callers of this process that wait for locks changed.
+    LockWaiters {
+        /// By how much: 1 or -1.
+        by: i64,
     },
     /// A cache read ended.
     CacheLoad {
@@ -53,7 +85,13 @@ pub enum Event<'a> {
         action: &'static str,
         /// The closed label of what it concerns.
         target: &'a str,
-        /// The failure.
+        /// The scope, if it is one of the configured labels.
+        scope: Option<&'a str>,
+        /// The engine's name, such as `sqlite`.
+        engine: &'a str,
+        /// The key with `*` for its id and attribute, such as `lock:main:eu:projects:*`; `*` for a raw key.
+        subject: &'a str,
+        /// The failure, with its code and effect.
         error: &'a Error,
         /// How many of the same were held back since the last report.
         suppressed: u64,
@@ -81,3 +119,44 @@ pub(crate) fn tell(observer: &SharedObserver, event: &Event<'_>) {
 
 /// A shared observer.
 pub type SharedObserver = Arc<dyn Observer>;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grade {
+    /// As it should be.
+    Fine,
+    /// Works, and will hurt one day.
+    Warning,
+    /// A promise is not kept, or will not be soon.
+    Failure,
+}
+
+/// One thing that an engine found about itself and its surroundings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is about, such as `sqlite.journal`: from a closed list of the engine.
+    pub check: &'static str,
+    /// How bad it is.
+    pub grade: Grade,
+    /// What was found; no key, value or secret.
+    pub found: String,
+    /// What to do about it, unless it is fine.
+    pub fix: Option<&'static str>,
+}
+
+impl Finding {
+    /// Reports something that is as it should be.
+    pub fn fine(check: &'static str, found: impl Into<String>) -> Self {
+        Self { check, grade: Grade::Fine, found: found.into(), fix: None }
+    }
+
+    /// Reports something to do.
+    pub fn bad(check: &'static str, grade: Grade, found: impl Into<String>, fix: &'static str) -> Self {
+        Self { check, grade, found: found.into(), fix: Some(fix) }
+    }
+
+    /// Reports something by whether it is as it should be.
+    pub fn of(check: &'static str, fine: bool, grade: Grade, found: impl Into<String>, fix: &'static str) -> Self {
+        if fine { Self::fine(check, found) } else { Self::bad(check, grade, found, fix) }
+    }
+}

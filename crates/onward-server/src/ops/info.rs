@@ -7,7 +7,8 @@ use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use onward::Code;
 use onward::model::limits;
-use onward_api::info::{Engine, Info, Limits};
+use onward::observe::Grade;
+use onward_api::info::{self, Engine, Findings, Info, Limits};
 
 use super::json;
 use crate::call::{Call, WAIT_MS};
@@ -33,10 +34,31 @@ pub(crate) async fn info(call: Call) -> Answer {
         wait_ms: WAIT_MS,
     };
     let locks = call.onward().locks();
-    // The cache has one engine in this version: the memory of this process.
-    let engines =
-        vec![part("store", engine.name()), part("audit", engine.name()), part("locks", locks.engine_name()), part("cache", "memory")];
+    let cache = call.onward().cache();
+    let engines = vec![
+        part("store", engine.name()),
+        part("audit", engine.name()),
+        part("locks", locks.engine_name()),
+        part("cache", cache.engine_name()),
+    ];
     json(StatusCode::OK, &Info { version: env!("CARGO_PKG_VERSION").to_owned(), epoch: meta.epoch.to_string(), limits, engines })
+}
+
+/// `GET /v1/admin/doctor`
+pub(crate) async fn doctor(call: Call) -> Answer {
+    call.query(&[])?;
+    let found = call.reading(call.onward().check()).await?;
+    let findings = found.into_iter().map(|finding| info::Finding {
+        check: finding.check.to_owned(),
+        grade: match finding.grade {
+            Grade::Fine => info::Grade::Ok,
+            Grade::Warning => info::Grade::Warn,
+            Grade::Failure => info::Grade::Fail,
+        },
+        found: finding.found,
+        fix: finding.fix.map(str::to_owned),
+    });
+    json(StatusCode::OK, &Findings { findings: findings.collect() })
 }
 
 /// `GET /livez`

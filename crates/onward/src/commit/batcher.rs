@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use super::decide::{Decision, View, decide};
 use super::engine::{CommitEngine, Plan, Remembered, Wanted, Writer};
 use super::feed::Record;
 use super::judge::{self, Prepared};
+use super::line::Line;
 use super::outcome::{CommitOutcome, Delivery, Receipt};
 use super::queue::QueueOptions;
 use super::retention::{Prune, Pruned, Retention};
@@ -64,7 +64,7 @@ pub(super) struct Batcher {
     pub(super) writer: Option<Box<dyn Writer>>,
     pub(super) options: QueueOptions,
     pub(super) publish: watch::Sender<Revision>,
-    pub(super) waiting_bytes: Arc<AtomicUsize>,
+    pub(super) line: Arc<Line>,
     /// When it looks for chores next.
     pub(super) look: Moment,
 }
@@ -93,7 +93,7 @@ impl Batcher {
                 let full = batch.len() >= BATCH_COMMITS || bytes >= BATCH_BYTES;
                 next = if full { None } else { queue.try_recv().ok() };
             }
-            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.line.leave(batch.iter().map(|pending| (&pending.commit, pending.size)));
             if !batch.is_empty() {
                 self.write(&mut batch).await;
             }
@@ -171,7 +171,7 @@ impl Batcher {
         for pending in batch.drain(..) {
             if pending.deadline <= now {
                 // Whoever left needs no answer.
-                let _ = pending.answer.send(Err(late()));
+                let _ = pending.answer.send(Err(late(self.line.hint())));
             } else if !pending.answer.is_closed() {
                 live.push(pending);
             }
@@ -179,7 +179,9 @@ impl Batcher {
         if live.is_empty() {
             return;
         }
-        let outcomes = match self.attempt(&live).await {
+        let outcomes = self.attempt(&live).await;
+        self.line.moved(live.len(), self.options.clock.now().since(now));
+        let outcomes = match outcomes {
             Ok(outcomes) => outcomes,
             // The engine refuses the plan as a whole. One by one, only the culprit is refused. Not so if the plan may have landed: a second
             // try could apply it twice.
@@ -207,7 +209,7 @@ impl Batcher {
             Some(writer) => writer,
             None => self.engine.writer()?,
         };
-        let done = caught(transact(&mut *writer, &self.options, batch)).await;
+        let done = caught(transact(&mut *writer, &self.options, &self.line, batch)).await;
         let (outcomes, revision) = match done {
             Ok(done) => done,
             Err(error) => {
@@ -227,6 +229,7 @@ impl Batcher {
 async fn transact(
     writer: &mut dyn Writer,
     options: &QueueOptions,
+    line: &Line,
     batch: &[Pending],
 ) -> Result<(Vec<Result<CommitOutcome>>, Option<Revision>)> {
     let rows = writer.begin(&wanted(batch)).await?;
@@ -239,7 +242,7 @@ async fn transact(
     let judge = |pending: &Pending| {
         // Another process may have held the right for long.
         if pending.deadline <= begun || pending.answer.is_closed() {
-            return Err(late());
+            return Err(late(line.hint()));
         }
         draft.judge(pending, &options.keys).map_err(|e| e.during("commit"))
     };
@@ -255,8 +258,8 @@ async fn transact(
     Ok((outcomes, Some(plan.meta.revision)))
 }
 
-fn late() -> Error {
-    Error::overloaded("the deadline passed while the commit waited", Duration::from_millis(50)).during("commit")
+fn late(hint: Duration) -> Error {
+    Error::overloaded("the deadline passed while the commit waited", hint).during("commit")
 }
 
 /// Turns a panic into an error: the queue must answer everyone and go on.

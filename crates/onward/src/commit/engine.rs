@@ -17,6 +17,7 @@ use crate::Result;
 use crate::model::{
     ChainName, Epoch, FencingToken, Fingerprint, Head, Key, LockKey, Object, RequestId, Revision, Sealed, Selector, Version,
 };
+use crate::observe::Finding;
 use crate::time::Timestamp;
 
 /// The one row of facts about a store.
@@ -232,5 +233,13 @@ pub trait CommitEngine: Debug + Send + Sync {
     /// As [`CommitEngine::changes`], where nobody wants the changes of objects: an engine may leave them out.
     fn notes(&self, after: Revision, limit: usize) -> BoxFuture<'_, Result<Changes>> {
         self.changes(after, limit)
+    }
+
+    /// Looks at itself and at what it stands on; writes nothing of the store. May take a second.
+    ///
+    /// # Errors
+    /// The engine cannot be reached.
+    fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
 }

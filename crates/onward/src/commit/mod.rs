@@ -8,11 +8,12 @@
 
 mod batcher;
 mod builder;
-mod decide;
+pub(crate) mod decide;
 mod document;
 pub mod engine;
 mod feed;
 mod judge;
+mod line;
 mod outcome;
 mod patch;
 mod queue;

@@ -1,7 +1,6 @@
 //! The handle of the write path: what is checked and prepared in the caller's own task, before the one writer takes it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -12,6 +11,7 @@ use super::decide;
 use super::engine::{CommitEngine, Remembered};
 use super::feed::Feed;
 use super::judge;
+use super::line::{self, Line};
 use super::outcome::{CommitOutcome, Receipt};
 use super::retention::Retention;
 use crate::model::{Epoch, MacKeys, RequestId, Revision};
@@ -19,10 +19,6 @@ use crate::observe::{Event, SharedObserver, tell};
 use crate::time::{Clock, Moment};
 use crate::{Effect, Error, Result, random, retry};
 
-/// Most commits that wait; one more is told to come back (C7).
-const QUEUE_COMMITS: usize = 4_096;
-/// Most bytes that wait.
-const QUEUE_BYTES: usize = 64 << 20;
 /// How long a caller waits when it names no deadline.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -47,7 +43,7 @@ pub struct CommitQueue(Arc<Inner>);
 struct Inner {
     engine: Arc<dyn CommitEngine>,
     sender: mpsc::Sender<Task>,
-    waiting_bytes: Arc<AtomicUsize>,
+    line: Arc<Line>,
     wake: watch::Receiver<Revision>,
     origin: Arc<str>,
     options: QueueOptions,
@@ -61,18 +57,17 @@ impl CommitQueue {
     pub async fn start(engine: Arc<dyn CommitEngine>, options: QueueOptions) -> Result<Self> {
         let meta = engine.meta().await?;
         let writer = Some(engine.writer()?);
-        let (sender, receiver) = mpsc::channel(QUEUE_COMMITS);
+        let (sender, receiver) = mpsc::channel(line::COMMITS);
         let (publish, wake) = watch::channel(meta.revision);
-        let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        let line = Arc::new(Line::default());
         let look = options.clock.now();
-        let batcher =
-            Batcher { engine: engine.clone(), writer, options: options.clone(), publish, waiting_bytes: waiting_bytes.clone(), look };
+        let batcher = Batcher { engine: engine.clone(), writer, options: options.clone(), publish, line: line.clone(), look };
         tokio::spawn(tick(sender.downgrade(), options.clock.clone(), look + LOOK_EVERY));
         std::thread::Builder::new()
             .name("onward-writer".to_owned())
             .spawn(move || pollster::block_on(batcher.run(receiver)))
             .map_err(|e| Error::unavailable("no thread for the writer").with_source(e))?;
-        Ok(Self(Arc::new(Inner { engine, sender, waiting_bytes, wake, origin: meta.origin, options })))
+        Ok(Self(Arc::new(Inner { engine, sender, line, wake, origin: meta.origin, options })))
     }
 
     /// Returns the engine, for reads.
@@ -122,20 +117,17 @@ impl CommitQueue {
         let deadline = clock.now() + commit.wait.unwrap_or(DEADLINE);
         let (answer, answered) = oneshot::channel();
 
-        let waiting = inner.waiting_bytes.fetch_add(size, Ordering::Relaxed);
+        inner.line.join(&commit, size).map_err(|e| e.during("commit"))?;
         let task = Task::Commit(Box::new(Pending { commit, print, entries, size, deadline, answer }));
-        let sent = if waiting + size > QUEUE_BYTES {
-            Err(true)
-        } else {
-            inner.sender.try_send(task).map_err(|e| matches!(e, mpsc::error::TrySendError::Full(_)))
-        };
-        if let Err(full) = sent {
-            inner.waiting_bytes.fetch_sub(size, Ordering::Relaxed);
-            return Err(if full {
-                Error::overloaded("the commit queue is full", Duration::from_millis(50)).during("commit")
-            } else {
-                Error::unavailable("the writer has ended").during("commit")
-            });
+        if let Err(refused) = inner.sender.try_send(task) {
+            let error = match &refused {
+                mpsc::error::TrySendError::Full(_) => Error::overloaded("the commit queue is full", inner.line.hint()),
+                mpsc::error::TrySendError::Closed(_) => Error::unavailable("the writer has ended"),
+            };
+            if let Task::Commit(pending) = refused.into_inner() {
+                inner.line.leave(std::iter::once((&pending.commit, size)));
+            }
+            return Err(error.during("commit"));
         }
         // The writer judges the deadline while the commit waits, and once more when it has the writer's right. Beyond that only a disk
         // that is stuck, or another process that holds the right, can exceed it by this much.
@@ -165,7 +157,7 @@ impl CommitQueue {
     pub(crate) async fn compact(&self, up_to: Revision) -> Result<Revision> {
         loop {
             let (answer, answered) = oneshot::channel();
-            let full = || Error::overloaded("the commit queue is full", Duration::from_millis(50));
+            let full = || Error::overloaded("the commit queue is full", self.0.line.hint());
             self.0.sender.try_send(Task::Compact { up_to, answer }).map_err(|_| full().during("compact"))?;
             let pruned = answered.await.map_err(|_| Error::unknown("the writer ended before it answered").during("compact"))??;
             if !pruned.more {

@@ -12,10 +12,11 @@ use super::error::{at_commit, before_commit};
 use super::migrate::{Found, Schema};
 use super::reader::Readers;
 use super::rows::{self, col, damaged, signed, unsigned};
-use super::{backup, list, log};
+use super::{backup, check, list, log};
 use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, Scan, StoreMeta, Wanted, Writer};
 use crate::commit::{Change, Past, Prune, Pruned};
 use crate::model::{ChainName, Epoch, FencingToken, Fingerprint, Head, Key, Labels, Object, RequestId, Revision, Version};
+use crate::observe::Finding;
 use crate::time::{Clock, Timestamp};
 use crate::{Error, Result, random};
 
@@ -336,6 +337,11 @@ impl CommitEngine for SqliteStore {
 
     fn meta(&self) -> BoxFuture<'_, Result<StoreMeta>> {
         Box::pin(self.readers.run(|connection| read_meta(connection)))
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        let path = self.path.clone();
+        Box::pin(self.readers.run(move |connection| check::check(connection, &path)))
     }
 
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Arc<Object>>>> {

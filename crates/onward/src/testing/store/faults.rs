@@ -115,23 +115,40 @@ pub async fn a_full_queue_says_so_and_recovers(h: &Harness) {
     let mut opener = Box::pin(h.a.store.commit(put("opener", 1)));
     poll_once(opener.as_mut()).await;
     h.a.faults.stopped().await;
-    let mut waiting = Vec::new();
-    let full = loop {
-        let mut one = Box::pin(h.a.store.commit(Commit::new().overwrite(key("x"), crate::model::Payload::json(&waiting.len()).unwrap())));
-        let answer = std::future::poll_fn(|cx| std::task::Poll::Ready(one.as_mut().poll(cx))).await;
-        match answer {
-            std::task::Poll::Ready(answer) => break unwrap_error(answer),
-            std::task::Poll::Pending => waiting.push(one),
-        }
-        assert!(waiting.len() <= 4_096, "the queue has a bound (C7)");
-    };
-    assert_eq!((full.kind(), full.effect()), (Kind::Overloaded, Effect::NotApplied));
+    // One object takes half of the line, and leaves the other half to the others.
+    let mut hot = Vec::new();
+    let full = until_refused(&mut hot, |n| h.a.store.commit(blind("hot", n))).await;
+    assert_eq!((hot.len(), full.kind(), full.effect()), (2_048, Kind::Overloaded, Effect::NotApplied));
+    let mut others = Vec::new();
+    let full = until_refused(&mut others, |n| h.a.store.commit(put(&format!("n{n}"), 1))).await;
+    assert_eq!((others.len(), full.kind(), full.effect()), (2_048, Kind::Overloaded, Effect::NotApplied));
     assert!(full.retry_after().is_some());
     h.a.faults.release();
     assert!(matches!(opener.await.unwrap(), CommitOutcome::Committed(_)));
-    let count = waiting.len();
-    for answer in join_all(waiting).await {
+    hot.extend(others);
+    for answer in join_all(hot).await {
         assert!(matches!(answer.unwrap(), CommitOutcome::Committed(_)));
     }
-    assert_eq!(h.b.store.get::<usize>(key("x")).await.unwrap().unwrap().value, count - 1);
+    assert_eq!(h.b.get("hot").await.unwrap().value, 2_047);
+    // And there is room again.
+    assert!(matches!(h.a.store.commit(blind("hot", 7)).await.unwrap(), CommitOutcome::Committed(_)));
+}
+
+fn blind(name: &str, value: usize) -> Commit {
+    Commit::new().overwrite(key(name), crate::model::Payload::json(&value).unwrap())
+}
+
+/// Sends commits until one is refused, and keeps those that wait.
+async fn until_refused<F: Future<Output = crate::Result<CommitOutcome>>>(
+    waiting: &mut Vec<std::pin::Pin<Box<F>>>,
+    mut send: impl FnMut(usize) -> F,
+) -> Error {
+    loop {
+        let mut one = Box::pin(send(waiting.len()));
+        match std::future::poll_fn(|cx| std::task::Poll::Ready(one.as_mut().poll(cx))).await {
+            std::task::Poll::Ready(answer) => return unwrap_error(answer),
+            std::task::Poll::Pending => waiting.push(one),
+        }
+        assert!(waiting.len() <= 4_096, "the queue has a bound (C7)");
+    }
 }
