@@ -23,12 +23,14 @@ mod routes;
 mod run;
 mod sse;
 mod state;
+mod table;
 mod token;
 mod wait;
 
 pub use dev::{Dev, DevError, DevOptions, Ready, Running, running};
 pub use listen::{Drained, Server};
-pub use metrics::Metrics;
+pub use metrics::{METRICS, Metrics};
 pub use routes::{ROUTES, router};
 pub use state::{Limits, State, Timeouts};
+pub use table::{Metric, MetricKind};
 pub use token::Token;

@@ -73,6 +73,8 @@ struct Changes {
 }
 
 impl Source for Changes {
+    const KIND: &'static str = "watch";
+
     async fn next(&mut self) -> Step {
         match self.watcher.next().await {
             Ok(FeedItem::Commit(record)) => {

@@ -209,7 +209,7 @@ impl Batcher {
             Some(writer) => writer,
             None => self.engine.writer()?,
         };
-        let done = caught(transact(&mut *writer, &self.options, &self.line, batch)).await;
+        let done = caught(transact(&mut *writer, self.engine.name(), &self.options, &self.line, batch)).await;
         let (outcomes, revision) = match done {
             Ok(done) => done,
             Err(error) => {
@@ -228,6 +228,7 @@ impl Batcher {
 /// The transaction of a batch: the outcomes, and the newest revision if anything was written.
 async fn transact(
     writer: &mut dyn Writer,
+    engine: &'static str,
     options: &QueueOptions,
     line: &Line,
     batch: &[Pending],
@@ -252,9 +253,11 @@ async fn transact(
         return Ok((outcomes, None));
     };
     let started = options.clock.now();
-    writer.finish(&plan).await?;
-    let sync = options.clock.now().since(started);
-    tell(&options.observer, &Event::Batch { commits: batch.len(), sync });
+    let finished = writer.finish(&plan).await;
+    let result = if finished.is_ok() { "ok" } else { "error" };
+    let took = options.clock.now().since(started);
+    tell(&options.observer, &Event::Batch { commits: batch.len(), engine, result, took });
+    finished?;
     Ok((outcomes, Some(plan.meta.revision)))
 }
 

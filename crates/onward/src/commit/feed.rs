@@ -150,6 +150,11 @@ impl Feed {
         self.at
     }
 
+    /// Returns how many commits were read and not yet yielded.
+    pub(crate) fn waiting(&self) -> usize {
+        self.ready.len()
+    }
+
     /// Waits for the next commit, or says how far it is after a second of silence.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use super::retention::Retention;
 use crate::model::{Epoch, MacKeys, RequestId, Revision};
 use crate::observe::{Event, SharedObserver, tell};
 use crate::time::{Clock, Moment};
-use crate::{Effect, Error, Result, random, retry};
+use crate::{Effect, Error, Kind, Result, random, retry};
 
 /// How long a caller waits when it names no deadline.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -85,6 +85,16 @@ impl CommitQueue {
         &self.0.options.clock
     }
 
+    /// Tells the observer.
+    pub(crate) fn tell(&self, event: &Event<'_>) {
+        tell(&self.0.options.observer, event);
+    }
+
+    /// Returns how many commits wait for the writer.
+    pub fn waiting(&self) -> usize {
+        self.0.sender.max_capacity() - self.0.sender.capacity()
+    }
+
     /// Returns the base of the origins of this store's chains.
     pub fn origin(&self) -> &str {
         &self.0.origin
@@ -106,7 +116,14 @@ impl CommitQueue {
     ///
     /// # Cancel safety
     /// Dropped while it waits in the queue, nothing is applied; once taken, the writer owns the commit to its end (C6).
-    pub async fn submit(&self, mut commit: Commit) -> Result<CommitOutcome> {
+    pub async fn submit(&self, commit: Commit) -> Result<CommitOutcome> {
+        let began = self.clock().now();
+        let outcome = self.answer(commit).await;
+        self.tell(&Event::Commit { outcome: label(&outcome), took: self.clock().now().since(began) });
+        outcome
+    }
+
+    async fn answer(&self, mut commit: Commit) -> Result<CommitOutcome> {
         let size = commit.check()?;
         let print = commit.fingerprint();
         let inner = &*self.0;
@@ -143,7 +160,6 @@ impl CommitQueue {
             Some(Err(_)) => return Err(unknown("the writer ended before it answered")),
             None => return Err(unknown("the deadline passed while the commit was being written")),
         };
-        tell(&inner.options.observer, &Event::Commit { outcome: label(&outcome) });
         outcome.map_err(|error| match (&request, error.effect()) {
             (Some(id), Effect::Unknown) => error.with_request_id(id.clone()),
             _ => error,
@@ -214,6 +230,10 @@ fn label(outcome: &Result<CommitOutcome>) -> &'static str {
         Ok(CommitOutcome::Committed(_)) => "unchanged",
         Ok(CommitOutcome::Conflict(_)) => "conflict",
         Ok(CommitOutcome::Fenced { .. }) => "fenced",
-        Err(_) => "error",
+        Err(error) => match error.kind() {
+            Kind::Invalid => "refused",
+            Kind::Overloaded => "overloaded",
+            _ => "error",
+        },
     }
 }
