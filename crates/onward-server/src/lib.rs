@@ -9,6 +9,7 @@
 
 mod body;
 mod call;
+mod config;
 mod cursor;
 mod dev;
 mod docs;
@@ -28,8 +29,10 @@ mod table;
 mod token;
 mod wait;
 
+pub use config::{ConfigError, Configuration, ListedToken, Origin, Origins, Rate, Settings, Shown, Shutdown, Sources, TlsFiles};
 pub use dev::{Dev, DevError, DevOptions, Ready, Running, running};
 pub use listen::{Drained, Server};
+pub use log::{Format, Level, LogOptions};
 pub use metrics::{METRICS, Metrics};
 pub use routes::{ROUTES, router};
 pub use state::{Limits, State, Timeouts};

@@ -113,6 +113,11 @@ impl Caller {
         self.0.as_deref().unwrap_or("local")
     }
 
+    /// The name of the caller's token; in the log it stands for the token.
+    pub(crate) fn name(&self) -> Option<Arc<str>> {
+        self.0.clone()
+    }
+
     /// The actor of the caller's audit entries: the token's name, with the claimed one behind it.
     pub(crate) fn actor(&self, claimed: Option<String>) -> Option<String> {
         match (&self.0, claimed) {
