@@ -13,6 +13,7 @@ mod call;
 mod config;
 mod cursor;
 mod dev;
+mod docs;
 mod json;
 mod listen;
 mod log;

@@ -47,7 +47,7 @@ pub struct Ready {
     pub url: String,
     /// The web console; not built.
     pub ui_url: Option<String>,
-    /// The browsable documentation; not built.
+    /// The description of the API as a page.
     pub docs_url: Option<String>,
     /// The token; secret.
     pub token: String,
@@ -132,7 +132,7 @@ impl Dev {
         let ready = Ready {
             url: format!("http://{address}"),
             ui_url: None,
-            docs_url: None,
+            docs_url: Some(format!("http://{address}/docs")),
             token: token.secret().to_owned(),
             data_dir: folder.path().to_owned(),
             temporary: folder.is_temporary(),
