@@ -3,17 +3,31 @@
 use std::sync::Arc;
 
 use onward::Code;
+use onward::time::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::rate::Limiter;
 use super::role::Role;
+use super::scope::{Part, Scopes};
 use crate::refusal::Refusal;
 
-/// A token as the server knows it: everything but the secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A token as the server knows it: everything but the secret, and what its bearer has left.
+#[derive(Debug)]
 pub(crate) struct Known {
     /// The name that audit entries show.
     pub(crate) name: String,
     /// What it may do at most.
     pub(crate) role: Role,
+    /// Where.
+    pub(crate) scopes: Scopes,
+    /// From when on it is none; `None`: it does not end.
+    pub(crate) expires_at: Option<Timestamp>,
+    /// SHA-256 of the token.
+    pub(crate) hash: [u8; 32],
+    /// How many requests it may still send.
+    pub(crate) limiter: Option<Limiter>,
+    /// How many streams it may still open.
+    pub(crate) streams: Arc<Semaphore>,
 }
 
 /// Who calls.
@@ -63,4 +77,44 @@ impl Caller {
     pub(crate) fn needs(&self, role: Role) -> Result<(), Refusal> {
         if self.has(role) { Ok(()) } else { Err(Refusal::new(Code::Forbidden, format!("this needs the role {role}"))) }
     }
+
+    fn any(&self, test: impl FnOnce(&Scopes) -> bool) -> bool {
+        match self {
+            Self::Anyone => false,
+            Self::InProcess => true,
+            Self::Token(known) => test(&known.scopes),
+        }
+    }
+
+    /// Tells whether nothing lies outside of the caller's scopes.
+    pub(crate) fn may_all(&self) -> bool {
+        self.any(Scopes::are_everything)
+    }
+
+    /// Tells whether a thing lies in the caller's scopes.
+    pub(crate) fn may(&self, part: Part, thing: &[&[u8]]) -> bool {
+        self.any(|scopes| scopes.cover(part, thing))
+    }
+
+    /// Tells whether a thing, or something below it, lies in the caller's scopes.
+    pub(crate) fn may_some(&self, part: Part, thing: &[&[u8]]) -> bool {
+        self.any(|scopes| scopes.touch(part, thing))
+    }
+
+    /// Refuses a thing outside of the caller's scopes, whether or not it exists.
+    pub(crate) fn needs_in_scope(&self, part: Part, thing: &[&[u8]]) -> Result<(), Refusal> {
+        if self.may(part, thing) { Ok(()) } else { Err(out_of_scope()) }
+    }
+
+    /// Takes a place among the streams of the caller's token.
+    pub(crate) fn stream_slot(&self) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+        let Self::Token(known) = self else { return Ok(None) };
+        let place = known.streams.clone().try_acquire_owned();
+        place.map(Some).map_err(|_| Refusal::new(Code::RateLimited, "this token has too many event streams open"))
+    }
+}
+
+/// One text for all that lies outside.
+pub(crate) fn out_of_scope() -> Refusal {
+    Refusal::new(Code::Forbidden, "this is outside of the token's scopes")
 }

@@ -1,0 +1,261 @@
+//! The tokens that a server takes: those that its start named, and those in the store.
+//!
+//! All are in memory, found by the SHA-256 of what is shown: an unknown token costs what a known one costs and asks the store for
+//! nothing. What the store has is read again when it is a second old, by one request while the others go on with what is there; older
+//! than five seconds it is not believed, so a revocation acts within five seconds wherever it was done, and nobody is let in on old
+//! knowledge while the store is away.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onward::time::{Clock, Moment};
+use onward::{Code, Onward};
+use parking_lot::RwLock;
+use sha2::{Digest, Sha256};
+use tokio::sync::{Mutex, Semaphore};
+
+use super::caller::Known;
+use super::kept::{self, Kept};
+use super::rate::Limiter;
+use super::role::Role;
+use super::scope::{Scope, Scopes};
+use super::token::Token;
+use crate::config::{ListedToken, Rate};
+use crate::refusal::Refusal;
+use crate::wait::within;
+
+/// From this age on the store is asked again.
+const FRESH: Duration = Duration::from_secs(1);
+/// From this age on what it said is not believed.
+const LIMIT: Duration = Duration::from_secs(5);
+/// How long the store may take to answer.
+const ASK: Duration = Duration::from_secs(2);
+/// Longest text that is hashed at all.
+const LONGEST: usize = 128;
+
+type Table = HashMap<[u8; 32], Arc<Known>>;
+
+/// What each token may use up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Requests; `None` for any number.
+    pub(crate) rate: Option<Rate>,
+    /// Event streams at a time.
+    pub(crate) streams: usize,
+}
+
+/// The tokens that a server takes.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    named: Table,
+    /// What the store said, and when it was asked.
+    stored: RwLock<(Option<Moment>, Arc<Table>)>,
+    /// Held by the request that asks the store.
+    asking: Mutex<()>,
+    bounds: Bounds,
+    clock: Clock,
+}
+
+/// Whether a token that was taken is still one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is.
+    Good,
+    /// It was revoked, or its time is over.
+    Ended,
+    /// The store does not say.
+    Unclear,
+}
+
+impl Tokens {
+    /// Takes the tokens of the store, and no other.
+    pub(crate) fn new(clock: Clock, bounds: Bounds) -> Self {
+        Self { named: Table::new(), stored: RwLock::default(), asking: Mutex::default(), bounds, clock }
+    }
+
+    /// Takes one more token, which may do everything, under a name.
+    pub(crate) fn and_admin(mut self, name: &str, token: &Token) -> Self {
+        let everything = Scopes("*".parse().into_iter().collect());
+        self.name(name, Role::Admin, everything, hash(token.secret()));
+        self
+    }
+
+    /// Takes the tokens of the configuration too.
+    ///
+    /// # Errors
+    /// A role or a scope is none; the text says which token's.
+    pub(crate) fn and_listed(mut self, listed: &[ListedToken]) -> Result<Self, String> {
+        for token in listed {
+            let wrong = |what: &dyn std::fmt::Display| format!("auth.tokens, `{}`: {what}", token.name);
+            check_name(&token.name).map_err(|e| wrong(&e))?;
+            let role = token.role.parse::<Role>().map_err(|e| wrong(&e))?;
+            let scopes = token.scopes.iter().map(|scope| scope.parse::<Scope>()).collect::<Result<_, _>>().map_err(|e| wrong(&e))?;
+            self.name(&token.name, role, Scopes(scopes), token.sha256);
+        }
+        Ok(self)
+    }
+
+    fn name(&mut self, name: &str, role: Role, scopes: Scopes, hash: [u8; 32]) {
+        let known = self.known(name.to_owned(), role, scopes, hash, None);
+        self.named.insert(hash, known);
+    }
+
+    fn known(&self, name: String, role: Role, scopes: Scopes, hash: [u8; 32], expires_at: Option<onward::time::Timestamp>) -> Arc<Known> {
+        let limiter = self.bounds.rate.map(|rate| Limiter::new(rate, &self.clock));
+        let streams = Arc::new(Semaphore::new(self.bounds.streams.min(Semaphore::MAX_PERMITS)));
+        Arc::new(Known { name, role, scopes, expires_at, hash, limiter, streams })
+    }
+
+    /// Changes what each token may use up; before anything is served.
+    pub(crate) fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+        for known in std::mem::take(&mut self.named).into_values() {
+            self.name(&known.name, known.role, known.scopes.clone(), known.hash);
+        }
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// Tells whether the configuration or the store has an admin.
+    pub(crate) async fn have_admin(&self, onward: &Onward) -> onward::Result<bool> {
+        let admin = |role: Role| role == Role::Admin;
+        if self.named.values().any(|known| admin(known.role)) {
+            return Ok(true);
+        }
+        let now = self.clock.wall();
+        let lives = |kept: &Kept| kept.expires_at.is_none_or(|end| end > now) && kept.read().is_some_and(|(_, role, _)| admin(role));
+        Ok(kept::all(onward).await?.iter().any(lives))
+    }
+
+    /// Returns the token that is shown; `None` for any other text, after the same work.
+    pub(crate) async fn find(&self, onward: &Onward, shown: &str) -> Result<Option<Arc<Known>>, Refusal> {
+        let hash = hash(shown);
+        let known = match self.named.get(&hash) {
+            Some(known) => Some(known.clone()),
+            None => self.stored(onward).await?.get(&hash).cloned(),
+        };
+        Ok(known.filter(|known| shown.len() <= LONGEST && self.lives(known)))
+    }
+
+    /// Tells whether a token that was taken is still one.
+    pub(crate) async fn standing(&self, onward: &Onward, known: &Known) -> Standing {
+        if !self.lives(known) {
+            return Standing::Ended;
+        }
+        if self.named.contains_key(&known.hash) {
+            return Standing::Good;
+        }
+        match self.stored(onward).await {
+            Ok(stored) if stored.contains_key(&known.hash) => Standing::Good,
+            Ok(_) => Standing::Ended,
+            Err(_) => Standing::Unclear,
+        }
+    }
+
+    fn lives(&self, known: &Known) -> bool {
+        known.expires_at.is_none_or(|end| self.clock.wall() < end)
+    }
+
+    /// Asks the store at the next request: this process changed it.
+    pub(crate) fn changed(&self) {
+        self.stored.write().0 = None;
+    }
+
+    /// Returns what the store said less than five seconds ago.
+    async fn stored(&self, onward: &Onward) -> Result<Arc<Table>, Refusal> {
+        let younger = |age: Duration| {
+            let (asked, table) = &*self.stored.read();
+            asked.filter(|asked| self.clock.now().since(*asked) < age).map(|_| table.clone())
+        };
+        if let Some(table) = younger(FRESH) {
+            return Ok(table);
+        }
+        let _asking = match (self.asking.try_lock(), younger(LIMIT)) {
+            (Ok(asking), _) => asking,
+            (Err(_), Some(table)) => return Ok(table),
+            (Err(_), None) => self.asking.lock().await,
+        };
+        if let Some(table) = younger(FRESH) {
+            return Ok(table);
+        }
+        // Counted from before the question: what the answer does not show was done later.
+        let asked = self.clock.now();
+        match within(ASK, kept::all(onward)).await {
+            Some(Ok(all)) => {
+                let mut stored = self.stored.write();
+                let table = Arc::new(self.table(all, &stored.1));
+                *stored = (Some(asked), table.clone());
+                Ok(table)
+            }
+            _ => younger(LIMIT).ok_or_else(|| Refusal::new(Code::Unavailable, "the tokens cannot be read")),
+        }
+    }
+
+    /// Makes the table. A token that was there before keeps what its bearer has left.
+    fn table(&self, all: Vec<Kept>, before: &Table) -> Table {
+        let read = |kept: Kept| {
+            let (hash, role, scopes) = kept.read()?;
+            let same = |known: &&Arc<Known>| {
+                (&known.name, known.role, &known.scopes, known.expires_at) == (&kept.name, role, &scopes, kept.expires_at)
+            };
+            let known = match before.get(&hash).filter(same) {
+                Some(known) => known.clone(),
+                None => self.known(kept.name.clone(), role, scopes, hash, kept.expires_at),
+            };
+            Some((hash, known))
+        };
+        all.into_iter().filter_map(read).collect()
+    }
+}
+
+fn hash(shown: &str) -> [u8; 32] {
+    let bytes = shown.as_bytes();
+    Sha256::digest(bytes.get(..LONGEST).unwrap_or(bytes)).into()
+}
+
+/// Refuses what cannot be the name of a token: it stands in front of a claimed actor, and in the scope of request ids.
+pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if (1..=64).contains(&name.len()) && name.bytes().all(plain) { Ok(()) } else { Err("a name is 1 to 64 of A-Z a-z 0-9 . _ -") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(clock: &Clock) -> Tokens {
+        Tokens::new(clock.clone(), Bounds { rate: None, streams: 1 })
+    }
+
+    #[tokio::test]
+    async fn only_the_token_itself_is_found() {
+        let onward = Onward::open("memory:").await.unwrap();
+        let token = Token::draw();
+        let tokens = tokens(&Clock::system()).and_admin("dev", &token);
+        assert_eq!(tokens.find(&onward, token.secret()).await.unwrap().unwrap().name, "dev");
+        for other in ["", "onw_", &token.secret()[1..], &format!("{}x", token.secret()), Token::draw().secret(), &"x".repeat(9_000)] {
+            assert!(tokens.find(&onward, other).await.unwrap().is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_listed_token_is_taken_and_a_wrong_role_or_scope_is_told() {
+        let onward = Onward::open("memory:").await.unwrap();
+        let token = Token::draw();
+        let good =
+            ListedToken { name: "ci".to_owned(), role: "viewer".to_owned(), scopes: vec!["cache:web".to_owned()], sha256: hash(token.secret()) };
+        let taken = tokens(&Clock::system()).and_listed(std::slice::from_ref(&good)).unwrap();
+        assert_eq!(taken.find(&onward, token.secret()).await.unwrap().unwrap().role, Role::Viewer);
+        assert!(!taken.have_admin(&onward).await.unwrap());
+        for bad in [
+            ListedToken { role: "root".to_owned(), ..good.clone() },
+            ListedToken { scopes: vec!["web".to_owned()], ..good.clone() },
+            ListedToken { name: "a/b".to_owned(), ..good.clone() },
+        ] {
+            assert!(tokens(&Clock::system()).and_listed(&[bad]).unwrap_err().starts_with("auth.tokens"));
+        }
+    }
+}
