@@ -7,6 +7,7 @@ mod backup;
 mod cache;
 mod crash;
 mod guarded;
+mod guarded_steps;
 mod house;
 mod lock;
 mod planted;
