@@ -7,6 +7,7 @@ mod args;
 mod audit;
 mod bench;
 mod cache;
+mod config;
 mod dev;
 mod doctor;
 mod failure;
@@ -64,6 +65,7 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
     runtime.block_on(async {
         match cli.command {
             Command::Dev(dev) => dev.run(out).await,
+            Command::Config(config) => config.run(out),
             Command::Prove(prove) => interruptible(prove.run(cli.global.output)).await,
             Command::ProveHolder(holder) => holder.run().await,
             Command::Lock(lock::Lock::Run(run)) => run.run(&target, out).await,
