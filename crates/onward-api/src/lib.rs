@@ -48,6 +48,12 @@ pub mod header {
     pub const TTL_MS: &str = "onward-ttl-ms";
     /// `true`: the source has no such row.
     pub const NEGATIVE: &str = "onward-negative";
+    /// Why an operator does something: percent-encoded UTF-8.
+    pub const REASON: &str = "onward-reason";
+    /// For how long after its life a cached value is kept as stale, in milliseconds.
+    pub const STALE_MS: &str = "onward-stale-ms";
+    /// In an answer: `true` if the cached value's life is over.
+    pub const STALE: &str = "onward-stale";
 }
 
 /// The content type of an object with everything that is known about it.
