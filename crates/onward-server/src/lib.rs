@@ -29,7 +29,7 @@ mod state;
 mod table;
 mod wait;
 
-pub use auth::{Least, NotARole, Role, Token};
+pub use auth::{Least, NotARole, NotAScope, Role, Scope, Token};
 pub use config::{ConfigError, Configuration, ListedToken, Origin, Origins, Rate, Settings, Shown, Shutdown, Sources, TlsFiles};
 pub use dev::{Dev, DevError, DevOptions, Ready, Running, running};
 pub use listen::{Drained, Server};

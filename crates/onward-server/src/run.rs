@@ -18,6 +18,7 @@ use onward::time::Clock;
 use onward::{Code, Effect, Error, random};
 
 use crate::auth::Least;
+use crate::auth::admit::admit;
 use crate::auth::caller::Caller;
 use crate::call::Call;
 use crate::log::{self, About};
@@ -52,14 +53,14 @@ where
         let caller = match least {
             Least::Open => Caller::Anyone,
             Least::Role(role) => {
-                let caller = state.caller(authorization)?;
-                caller.needs(role)?;
-                caller
+                who = state.caller(authorization).await?;
+                who.needs(role)?;
+                who.clone()
             }
         };
-        who = caller.clone();
         let slot = state.request_slot()?;
         let call = Call::new(state.clone(), caller, id.clone().unwrap_or_default(), window, slot, read.clone(), request)?;
+        admit(&call, route)?;
         caught(op(call)).await.unwrap_or_else(|panic| {
             state.metrics().panicked();
             Err(after_panic(&*panic, writes))
@@ -79,6 +80,7 @@ where
     let mut response = match answer {
         Ok(response) => response,
         Err(refusal) => {
+            state.acts().refused(state.onward(), &who, &method, route, &refusal).await;
             let id = id.get_or_insert_with(|| new_id().into()).clone();
             effect = Some(refusal.problem.effect);
             // Bounds that are kept are no failures. Who calls from this very process is told, and has no log.

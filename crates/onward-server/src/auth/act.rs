@@ -10,12 +10,12 @@ use http::Method;
 use onward::audit::AppendOptions;
 use onward::model::{ChainName, Data, Entry};
 use onward::time::{Clock, Moment};
-use onward::{Code, Onward};
+use onward::Onward;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::caller::Caller;
-use super::role::{Least, Role};
+use super::role::Role;
 use crate::call::Call;
 use crate::log;
 use crate::refusal::Refusal;
@@ -85,13 +85,13 @@ pub(crate) struct Acts(Mutex<HashMap<String, Moment>>);
 
 impl Acts {
     /// Writes that a token was refused what only operators or admins do; reading is no act.
-    pub(crate) async fn refused(&self, onward: &Onward, caller: &Caller, least: Least, method: &Method, route: &str, refusal: &Refusal) {
-        let act = matches!(least, Least::Role(Role::Operator | Role::Admin)) && !matches!(*method, Method::GET | Method::HEAD);
+    pub(crate) async fn refused(&self, onward: &Onward, caller: &Caller, method: &Method, route: &str, refusal: &Refusal) {
+        let act = refusal.needed >= Some(Role::Operator) && !matches!(*method, Method::GET | Method::HEAD);
         let Caller::Token(known) = caller else { return };
-        if !act || refusal.problem.code != Code::Forbidden || !self.is_due(&known.name, onward.store().queue().clock()) {
+        if !act || !self.is_due(&known.name, onward.store().queue().clock()) {
             return;
         }
-        let told = json!({"method": method.as_str(), "has": known.role.word()});
+        let told = json!({"method": method.as_str(), "role": known.role.word()});
         let written = match made(caller, "refused", route, &told) {
             Ok(entry) => append(onward, entry).await,
             Err(error) => Err(error),

@@ -75,7 +75,12 @@ impl Caller {
 
     /// Refuses a caller whose role is less.
     pub(crate) fn needs(&self, role: Role) -> Result<(), Refusal> {
-        if self.has(role) { Ok(()) } else { Err(Refusal::new(Code::Forbidden, format!("this needs the role {role}"))) }
+        if self.has(role) {
+            return Ok(());
+        }
+        let mut refusal = Refusal::new(Code::Forbidden, format!("this needs the role {role}"));
+        refusal.needed = Some(role);
+        Err(refusal)
     }
 
     fn any(&self, test: impl FnOnce(&Scopes) -> bool) -> bool {

@@ -107,14 +107,16 @@ impl Tokens {
         Arc::new(Known { name, role, scopes, expires_at, hash, limiter, streams })
     }
 
-    /// Changes what each token may use up; before anything is served.
-    pub(crate) fn set_bounds(&mut self, bounds: Bounds) {
-        self.bounds = bounds;
-        for known in std::mem::take(&mut self.named).into_values() {
-            self.name(&known.name, known.role, known.scopes.clone(), known.hash);
+    /// Returns the same tokens with other bounds; nothing is used up of them yet.
+    pub(crate) fn with_bounds(&self, bounds: Bounds) -> Self {
+        let mut tokens = Self::new(self.clock.clone(), bounds);
+        for known in self.named.values() {
+            tokens.name(&known.name, known.role, known.scopes.clone(), known.hash);
         }
+        tokens
     }
 
+    /// Returns what each token may use up.
     pub(crate) fn bounds(&self) -> Bounds {
         self.bounds
     }

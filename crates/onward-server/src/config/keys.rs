@@ -99,7 +99,6 @@ const DESIGNED: &[&str] = &[
     "ops.ready_requires",
     "ops.traces",
     "server.limits.commit_body",
-    "server.limits.streams_per_token",
     "server.public.trusted_proxies",
     "server.public.url",
     "server.surface",
@@ -235,6 +234,16 @@ pub(super) static KEYS: &[Key] = &[
             Ok(())
         },
         "Event streams at once; one more is 503."
+    ),
+    key!(
+        "server.limits.streams_per_token" = "100",
+        Live::No,
+        Open,
+        |to, value| {
+            to.limits.streams_per_token = value.places(1..=1_000_000)?;
+            Ok(())
+        },
+        "Event streams of one token at once; one more is 429."
     ),
     key!(
         "server.timeouts.header" = r#""10s""#,

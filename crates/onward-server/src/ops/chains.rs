@@ -145,7 +145,7 @@ async fn tail(call: &Call, chain: &Chain) -> Answer {
     let mut tail = chain.tail(from);
     call.reading(tail.start()).await?;
     let open = serde_json::json!({"chain": chain.name()});
-    stream(&call.state, Event::new("open", None, &open), Following(tail))
+    stream(call, Event::new("open", None, &open), Following(tail))
 }
 
 struct Following(Tail);

@@ -45,7 +45,7 @@ pub(crate) async fn watch(call: Call) -> Answer {
     };
     let open = Open { epoch: watcher.epoch().to_string(), revision: watcher.revision().get() };
     let told = watcher.revision();
-    stream(&call.state, Event::new("open", None, &open), Changes { watcher, payload, told })
+    stream(&call, Event::new("open", None, &open), Changes { watcher, payload, told })
 }
 
 /// Adds what the caller needs to start anew.
