@@ -16,12 +16,12 @@ use onward::model::MacKeys;
 use onward::{Config, Kind, Onward, random};
 use serde::Serialize;
 
+use crate::auth::Token;
 use crate::config::{Configuration, Sources};
 use crate::listen::{Drained, Server};
 use crate::log;
 use crate::metrics::Metrics;
 use crate::state::State;
-use crate::token::Token;
 use announce::Announced;
 pub use announce::{Running, running};
 use folder::Folder;
@@ -47,7 +47,7 @@ pub struct Ready {
     pub url: String,
     /// The web console; not built.
     pub ui_url: Option<String>,
-    /// The browsable documentation; not built.
+    /// The description of the API as a page.
     pub docs_url: Option<String>,
     /// The token; secret.
     pub token: String,
@@ -132,7 +132,7 @@ impl Dev {
         let ready = Ready {
             url: format!("http://{address}"),
             ui_url: None,
-            docs_url: None,
+            docs_url: Some(format!("http://{address}/docs")),
             token: token.secret().to_owned(),
             data_dir: folder.path().to_owned(),
             temporary: folder.is_temporary(),

@@ -12,6 +12,7 @@ use onward_api::info::{self, Engine, Findings, Info, Limits};
 
 use super::json;
 use crate::call::{Call, WAIT_MS};
+use crate::docs;
 use crate::metrics::Look;
 use crate::refusal::{Answer, Refusal};
 use crate::wait::within;
@@ -98,6 +99,18 @@ pub(crate) async fn metrics(call: Call) -> Answer {
 pub(crate) async fn openapi(_: Call) -> Answer {
     let mut response = text(onward_api::OPENAPI);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+/// `GET /docs`
+pub(crate) async fn docs(call: Call) -> Answer {
+    call.query(&[])?;
+    let mut response = text(docs::page());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, docs::policy());
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     Ok(response)
 }
 
