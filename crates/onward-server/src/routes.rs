@@ -10,9 +10,9 @@ use onward::Code;
 
 use crate::auth::{Least, Role};
 use crate::call::bad_path;
-use crate::ops::{cache, chains, commit, info, locks, objects, watch};
+use crate::ops::{cache, chains, commit, info, locks, objects, tokens, watch};
 use crate::refusal::Refusal;
-use crate::run::{closes, new_id, run};
+use crate::run::{At, closes, new_id, run};
 use crate::state::State;
 
 /// A route: its path, and its methods with who may use each at least.
@@ -30,7 +30,7 @@ macro_rules! routes {
             $(
                 let mut methods = MethodRouter::new();
                 $(
-                    let op = |Shared(state): Shared<State>, request: Request| run(state, request, $path, routes!(@least $least), $op);
+                    let op = |Shared(state): Shared<State>, request: Request| run(state, request, At { route: $path, least: routes!(@least $least), operation: stringify!($op) }, $op);
                     methods = methods.merge(on(filter(stringify!($method)), op));
                 )+
                 router = router.route($path, methods);
@@ -57,6 +57,8 @@ routes! {
     "/v1/chains/{chain}/verify" { POST Viewer chains::verify }
     "/v1/info" { GET Viewer info::info }
     "/v1/admin/doctor" { GET Operator info::doctor }
+    "/v1/admin/tokens" { GET Admin tokens::list, POST Admin tokens::create }
+    "/v1/admin/tokens/{id}" { GET Admin tokens::get, DELETE Admin tokens::revoke }
     "/livez" { GET Open info::livez }
     "/readyz" { GET Open info::readyz }
     "/metrics" { GET Viewer info::metrics }

@@ -4,24 +4,30 @@
 //! one without an end was cut off. A refused act is an entry too, one a minute a token.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use onward::Onward;
 use onward::audit::AppendOptions;
 use onward::model::{ChainName, Data, Entry};
 use onward::time::{Clock, Moment};
-use onward::Onward;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::caller::Caller;
-use super::role::Role;
+use super::role::{Least, Role};
 use crate::call::Call;
 use crate::log;
-use crate::refusal::Refusal;
+use crate::refusal::{Answer, Refusal};
+use crate::wait::within;
 
 /// The chain.
 const CHAIN: &str = "onward.admin";
+/// Routes whose operation puts the entry into its own commit.
+const TELLING: [&str; 2] = ["/v1/admin/tokens", "/v1/admin/tokens/{id}"];
+/// How long the end of an act may take to be written.
+const END: Duration = Duration::from_secs(5);
 /// How often a token's refused acts are told.
 const REFUSED_EVERY: Duration = Duration::from_secs(60);
 /// How many tokens' refusals are remembered; beyond them none is told until a minute is over.
@@ -44,35 +50,69 @@ pub(crate) fn entry(call: &Call, act: &str, resource: &str, data: &Value) -> Res
     Ok((ChainName::new(CHAIN)?, made(&call.caller, act, resource, data)?))
 }
 
-/// Does an act that is no commit, between two entries.
-///
-/// # Errors
-/// What the act says; or its beginning cannot be written, and it was not done.
-///
-/// # Cancel safety
-/// Dropping the future leaves the act as dropping its own future does, and an entry that it was begun.
-pub(crate) async fn acting<T>(
-    call: &Call,
-    act: &'static str,
-    resource: &str,
-    reason: &str,
-    run: impl Future<Output = Result<T, Refusal>>,
-) -> Result<T, Refusal> {
-    let begun = json!({"reason": reason, "request_id": &*call.id, "state": "begun"});
-    call.writing(append(call.onward(), made(&call.caller, act, resource, &begun)?)).await?;
-    let done = run.await;
-    log::acted(call, act, reason);
-    let ended = match &done {
-        Ok(_) => json!({"reason": reason, "request_id": &*call.id, "state": "done"}),
-        Err(refusal) => {
-            json!({"reason": reason, "request_id": &*call.id, "state": "failed", "code": refusal.problem.code, "effect": refusal.problem.effect})
+/// An act that is no commit, which was begun.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    onward: Onward,
+    caller: Caller,
+    act: String,
+    resource: String,
+    reason: Option<String>,
+    id: Arc<str>,
+}
+
+impl Begun {
+    /// Writes that an act begins, if the route is one of operators or admins that tells nothing by itself.
+    ///
+    /// # Errors
+    /// The entry cannot be written: the act is not to be done.
+    pub(crate) async fn write(call: &Call, least: Least, route: &str, operation: &str) -> Result<Option<Self>, Refusal> {
+        let acts = matches!(least, Least::Role(Role::Operator | Role::Admin)) && is_act(&call.parts.method);
+        if !acts || TELLING.contains(&route) {
+            return Ok(None);
         }
-    };
-    // The act is done or not: that its end is missing says as much as the log can.
-    if call.writing(append(call.onward(), made(&call.caller, act, resource, &ended)?)).await.is_err() {
-        log::warn("the end of an operator's act could not be written to the chain onward.admin");
+        let begun = Self {
+            onward: call.onward().clone(),
+            caller: call.caller.clone(),
+            act: operation.replace(" ", "").replace("::", "."),
+            resource: call.parts.uri.path().to_owned(),
+            // A reason that is malformed is refused where it is needed.
+            reason: call.reason().ok(),
+            id: call.id.clone(),
+        };
+        call.writing(append(call.onward(), begun.entry(json!({"state": "begun"}))?)).await?;
+        Ok(Some(begun))
     }
-    done
+
+    /// Writes how it ended.
+    pub(crate) fn ended(self, answer: &Answer) -> impl Future<Output = ()> + use<> {
+        let state = match answer {
+            Ok(_) => json!({"state": "done"}),
+            Err(refusal) => json!({"state": "failed", "code": refusal.problem.code, "effect": refusal.problem.effect}),
+        };
+        async move {
+            let written = match self.entry(state) {
+                Ok(entry) => within(END, append(&self.onward, entry)).await,
+                Err(_) => None,
+            };
+            // The act is done or not; that its end is missing says as much as the chain can.
+            if !matches!(written, Some(Ok(()))) {
+                log::warn("the end of an operator's act could not be written to the chain onward.admin");
+            }
+        }
+    }
+
+    fn entry(&self, mut data: Value) -> Result<Entry, Refusal> {
+        data["request_id"] = json!(&*self.id);
+        if let Some(reason) = &self.reason {
+            data["reason"] = json!(reason);
+        }
+        Ok(made(&self.caller, &self.act, &self.resource, &data)?)
+    }
+}
+
+fn is_act(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD)
 }
 
 async fn append(onward: &Onward, entry: Entry) -> onward::Result<()> {
@@ -86,7 +126,7 @@ pub(crate) struct Acts(Mutex<HashMap<String, Moment>>);
 impl Acts {
     /// Writes that a token was refused what only operators or admins do; reading is no act.
     pub(crate) async fn refused(&self, onward: &Onward, caller: &Caller, method: &Method, route: &str, refusal: &Refusal) {
-        let act = refusal.needed >= Some(Role::Operator) && !matches!(*method, Method::GET | Method::HEAD);
+        let act = refusal.needed >= Some(Role::Operator) && is_act(method);
         let Caller::Token(known) = caller else { return };
         if !act || !self.is_due(&known.name, onward.store().queue().clock()) {
             return;

@@ -1,6 +1,6 @@
 //! Whether what a path names lies in the caller's scopes: asked once for all routes, before an operation begins.
 
-use super::caller::out_of_scope;
+use super::caller::{Caller, out_of_scope};
 use super::scope::Part;
 use crate::call::Call;
 use crate::refusal::Refusal;
@@ -9,7 +9,8 @@ use crate::refusal::Refusal;
 ///
 /// A route that is not known here needs the scope `*`: a new one is closed until somebody says what it names.
 pub(crate) fn admit(call: &Call, route: &str) -> Result<(), Refusal> {
-    if call.caller.may_all() {
+    // Whoever has no token came by a route that is open to all.
+    if call.caller.may_all() || matches!(call.caller, Caller::Anyone) {
         return Ok(());
     }
     let (part, rest) = route.strip_prefix("/v1/").map_or((route, ""), |tail| tail.split_once('/').unwrap_or((tail, "")));
@@ -23,7 +24,7 @@ pub(crate) fn admit(call: &Call, route: &str) -> Result<(), Refusal> {
             let (kind, name) = call.word_and_key()?;
             caller.may(Part::Objects, &[namespace(call).as_bytes(), kind.as_bytes(), &name])
         }
-        ("objects", "{kind}") => caller.may_some(Part::Objects, &[namespace(call).as_bytes(), call.segment(0)?.as_bytes()]),
+        ("objects", "{kind}") => caller.may(Part::Objects, &[namespace(call).as_bytes(), call.segment(0)?.as_bytes()]),
         ("cache", "{namespace}/{*key}") => {
             let (namespace, key) = call.word_and_key()?;
             caller.may(Part::Cache, &[namespace.as_bytes(), &key])

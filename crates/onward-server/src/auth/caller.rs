@@ -1,5 +1,6 @@
 //! Who calls, and what the caller may do.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use onward::Code;
@@ -10,6 +11,9 @@ use super::rate::Limiter;
 use super::role::Role;
 use super::scope::{Part, Scopes};
 use crate::refusal::Refusal;
+
+/// How the names begin that are ours.
+pub(crate) const OURS: &str = "onward.";
 
 /// A token as the server knows it: everything but the secret, and what its bearer has left.
 #[derive(Debug)]
@@ -101,9 +105,18 @@ impl Caller {
         self.any(|scopes| scopes.cover(part, thing))
     }
 
-    /// Tells whether a thing, or something below it, lies in the caller's scopes.
-    pub(crate) fn may_some(&self, part: Part, thing: &[&[u8]]) -> bool {
-        self.any(|scopes| scopes.touch(part, thing))
+    /// Returns the chains that the caller may see, if not all.
+    pub(crate) fn chains(&self) -> Option<BTreeSet<&str>> {
+        match self {
+            Self::Anyone => Some(BTreeSet::new()),
+            Self::InProcess => None,
+            Self::Token(known) => known.scopes.chains(),
+        }
+    }
+
+    /// Tells whether the caller may see what has this name: what begins with `onward.` is for operators.
+    pub(crate) fn sees(&self, word: &str) -> bool {
+        !word.starts_with(OURS) || self.has(Role::Operator)
     }
 
     /// Refuses a thing outside of the caller's scopes, whether or not it exists.

@@ -14,7 +14,7 @@ pub(crate) mod scope;
 pub(crate) mod token;
 pub(crate) mod tokens;
 
-pub(crate) use act::{Acts, acting, entry};
+pub(crate) use act::{Acts, Begun, entry};
 pub use role::{Least, NotARole, Role};
 pub use scope::{NotAScope, Scope};
 pub use token::Token;

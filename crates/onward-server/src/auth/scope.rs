@@ -3,7 +3,10 @@
 //! A scope is a part and the first segments of what it covers: `locks:lock:main:eu-1`, `objects:ns/project`, `cache:web`,
 //! `chains:billing`. Segments end at `/` and `:` and count as wholes: `objects:proj` does not cover `project`. `*` covers everything,
 //! and as the last segment everything from there on. An object's namespace stands first; one segment alone is a kind in `default`.
+//!
+//! Objects and chains are scoped by whole kinds and whole chains, so that a list is shown or refused and no cursor tells a name outside.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -38,7 +41,7 @@ pub struct NotAScope;
 
 impl fmt::Display for NotAScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a scope is *, or locks:, objects:, cache: or chains: and at most 512 bytes of segments, none empty")
+        f.write_str("a scope is *, locks:KEY.., objects:[NAMESPACE/]KIND, cache:NAMESPACE.. or chains:CHAIN, at most 512 bytes")
     }
 }
 
@@ -48,10 +51,6 @@ impl Scope {
     fn covers(&self, part: Part, thing: &[&[u8]]) -> bool {
         let mut pieces = pieces(thing);
         self.part.is_none_or(|own| own == part) && self.segments.iter().all(|own| pieces.next() == Some(own.as_bytes()))
-    }
-
-    fn touches(&self, part: Part, thing: &[&[u8]]) -> bool {
-        self.part.is_none_or(|own| own == part) && self.segments.iter().zip(pieces(thing)).all(|(own, piece)| own.as_bytes() == piece)
     }
 }
 
@@ -89,7 +88,12 @@ impl FromStr for Scope {
             segments.insert(0, "default".to_owned());
         }
         segments.pop_if(|last| last == "*");
-        if segments.iter().any(|segment| segment.is_empty() || segment.contains('*')) {
+        let deepest = match part {
+            Part::Objects => 2,
+            Part::Chains => 1,
+            Part::Locks | Part::Cache => usize::MAX,
+        };
+        if segments.len() > deepest || segments.iter().any(|segment| segment.is_empty() || segment.contains('*')) {
             return Err(NotAScope);
         }
         Ok(Self { text: text.to_owned(), part: Some(part), segments })
@@ -106,9 +110,10 @@ impl Scopes {
         self.0.iter().any(|scope| scope.covers(part, thing))
     }
 
-    /// Tells whether a thing, or something below it, lies in one of them.
-    pub(crate) fn touch(&self, part: Part, thing: &[&[u8]]) -> bool {
-        self.0.iter().any(|scope| scope.touches(part, thing))
+    /// Returns the names of the chains in them, in order; `None` if every chain is.
+    pub(crate) fn chains(&self) -> Option<BTreeSet<&str>> {
+        let own = self.0.iter().filter(|scope| scope.part.is_none_or(|part| part == Part::Chains));
+        own.map(|scope| scope.segments.first().map(String::as_str)).collect()
     }
 
     /// Tells whether nothing lies outside.
@@ -133,7 +138,6 @@ mod tests {
             ("objects:proj", Part::Objects, &["default", "proj", "a"], &["default", "project", "a"]),
             ("objects:ns/project", Part::Objects, &["ns", "project", "a"], &["default", "ns", "project/a"]),
             ("objects:ns/*", Part::Objects, &["ns", "any", "a"], &["default", "ns", "a"]),
-            ("objects:default/doc/a", Part::Objects, &["default", "doc", "a/b"], &["default", "doc", "ab"]),
             ("locks:lock:main:eu-1", Part::Locks, &["lock:main:eu-1:projects:42"], &["lock:main:eu-10:projects:42"]),
             ("locks:jobs/nightly", Part::Locks, &["jobs/nightly"], &["jobs"]),
             ("cache:web", Part::Cache, &["web", "user:7"], &["web2", "user:7"]),
@@ -153,16 +157,33 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_touched_by_a_scope_of_something_in_it() {
-        let scopes = Scopes(vec!["objects:ns/doc/a".parse().unwrap()]);
-        assert!(scopes.touch(Part::Objects, &[b"ns", b"doc"]) && !scopes.cover(Part::Objects, &[b"ns", b"doc"]));
-        assert!(!scopes.touch(Part::Objects, &[b"ns", b"docs"]) && !scopes.touch(Part::Chains, &[]));
+    fn the_chains_of_scopes_are_named_unless_they_are_all() {
+        let scopes = |texts: &[&str]| Scopes(texts.iter().map(|text| text.parse().unwrap()).collect());
+        assert_eq!(scopes(&["chains:b", "chains:a", "cache:c"]).chains(), Some(BTreeSet::from(["a", "b"])));
+        assert_eq!(scopes(&["cache:c"]).chains(), Some(BTreeSet::new()));
+        assert_eq!(scopes(&["chains:b", "chains:*"]).chains(), None);
+        assert_eq!(scopes(&["*"]).chains(), None);
     }
 
     #[test]
     fn what_is_no_scope_is_refused() {
         let long = format!("cache:{}", "a".repeat(512));
-        for text in ["", "web", "objects", "objects:", "objects:a//b", "rows:a", "cache:a*", "cache:*/a", "**", "Locks:a", "cache:a\n", &long] {
+        for text in [
+            "objects:default/doc/a",
+            "chains:a/b",
+            "",
+            "web",
+            "objects",
+            "objects:",
+            "objects:a//b",
+            "rows:a",
+            "cache:a*",
+            "cache:*/a",
+            "**",
+            "Locks:a",
+            "cache:a\n",
+            &long,
+        ] {
             assert_eq!(text.parse::<Scope>(), Err(NotAScope), "{text}");
         }
     }

@@ -247,8 +247,12 @@ mod tests {
     async fn a_listed_token_is_taken_and_a_wrong_role_or_scope_is_told() {
         let onward = Onward::open("memory:").await.unwrap();
         let token = Token::draw();
-        let good =
-            ListedToken { name: "ci".to_owned(), role: "viewer".to_owned(), scopes: vec!["cache:web".to_owned()], sha256: hash(token.secret()) };
+        let good = ListedToken {
+            name: "ci".to_owned(),
+            role: "viewer".to_owned(),
+            scopes: vec!["cache:web".to_owned()],
+            sha256: hash(token.secret()),
+        };
         let taken = tokens(&Clock::system()).and_listed(std::slice::from_ref(&good)).unwrap();
         assert_eq!(taken.find(&onward, token.secret()).await.unwrap().unwrap().role, Role::Viewer);
         assert!(!taken.have_admin(&onward).await.unwrap());

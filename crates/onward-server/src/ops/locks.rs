@@ -9,6 +9,7 @@ use onward::{Code, Error};
 use onward_api::locks::{Acquire, Grant, Outcome, Renew, RenewMany, RenewResult, Renewed, RenewedMany, Status};
 
 use super::json;
+use crate::auth::scope::Part;
 use crate::call::{Call, WAIT_MS};
 use crate::refusal::{Answer, Refusal, millis};
 
@@ -129,6 +130,7 @@ pub(crate) async fn renew_many(mut call: Call) -> Answer {
     let asked: RenewMany = call.json(BODY_BYTES).await?;
     let mut leases = Vec::with_capacity(asked.renew.len());
     for (index, one) in asked.renew.iter().enumerate() {
+        call.caller.needs_in_scope(Part::Locks, &[one.key.as_bytes()])?;
         let read = || Ok::<_, Error>((LockKey::raw(&one.key)?, one.owner.parse::<Owner>()?, Duration::from_millis(one.ttl_ms)));
         leases.push(read().map_err(|e| Refusal::from(e).under(&format!("/renew/{index}")))?);
     }
