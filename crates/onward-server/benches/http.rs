@@ -60,7 +60,7 @@ async fn ours(token: &Token) -> SocketAddr {
     drop(put.await.unwrap());
     let server = Server::bind("127.0.0.1:0".parse().unwrap(), State::new(onward, "bench", token, Arc::default())).await.unwrap();
     let address = server.local_addr().unwrap();
-    tokio::spawn(server.serve(std::future::pending()));
+    tokio::spawn(async move { server.serve(&Orders::default()).await });
     address
 }
 

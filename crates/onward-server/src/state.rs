@@ -1,6 +1,6 @@
 //! What all requests share: the library, who may call, the bounds, the metrics, and whether the server drains.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -57,6 +57,17 @@ impl Places {
     }
 }
 
+/// The hosts that requests may name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Hosts {
+    /// Any one.
+    Any,
+    /// Loopback only, so that no web page can rebind its name to this server.
+    Loopback,
+    /// These names, with any port.
+    Named(Vec<String>),
+}
+
 /// How long things may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
@@ -68,8 +79,6 @@ pub struct Timeouts {
     pub request: Duration,
     /// What we write, unread by the client: 30 s.
     pub stalled: Duration,
-    /// Requests in flight when the server drains: 2 s.
-    pub drain: Duration,
 }
 
 impl Default for Timeouts {
@@ -79,7 +88,6 @@ impl Default for Timeouts {
             body: Duration::from_secs(30),
             request: Duration::from_secs(10),
             stalled: Duration::from_secs(30),
-            drain: Duration::from_secs(2),
         }
     }
 }
@@ -89,7 +97,8 @@ struct Inner {
     onward: Onward,
     access: Access,
     metrics: Arc<Metrics>,
-    loopback_only: AtomicBool,
+    hosts: OnceLock<Hosts>,
+    leaving: AtomicBool,
     draining: CancellationToken,
     tasks: TaskTracker,
 }
@@ -144,7 +153,8 @@ impl State {
             onward,
             access,
             metrics,
-            loopback_only: AtomicBool::new(false),
+            hosts: OnceLock::new(),
+            leaving: AtomicBool::new(false),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -179,13 +189,24 @@ impl State {
         &self.inner.metrics
     }
 
-    /// Answers requests for a loopback host only, so that no web page can rebind its name to this server.
-    pub(crate) fn loopback_only(&self) {
-        self.inner.loopback_only.store(true, Ordering::Relaxed);
+    /// Sets which hosts it answers for, once.
+    pub(crate) fn answer_for(&self, hosts: Hosts) {
+        let _ = self.inner.hosts.set(hosts);
     }
 
-    pub(crate) fn is_loopback_only(&self) -> bool {
-        self.inner.loopback_only.load(Ordering::Relaxed)
+    /// Returns which hosts it answers for; `None` without a socket.
+    pub(crate) fn hosts(&self) -> Option<&Hosts> {
+        self.inner.hosts.get()
+    }
+
+    /// Begins to end: not ready, but serving.
+    pub(crate) fn leave(&self) {
+        self.inner.leaving.store(true, Ordering::Relaxed);
+        self.inner.metrics.draining();
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.inner.leaving.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_embedded(&self) -> bool {
@@ -222,7 +243,7 @@ impl State {
     pub(crate) fn connection_slot(&self) -> Option<OwnedSemaphorePermit> {
         let place = self.places.connections.clone().try_acquire_owned().ok();
         if place.is_none() {
-            self.inner.metrics.connection_refused();
+            self.inner.metrics.connection_refused("limit");
         }
         place
     }

@@ -20,6 +20,7 @@ use crate::config::{Configuration, Sources};
 use crate::listen::{Drained, Server};
 use crate::log;
 use crate::metrics::Metrics;
+use crate::orders::Orders;
 use crate::state::State;
 use crate::token::Token;
 use announce::Announced;
@@ -148,9 +149,9 @@ impl Dev {
         &self.ready
     }
 
-    /// Serves until `shutdown` resolves, drains for 2 s, and removes a temporary folder.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Drained {
-        let drained = self.server.serve(shutdown).await;
+    /// Serves until the order to end, drains for 2 s, and removes a temporary folder.
+    pub async fn run(self, orders: &Orders) -> Drained {
+        let drained = self.server.serve(orders).await;
         drop(self.announced);
         drop(self.folder);
         drained

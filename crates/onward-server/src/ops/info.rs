@@ -72,7 +72,7 @@ pub(crate) async fn livez(_: Call) -> Answer {
 
 /// `GET /readyz`
 pub(crate) async fn readyz(call: Call) -> Answer {
-    if call.state.draining().is_cancelled() {
+    if call.state.is_leaving() {
         return Err(Refusal::new(Code::Draining, "the server shuts down"));
     }
     // An engine that is away does not make a server unready: its typed errors are better than none.
