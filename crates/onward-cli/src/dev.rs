@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use onward_api::client::Problem;
 use onward_api::{Code, Effect};
-use onward_server::{Dev as Server, DevError, DevOptions, Drained, Orders, Ready};
+use onward_server::{Dev as Server, DevOptions, Drained, Orders, Ready, StartError};
 
 use crate::args::EXIT_CODES;
 use crate::failure::{Failure, Result};
@@ -52,10 +52,11 @@ pub(crate) fn ended(drained: Drained, out: &Out) -> Result<()> {
     }
 }
 
-fn refused(error: DevError) -> Failure {
+/// Says why a server did not start.
+pub(crate) fn refused(error: StartError) -> Failure {
     match error {
-        DevError::Usage(message) => Failure::usage(message),
-        DevError::Failed(message) => Failure::Problem(Problem::of(Code::Internal, Effect::NotApplied, message)),
+        StartError::Usage(message) => Failure::usage(message),
+        StartError::Failed(message) => Failure::Problem(Problem::of(Code::Internal, Effect::NotApplied, message)),
     }
 }
 
@@ -69,7 +70,7 @@ fn banner(ready: &Ready) -> String {
     let head: String = token.chars().take(TOKEN_HEAD).collect();
     format!(
         "╭{rule}╮\n│{title}│\n╰{rule}╯\n\
-         API   {url}/v1{busy}\n\
+         API   {url}/v1{busy}    docs  {url}/docs\n\
          data  {}{keep}\n\
          token  {head}… (admin; printed whole below)\n\
          try   curl -X PUT -H 'Authorization: Bearer {token}' -H 'If-None-Match: *' --json '{{\"open\":true}}' {url}/v1/objects/project/42\n\

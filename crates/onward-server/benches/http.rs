@@ -16,7 +16,7 @@ use onward::commit::WriteCondition;
 use onward::model::Payload;
 use onward::store::WriteOptions;
 use onward::time::Clock;
-use onward_server::{Server, State, Token};
+use onward_server::{Orders, Server, State, Token};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

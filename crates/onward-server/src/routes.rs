@@ -63,6 +63,7 @@ routes! {
     "/readyz" { GET Open info::readyz }
     "/metrics" { GET Token info::metrics }
     "/openapi.json" { GET Open info::openapi }
+    "/docs" { GET Open info::docs }
 }
 
 /// Builds the whole surface as a tower service.
@@ -92,7 +93,7 @@ fn is_designed(method: &Method, path: &str) -> bool {
             let later = ["segments", "checkpoint", "proofs", "export", "holds", "redactions", "keys", "operations", "heal"];
             fourth.is_some_and(|word| later.contains(&word))
         }
-        (Some("docs" | "ui"), _, _) => true,
+        (Some("ui"), _, _) => true,
         _ => false,
     }
 }

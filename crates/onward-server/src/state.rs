@@ -1,7 +1,7 @@
 //! What all requests share: the library, who may call, the bounds, the metrics, and whether the server drains.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use onward::{Code, Onward};
@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::ListedToken;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::token::{Token, Tokens};
@@ -19,6 +20,7 @@ pub struct State {
     inner: Arc<Inner>,
     timeouts: Timeouts,
     places: Arc<Places>,
+    has_cache: bool,
 }
 
 /// How many of each there may be at once; one more is refused, never queued (C7).
@@ -143,6 +145,11 @@ impl State {
         Self::with(onward, Access::Tokens(Tokens::one(name, token)), metrics)
     }
 
+    /// Serves the tokens that a configuration lists.
+    pub(crate) fn listed(onward: Onward, tokens: &[ListedToken], metrics: Arc<Metrics>) -> Self {
+        Self::with(onward, Access::Tokens(Tokens::listed(tokens)), metrics)
+    }
+
     /// Serves this very process and asks for no token. A [`Server`](crate::Server) refuses such a state.
     pub fn embedded(onward: Onward) -> Self {
         Self::with(onward, Access::InProcess, Arc::default())
@@ -158,7 +165,7 @@ impl State {
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        Self { inner, timeouts: Timeouts::default(), places: Places::new(Limits::default()) }
+        Self { inner, timeouts: Timeouts::default(), places: Places::new(Limits::default()), has_cache: true }
     }
 
     /// Sets how long things may take.
@@ -173,6 +180,18 @@ impl State {
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.places = Places::new(limits);
         self
+    }
+
+    /// Says that there is no cache to serve.
+    #[must_use]
+    pub(crate) fn without_cache(mut self) -> Self {
+        self.has_cache = false;
+        self
+    }
+
+    /// Tells whether there is a cache to serve.
+    pub(crate) fn has_cache(&self) -> bool {
+        self.has_cache
     }
 
     pub(crate) fn timeouts(&self) -> &Timeouts {

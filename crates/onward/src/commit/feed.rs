@@ -22,6 +22,8 @@ pub enum ChangeOp {
     Put,
     /// It was deleted.
     Delete,
+    /// It was deleted because its time to live was over.
+    Expire,
 }
 
 /// One change of one object.
@@ -35,7 +37,7 @@ pub struct Change {
     pub version: Version,
     /// The object before; `None` for a create.
     pub before: Option<Arc<Object>>,
-    /// The object after; `None` for a delete.
+    /// The object after; `None` once it is deleted.
     pub after: Option<Arc<Object>>,
 }
 

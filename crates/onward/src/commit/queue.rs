@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::batcher::{Batcher, Pending, Task, replayed};
+use super::batcher::{Batcher, LOOK_EVERY, Pending, Task, replayed};
 use super::builder::Commit;
 use super::decide;
 use super::engine::{CommitEngine, Remembered};
@@ -16,7 +16,7 @@ use super::outcome::{CommitOutcome, Receipt};
 use super::retention::Retention;
 use crate::model::{Epoch, MacKeys, RequestId, Revision};
 use crate::observe::{Event, SharedObserver, tell};
-use crate::time::Clock;
+use crate::time::{Clock, Moment};
 use crate::{Effect, Error, Kind, Result, random, retry};
 
 /// How long a caller waits when it names no deadline.
@@ -62,6 +62,7 @@ impl CommitQueue {
         let line = Arc::new(Line::default());
         let look = options.clock.now();
         let batcher = Batcher { engine: engine.clone(), writer, options: options.clone(), publish, line: line.clone(), look };
+        tokio::spawn(tick(sender.downgrade(), options.clock.clone(), look + LOOK_EVERY));
         std::thread::Builder::new()
             .name("onward-writer".to_owned())
             .spawn(move || pollster::block_on(batcher.run(receiver)))
@@ -87,6 +88,13 @@ impl CommitQueue {
     /// Tells the observer.
     pub(crate) fn tell(&self, event: &Event<'_>) {
         tell(&self.0.options.observer, event);
+    }
+
+    /// Returns how long the writer has been at the batch that it has; zero while it waits for work.
+    ///
+    /// Deadlines and bounded waits end each batch in seconds: much longer means a disk or a thread that is stuck.
+    pub fn at_work(&self) -> Duration {
+        self.0.line.at_work().map_or(Duration::ZERO, |since| self.clock().now().since(since))
     }
 
     /// Returns how many commits wait for the writer.
@@ -207,6 +215,18 @@ impl CommitQueue {
         let Some(known) = self.0.engine.remembered(id).await? else { return Ok(None) };
         let now = self.clock().wall().max(self.0.engine.meta().await?.at);
         Ok(Some(known).filter(|known| known.expires_at > now))
+    }
+}
+
+/// Tells the writer each second that it is time for chores, until all handles are gone.
+async fn tick(writer: mpsc::WeakSender<Task>, clock: Clock, first: Moment) {
+    let mut next = first;
+    loop {
+        retry::sleep_until(&clock, next).await;
+        next = clock.now() + LOOK_EVERY;
+        let Some(sender) = writer.upgrade() else { return };
+        // A full queue needs no tick: the writer does its chores behind each batch.
+        let _ = sender.try_send(Task::Tick);
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::commit::decide::{Decision, View, decide};
 use crate::commit::engine::{Remembered, Rows, StoreMeta};
 use crate::commit::{Commit, Delivery, Receipt};
-use crate::model::{Epoch, FencingToken, Fingerprint, Key, LockKey, Meta, Object, Payload, RequestId, Revision, Version};
+use crate::model::{Epoch, FencingToken, Fingerprint, Key, Labels, LockKey, Meta, Object, Payload, RequestId, Revision, Version};
 use crate::time::Timestamp;
 
 /// All that a store of one object under one lock holds.
@@ -87,6 +87,8 @@ fn rows(facts: &Facts, now: Timestamp) -> Rows {
             version: Version::new(version).expect("a small number"),
             revision: revision(facts.revision),
             create_revision: revision(1),
+            labels: Labels::new(),
+            expires_at: None,
             created_at: now,
             updated_at: now,
         };
