@@ -7,6 +7,7 @@
 //! [`router`] is the whole surface as a tower service: behind a [`Server`], or called in process with a [`State::embedded`] and no
 //! socket at all. [`Dev`] opens a development server with zero configuration.
 
+mod auth;
 mod body;
 mod call;
 mod config;
@@ -32,9 +33,9 @@ mod start;
 mod state;
 mod table;
 mod tls;
-mod token;
 mod wait;
 
+pub use auth::{Least, NotARole, Role, Token};
 pub use config::{ConfigError, Configuration, ListedToken, Origin, Origins, Rate, Settings, Shown, Shutdown, Sources, TlsFiles};
 pub use dev::{Dev, DevOptions, Ready, Running, running};
 pub use listen::{Drained, Server};
@@ -46,4 +47,3 @@ pub use serve::{Reach, Serve, Serving, check};
 pub use start::StartError;
 pub use state::{Limits, State, Timeouts};
 pub use table::{Metric, MetricKind};
-pub use token::Token;

@@ -15,6 +15,7 @@ use onward::model::MacKeys;
 use onward::{Config, Onward, random};
 use serde::Serialize;
 
+use crate::auth::Token;
 use crate::config::{Configuration, Sources};
 use crate::listen::{Drained, Server};
 use crate::log;
@@ -22,7 +23,6 @@ use crate::metrics::Metrics;
 use crate::orders::Orders;
 use crate::start::{StartError, failed};
 use crate::state::State;
-use crate::token::Token;
 use announce::Announced;
 pub use announce::{Running, running};
 use folder::Folder;

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use onward::random;
 use sha2::{Digest, Sha256};
 
+use super::caller::Known;
+use super::role::Role;
 use crate::config::ListedToken;
 
 const ID: usize = 12;
@@ -68,27 +70,29 @@ impl fmt::Debug for Token {
 
 /// The tokens that a server takes, as hashes.
 #[derive(Debug)]
-pub(crate) struct Tokens(Vec<(Arc<str>, [u8; 32])>);
+pub(crate) struct Tokens(Vec<(Arc<Known>, [u8; 32])>);
 
 impl Tokens {
-    /// Takes one token under a name.
+    /// Takes one token, which may do everything, under a name.
     pub(crate) fn one(name: &str, token: &Token) -> Self {
-        Self(vec![(name.into(), Sha256::digest(token.secret()).into())])
+        let known = Known { name: name.to_owned(), role: Role::Admin };
+        Self(vec![(Arc::new(known), Sha256::digest(token.secret()).into())])
     }
 
     /// Takes the tokens that a configuration lists.
     pub(crate) fn listed(tokens: &[ListedToken]) -> Self {
-        Self(tokens.iter().map(|token| (token.name.as_str().into(), token.sha256)).collect())
+        let known = |token: &ListedToken| Arc::new(Known { name: token.name.clone(), role: token.role });
+        Self(tokens.iter().map(|token| (known(token), token.sha256)).collect())
     }
 
-    /// Returns the name of a token that is presented; `None` for any other text, after the same work.
-    pub(crate) fn find(&self, presented: &str) -> Option<Arc<str>> {
+    /// Returns the token that is presented; `None` for any other text, after the same work.
+    pub(crate) fn find(&self, presented: &str) -> Option<Arc<Known>> {
         let bytes = presented.as_bytes();
         let hash: [u8; 32] = Sha256::digest(bytes.get(..LONGEST).unwrap_or(bytes)).into();
         let differs =
             |known: &[u8; 32]| hash.iter().zip(known).fold(bytes.len() > LONGEST, |differs, (a, b)| black_box(differs | (a != b)));
         // All of them, so that the time does not tell which.
-        self.0.iter().fold(None, |found, (name, known)| if differs(known) { found } else { Some(name.clone()) })
+        self.0.iter().fold(None, |found, (token, known)| if differs(known) { found } else { Some(token.clone()) })
     }
 }
 
@@ -129,7 +133,7 @@ mod tests {
     fn only_the_token_itself_is_found() {
         let token = Token::draw();
         let tokens = Tokens::one("dev", &token);
-        assert_eq!(tokens.find(token.secret()).as_deref(), Some("dev"));
+        assert_eq!(tokens.find(token.secret()).unwrap().name, "dev");
         for other in ["", "onw_", &token.secret()[1..], &format!("{}x", token.secret()), Token::draw().secret(), &"x".repeat(9_000)] {
             assert_eq!(tokens.find(other), None);
         }
