@@ -1,7 +1,7 @@
 //! What all requests share: the library, who may call, the bounds, the metrics, and whether the server drains.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use onward::{Code, Onward};
@@ -23,6 +23,7 @@ pub struct State {
     access: Access,
     timeouts: Timeouts,
     places: Arc<Places>,
+    has_cache: bool,
 }
 
 /// How many of each there may be at once; one more is refused, never queued (C7).
@@ -63,6 +64,17 @@ impl Places {
     }
 }
 
+/// The hosts that requests may name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Hosts {
+    /// Any one.
+    Any,
+    /// Loopback only, so that no web page can rebind its name to this server.
+    Loopback,
+    /// These names, with any port.
+    Named(Vec<String>),
+}
+
 /// How long things may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
@@ -74,8 +86,6 @@ pub struct Timeouts {
     pub request: Duration,
     /// What we write, unread by the client: 30 s.
     pub stalled: Duration,
-    /// Requests in flight when the server drains: 2 s.
-    pub drain: Duration,
 }
 
 impl Default for Timeouts {
@@ -85,7 +95,6 @@ impl Default for Timeouts {
             body: Duration::from_secs(30),
             request: Duration::from_secs(10),
             stalled: Duration::from_secs(30),
-            drain: Duration::from_secs(2),
         }
     }
 }
@@ -95,7 +104,8 @@ struct Inner {
     onward: Onward,
     acts: Acts,
     metrics: Arc<Metrics>,
-    loopback_only: AtomicBool,
+    hosts: OnceLock<Hosts>,
+    leaving: AtomicBool,
     draining: CancellationToken,
     tasks: TaskTracker,
 }
@@ -117,12 +127,9 @@ impl State {
     }
 
     /// Serves the tokens that a configuration lists and those in the store.
-    ///
-    /// # Errors
-    /// A listed token has a name, a role or a scope that is none; the text says which one, and never a secret.
-    pub fn listed(onward: Onward, listed: &[ListedToken], metrics: Arc<Metrics>) -> Result<Self, String> {
-        let tokens = Self::tokens(&onward).and_listed(listed)?;
-        Ok(Self::with(onward, Access::Tokens(Arc::new(tokens)), metrics))
+    pub fn listed(onward: Onward, listed: &[ListedToken], metrics: Arc<Metrics>) -> Self {
+        let tokens = Self::tokens(&onward).and_listed(listed);
+        Self::with(onward, Access::Tokens(Arc::new(tokens)), metrics)
     }
 
     fn tokens(onward: &Onward) -> Tokens {
@@ -130,14 +137,14 @@ impl State {
         Tokens::new(onward.store().queue().clock().clone(), bounds)
     }
 
-    /// Tells whether anybody could administer this server: without an admin's token nobody can make one over HTTP.
+    /// Tells whether anybody could call at all.
     ///
     /// # Errors
     /// [`Kind::Backend`](onward::Kind::Backend): the store is away.
-    pub async fn has_admin(&self) -> onward::Result<bool> {
+    pub async fn has_tokens(&self) -> onward::Result<bool> {
         match &self.access {
             Access::InProcess => Ok(true),
-            Access::Tokens(tokens) => tokens.have_admin(self.onward()).await,
+            Access::Tokens(tokens) => tokens.exist(self.onward()).await,
         }
     }
 
@@ -151,11 +158,12 @@ impl State {
             onward,
             acts: Acts::default(),
             metrics,
-            loopback_only: AtomicBool::new(false),
+            hosts: OnceLock::new(),
+            leaving: AtomicBool::new(false),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        Self { inner, access, timeouts: Timeouts::default(), places: Places::new(Limits::default()) }
+        Self { inner, access, timeouts: Timeouts::default(), places: Places::new(Limits::default()), has_cache: true }
     }
 
     /// Sets how long things may take.
@@ -187,6 +195,18 @@ impl State {
         self
     }
 
+    /// Says that there is no cache to serve.
+    #[must_use]
+    pub(crate) fn without_cache(mut self) -> Self {
+        self.has_cache = false;
+        self
+    }
+
+    /// Tells whether there is a cache to serve.
+    pub(crate) fn has_cache(&self) -> bool {
+        self.has_cache
+    }
+
     pub(crate) fn timeouts(&self) -> &Timeouts {
         &self.timeouts
     }
@@ -201,13 +221,24 @@ impl State {
         &self.inner.metrics
     }
 
-    /// Answers requests for a loopback host only, so that no web page can rebind its name to this server.
-    pub(crate) fn loopback_only(&self) {
-        self.inner.loopback_only.store(true, Ordering::Relaxed);
+    /// Sets which hosts it answers for, once.
+    pub(crate) fn answer_for(&self, hosts: Hosts) {
+        let _ = self.inner.hosts.set(hosts);
     }
 
-    pub(crate) fn is_loopback_only(&self) -> bool {
-        self.inner.loopback_only.load(Ordering::Relaxed)
+    /// Returns which hosts it answers for; `None` without a socket.
+    pub(crate) fn hosts(&self) -> Option<&Hosts> {
+        self.inner.hosts.get()
+    }
+
+    /// Begins to end: not ready, but serving.
+    pub(crate) fn leave(&self) {
+        self.inner.leaving.store(true, Ordering::Relaxed);
+        self.inner.metrics.draining();
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.inner.leaving.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_embedded(&self) -> bool {
@@ -263,7 +294,7 @@ impl State {
     pub(crate) fn connection_slot(&self) -> Option<OwnedSemaphorePermit> {
         let place = self.places.connections.clone().try_acquire_owned().ok();
         if place.is_none() {
-            self.inner.metrics.connection_refused();
+            self.inner.metrics.connection_refused("limit");
         }
         place
     }

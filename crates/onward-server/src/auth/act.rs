@@ -25,7 +25,7 @@ use crate::wait::within;
 /// The chain.
 const CHAIN: &str = "onward.admin";
 /// Routes whose operation puts the entry into its own commit.
-const TELLING: [&str; 2] = ["/v1/admin/tokens", "/v1/admin/tokens/{id}"];
+const TELLING: [&str; 3] = ["/v1/admin/lock-switch", "/v1/admin/tokens", "/v1/admin/tokens/{id}"];
 /// How long the end of an act may take to be written.
 const END: Duration = Duration::from_secs(5);
 /// How often a token's refused acts are told.

@@ -20,6 +20,11 @@ pub(crate) fn admit(call: &Call, route: &str) -> Result<(), Refusal> {
         ("info" | "commit" | "watch" | "/metrics", "") => true,
         ("locks", "{*key}") => caller.may(Part::Locks, &[&call.key()?]),
         ("locks", "") if call.parts.method == http::Method::POST => true,
+        ("locks", "") => {
+            // All that begins like this lies below its last whole segment.
+            let prefix = call.raw_parameter("prefix").unwrap_or_default();
+            caller.may(Part::Locks, &[prefix.rsplit_once(['/', ':']).map_or("", |(whole, _)| whole).as_bytes()])
+        }
         ("objects", "{kind}/{*name}") => {
             let (kind, name) = call.word_and_key()?;
             caller.may(Part::Objects, &[namespace(call).as_bytes(), kind.as_bytes(), &name])
