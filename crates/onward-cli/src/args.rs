@@ -11,7 +11,7 @@ use crate::output::{Color, Format, Out};
 use crate::progress::When;
 use crate::target::Target;
 use crate::units::some_time;
-use crate::{audit, bench, cache, config, dev, doctor, help, lock, object, prove};
+use crate::{audit, bench, cache, config, dev, doctor, help, lock, object, prove, serve};
 
 /// The end of each help.
 pub(crate) const EXIT_CODES: &str = "\
@@ -81,6 +81,8 @@ impl Global {
 pub(crate) enum Command {
     /// Start a server for development: loopback, SQLite or memory, nothing to set up
     Dev(dev::Dev),
+    /// Start a server for production, as its configuration says
+    Serve(serve::Serve),
     /// Show or check the configuration of a server
     #[command(subcommand)]
     Config(config::Config),
