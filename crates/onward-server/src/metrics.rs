@@ -17,15 +17,9 @@ table! {
         "How long requests took to their answer's head, by route pattern; route none is a path that does not exist"
     connections: Level "onward_connections" []
         "Open connections"
-<<<<<<< HEAD
-    refused: Total "onward_connections_refused_total" [reason: ["limit"]]
-        "Connections that were closed unserved; limit: as many are open as may be"
-    streams: Level "onward_streams" [kind: ["watch", "tail", "verify"]]
-=======
     refused: Total "onward_connections_refused_total" [reason: ["limit", "handshake"]]
         "Connections that were closed unserved; limit: as many are open as may be; handshake: TLS failed or took too long"
-    streams: Level "onward_streams" [kind: ["watch", "tail"]]
->>>>>>> main
+    streams: Level "onward_streams" [kind: ["watch", "tail", "verify"]]
         "Open event streams"
     stream_ends: Total "onward_stream_end_total" [kind: ["watch", "tail", "verify"], reason: ["draining", "max_age", "compacted", "unavailable", "done", "gone"]]
         "Event streams that ended, by the reason of their bye; gone: the client left or did not read"
