@@ -114,6 +114,8 @@ pub struct Commit {
     pub(crate) request: Option<RequestId>,
     pub(crate) window: Window,
     intent: Option<Fingerprint>,
+    /// Creates take a version above this one.
+    pub(crate) above: u64,
     pub(crate) wait: Option<Duration>,
     refused: Option<Error>,
 }
@@ -138,6 +140,17 @@ impl Commit {
             Ok(key) => self.writes.push(Write { key, op: Op::Put { payload, condition, uid: random::uuid_v4() } }),
             Err(e) => return self.refuse(e),
         }
+        self
+    }
+
+    /// Creates an object with these bytes.
+    pub(crate) fn create_payload(self, key: impl IntoKey, payload: Payload) -> Self {
+        self.put_payload(key, payload, WriteCondition::MustCreate)
+    }
+
+    /// Gives creates a version above this one, if it is given.
+    pub(crate) fn above(mut self, version: Option<Version>) -> Self {
+        self.above = version.map_or(0, Version::get);
         self
     }
 
@@ -335,6 +348,9 @@ impl Commit {
         print.number(self.invalidations.len());
         for (namespace, key) in &self.invalidations {
             print.text(namespace).text(key);
+        }
+        if self.above > 0 {
+            print.text("above").long(self.above);
         }
         Fingerprint(print.0.finalize().into())
     }

@@ -188,6 +188,9 @@ pub trait CommitEngine: Debug + Send + Sync {
         at: Option<Revision>,
     ) -> BoxFuture<'a, Result<Listed>>;
 
+    /// Finds the first namespace and kind, by bytes and after the given ones, that have objects or had some that the log still tells of.
+    fn next_kind<'a>(&'a self, after: Option<(&'a str, &'a str)>) -> BoxFuture<'a, Result<Option<(String, String)>>>;
+
     /// Reads an object as it was at a moment that the log still covers, with the facts of the same snapshot.
     fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>>;
 

@@ -7,6 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::deliver::Deliverer;
+use super::export::{Export, ExportOptions};
+use super::import::Import;
 use super::list::{List, Page, list};
 use super::options::{Delete, Put, WriteOptions};
 use super::past::{self, HistoryPage};
@@ -109,6 +111,41 @@ impl Store {
     /// `Unsupported`: a store in memory. [`Kind::Invalid`](crate::Kind::Invalid): the file is there already. `Backend`: it cannot be written.
     pub async fn backup(&self, path: impl Into<PathBuf>) -> Result<()> {
         self.0.queue.engine().backup(path.into()).await.map_err(|e| e.during("backup"))
+    }
+
+    /// Begins an import: rows are created in chunks of at most 128, each one a commit. What exists is counted and stays as it is.
+    ///
+    /// Running it again after whatever ended it is safe. A row gets a version above the one that it brings, so that no condition of the
+    /// place where it comes from ever matches here.
+    ///
+    /// # Errors
+    /// None by itself; see [`Import::push`].
+    ///
+    /// # Examples: a second run changes nothing
+    /// ```
+    /// # use onward::{Onward, store::{ExportOptions, Imported}};
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let (from, to) = (Onward::open("memory:").await?.store(), Onward::open("memory:").await?.store());
+    /// assert!(matches!(from.create(("project", "42"), &"draft").await?, onward::store::Put::Committed(_)));
+    /// for done in [Imported { created: 1, existing: 0 }, Imported { created: 0, existing: 1 }] {
+    ///     let (mut export, mut import) = (from.export(ExportOptions::default()).await?, to.import()?);
+    ///     while let Some(object) = export.next().await? {
+    ///         import.push(object.into()).await?;
+    ///     }
+    ///     assert_eq!(import.finish().await?, done);
+    /// }
+    /// # Ok::<(), onward::Error>(()) }).unwrap();
+    /// ```
+    pub fn import(&self) -> Result<Import> {
+        Import::new(self.clone())
+    }
+
+    /// Begins an export: every object that matches, as it was at the newest revision of this moment, while writers run.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::Kind::Invalid): a namespace, kind or prefix. `Backend`: the engine is away.
+    pub async fn export(&self, options: ExportOptions) -> Result<Export> {
+        Export::open(self.0.queue.clone(), options).await
     }
 
     /// Creates an object; a conflict shows the one that exists.

@@ -247,6 +247,10 @@ impl CommitEngine for Faulty {
         self.inner.list(namespace, kind, prefix, after, limit, at)
     }
 
+    fn next_kind<'a>(&'a self, after: Option<(&'a str, &'a str)>) -> BoxFuture<'a, Result<Option<(String, String)>>> {
+        self.inner.next_kind(after)
+    }
+
     fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>> {
         self.inner.get_at(key, at)
     }

@@ -351,6 +351,12 @@ impl CommitEngine for SqliteStore {
         }))
     }
 
+    fn next_kind<'a>(&'a self, after: Option<(&'a str, &'a str)>) -> BoxFuture<'a, Result<Option<(String, String)>>> {
+        let (namespace, kind) = after.unwrap_or_default();
+        let (namespace, kind) = (namespace.to_owned(), kind.to_owned());
+        Box::pin(self.readers.run(move |connection| list::next_kind(connection, &namespace, &kind)))
+    }
+
     fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>> {
         let key = key.clone();
         Box::pin(self.readers.run(move |connection| {

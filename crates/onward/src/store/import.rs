@@ -1,0 +1,129 @@
+//! Rows from elsewhere: created in chunks, never over what is there.
+
+use crate::commit::{Commit, CommitOutcome};
+use crate::model::limits::{COMMIT_WRITES, TOKEN_AHEAD_US};
+use crate::model::{Key, Object, Payload, RequestId, Version};
+use crate::{Error, Result, random};
+
+use super::handle::Store;
+
+/// Most bytes of payload that one chunk holds, unless a single row is longer.
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// An object to import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportRow {
+    /// Its key.
+    pub key: Key,
+    /// Its content.
+    pub payload: Payload,
+    /// The version that it had where it comes from, if it had one: it is created above that.
+    pub version: Option<Version>,
+}
+
+impl From<Object> for ImportRow {
+    fn from(object: Object) -> Self {
+        Self { key: object.key, payload: object.value, version: Some(object.meta.version) }
+    }
+}
+
+/// What an import has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Imported {
+    /// Objects that it created.
+    pub created: u64,
+    /// Rows whose object was there already, and stayed as it was.
+    pub existing: u64,
+}
+
+/// A running import; see [`Store::import`].
+#[must_use = "the last rows are written by `finish`"]
+#[derive(Debug)]
+pub struct Import {
+    store: Store,
+    chunk: Vec<ImportRow>,
+    bytes: usize,
+    /// Makes a chunk whose answer was lost happen once.
+    request: RequestId,
+    done: Imported,
+}
+
+impl Import {
+    pub(super) fn new(store: Store) -> Result<Self> {
+        Ok(Self { store, chunk: Vec::new(), bytes: 0, request: fresh()?, done: Imported::default() })
+    }
+
+    /// Returns what was done so far, also after an error.
+    pub fn imported(&self) -> Imported {
+        self.done
+    }
+
+    /// Adds a row; writes the chunk before it if that is full.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::Kind::Invalid): the row's version is more than a year ahead of the clock in microseconds, beyond all that a
+    /// store ever gives. Else as [`Store::commit`]: the row is not taken, and what was not written waits; call again with the same row, or give up and import
+    /// everything again later.
+    ///
+    /// # Cancel safety
+    /// A chunk is written whole or not at all; the row may be lost.
+    pub async fn push(&mut self, row: ImportRow) -> Result<()> {
+        let now = u64::try_from(self.store.queue().clock().wall().as_micros()).unwrap_or(0);
+        // Or one row could leave no versions to all that are created later.
+        if row.version.is_some_and(|version| version.get() > now.saturating_add(TOKEN_AHEAD_US)) {
+            return Err(Error::invalid("a version is more than a year ahead of the store's clock")
+                .with_pointer("/version")
+                .during("import"));
+        }
+        let bytes = row.payload.bytes().len();
+        let full = self.chunk.len() == COMMIT_WRITES || self.bytes + bytes > CHUNK_BYTES;
+        // A row that stands twice exists the second time.
+        if full || self.chunk.iter().any(|other| other.key == row.key) {
+            self.write().await?;
+        }
+        self.bytes += bytes;
+        self.chunk.push(row);
+        Ok(())
+    }
+
+    /// Writes what still waits; returns what the import came to.
+    ///
+    /// # Errors
+    /// As [`Import::push`].
+    pub async fn finish(&mut self) -> Result<Imported> {
+        self.write().await?;
+        Ok(self.done)
+    }
+
+    /// Writes the chunk: what is there already leaves it, the rest is created in one commit.
+    async fn write(&mut self) -> Result<()> {
+        while !self.chunk.is_empty() {
+            // Above every version that a reader of the old place may hold a condition on (C4).
+            let above = self.chunk.iter().filter_map(|row| row.version).max();
+            let commit = self.chunk.iter().fold(Commit::new().request(self.request.clone()), |commit, row| {
+                commit.create_payload(row.key.clone(), row.payload.clone())
+            });
+            match self.store.commit(commit.above(above)).await.map_err(|e| e.during("import"))? {
+                CommitOutcome::Committed(receipt) => {
+                    self.done.created += receipt.writes.len() as u64;
+                    self.chunk.clear();
+                }
+                CommitOutcome::Conflict(conflicts) if !conflicts.is_empty() => {
+                    self.done.existing += conflicts.len() as u64;
+                    let mut index = 0..;
+                    self.chunk.retain(|_| index.next().is_none_or(|index| conflicts.iter().all(|lost| lost.index != index)));
+                }
+                CommitOutcome::Conflict(_) | CommitOutcome::Fenced { .. } => {
+                    return Err(Error::integrity("an import lost against nobody").during("import"));
+                }
+            }
+            self.request = fresh()?;
+        }
+        self.bytes = 0;
+        Ok(())
+    }
+}
+
+fn fresh() -> Result<RequestId> {
+    RequestId::new(&random::uuid_v4().to_string())
+}
