@@ -11,6 +11,7 @@ mod body;
 mod call;
 mod cursor;
 mod dev;
+mod download;
 mod json;
 mod listen;
 mod log;

@@ -9,7 +9,7 @@ use http::{Method, StatusCode, header};
 use onward::Code;
 
 use crate::call::bad_path;
-use crate::ops::{cache, chains, commit, info, locks, objects, watch};
+use crate::ops::{cache, chains, commit, info, locks, objects, transfer, watch};
 use crate::refusal::Refusal;
 use crate::run::{closes, new_id, run};
 use crate::state::State;
@@ -46,6 +46,7 @@ macro_rules! routes {
 routes! {
     "/v1/objects/{kind}/{*name}" { GET Token objects::get, PUT Token objects::put, PATCH Token objects::patch, DELETE Token objects::delete }
     "/v1/objects/{kind}" { GET Token objects::list }
+    "/v1/objects" { GET Token transfer::export, POST Token transfer::import }
     "/v1/commit" { POST Token commit::commit }
     "/v1/watch" { GET Token watch::watch }
     "/v1/locks/{*key}" { POST Token locks::acquire, PUT Token locks::renew, DELETE Token locks::release, GET Token locks::status }

@@ -6,6 +6,7 @@ pub(crate) mod commit;
 pub(crate) mod info;
 pub(crate) mod locks;
 pub(crate) mod objects;
+pub(crate) mod transfer;
 pub(crate) mod watch;
 
 use axum::body::Body;

@@ -15,4 +15,5 @@ mod objects;
 mod races;
 mod support;
 mod surface;
+mod transfer;
 mod watch;

@@ -58,16 +58,12 @@ impl Import {
         self.done
     }
 
-    /// Adds a row; writes the chunk before it if that is full.
+    /// Refuses a row that no push would take, before anything is written.
     ///
     /// # Errors
-    /// [`Kind::Invalid`](crate::Kind::Invalid): the row's version is more than a year ahead of the clock in microseconds, beyond all that a
-    /// store ever gives. Else as [`Store::commit`]: the row is not taken, and what was not written waits; call again with the same row, or give up and import
-    /// everything again later.
-    ///
-    /// # Cancel safety
-    /// A chunk is written whole or not at all; the row may be lost.
-    pub async fn push(&mut self, row: ImportRow) -> Result<()> {
+    /// [`Kind::Invalid`](crate::Kind::Invalid): its version is more than a year ahead of the clock in microseconds, beyond all that a store
+    /// ever gives.
+    pub fn check(&self, row: &ImportRow) -> Result<()> {
         let now = u64::try_from(self.store.queue().clock().wall().as_micros()).unwrap_or(0);
         // Or one row could leave no versions to all that are created later.
         if row.version.is_some_and(|version| version.get() > now.saturating_add(TOKEN_AHEAD_US)) {
@@ -75,6 +71,20 @@ impl Import {
                 .with_pointer("/version")
                 .during("import"));
         }
+        Ok(())
+    }
+
+    /// Adds a row; writes the chunk before it if that is full.
+    ///
+    /// # Errors
+    /// As [`Import::check`]. Else as [`Store::commit`]: the row is not taken, and what was not written waits; call again with the same row,
+    /// or give up and import
+    /// everything again later.
+    ///
+    /// # Cancel safety
+    /// A chunk is written whole or not at all; the row may be lost.
+    pub async fn push(&mut self, row: ImportRow) -> Result<()> {
+        self.check(&row)?;
         let bytes = row.payload.bytes().len();
         let full = self.chunk.len() == COMMIT_WRITES || self.bytes + bytes > CHUNK_BYTES;
         // A row that stands twice exists the second time.
