@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::output::{Color, Format};
 use crate::target::Target;
 use crate::units::some_time;
-use crate::{audit, cache, dev, lock, object, prove};
+use crate::{audit, cache, dev, lock, object, prove, store};
 
 /// The end of each help.
 pub(crate) const EXIT_CODES: &str = "\
@@ -86,6 +86,9 @@ pub(crate) enum Command {
     /// Read, write and follow versioned objects
     #[command(subcommand)]
     Object(object::Object),
+    /// Compact, back up or check a whole store
+    #[command(subcommand)]
+    Store(store::Store),
     /// Read, fill and invalidate cached values
     #[command(subcommand)]
     Cache(cache::Cache),

@@ -9,7 +9,7 @@ use http::{Method, StatusCode, header};
 use onward::Code;
 
 use crate::call::bad_path;
-use crate::ops::{cache, chains, commit, info, locks, objects, transfer, watch};
+use crate::ops::{admin, cache, chains, commit, info, locks, objects, transfer, watch};
 use crate::refusal::Refusal;
 use crate::run::{closes, new_id, run};
 use crate::state::State;
@@ -58,6 +58,9 @@ routes! {
     "/v1/chains/{chain}/entries" { GET Token chains::query, POST Token chains::append }
     "/v1/chains/{chain}/entries/{seq}" { GET Token chains::get }
     "/v1/chains/{chain}/verify" { POST Token chains::verify }
+    "/v1/admin/compact" { POST Token admin::compact }
+    "/v1/admin/backup" { GET Token admin::backup }
+    "/v1/admin/check" { GET Token admin::check }
     "/v1/info" { GET Token info::info }
     "/livez" { GET Open info::livez }
     "/readyz" { GET Open info::readyz }

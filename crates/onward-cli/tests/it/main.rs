@@ -9,3 +9,4 @@ mod lock_run;
 mod objects;
 mod streams;
 mod support;
+mod transfer;

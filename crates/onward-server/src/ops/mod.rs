@@ -1,5 +1,6 @@
 //! One file a part: parse, one call on the library, spell the answer.
 
+pub(crate) mod admin;
 pub(crate) mod cache;
 pub(crate) mod chains;
 pub(crate) mod commit;

@@ -4,6 +4,7 @@
 
 mod abuse;
 mod access;
+mod admin;
 mod cache;
 mod chains;
 mod commit;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,9 +14,9 @@ use futures_core::future::BoxFuture;
 use super::feed::{Past, Record};
 use super::outcome::Receipt;
 use super::retention::{Prune, Pruned};
-use crate::Result;
 use crate::model::{ChainName, Epoch, FencingToken, Fingerprint, Head, Key, LockKey, Object, RequestId, Revision, Sealed, Version};
 use crate::time::Timestamp;
+use crate::{Error, Result};
 
 /// The one row of facts about a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,6 +157,15 @@ pub enum At {
     Version(Version),
 }
 
+/// Something that contradicts itself in a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What a machine reads, such as `log_gap`.
+    pub code: &'static str,
+    /// What a person reads.
+    pub message: String,
+}
+
 /// The reading half of an engine, shared by everyone.
 pub trait CommitEngine: Debug + Send + Sync {
     /// Names the engine, such as `sqlite`.
@@ -203,6 +213,19 @@ pub trait CommitEngine: Debug + Send + Sync {
     /// # Errors
     /// [`Kind::Unsupported`](crate::Kind::Unsupported): the engine has no files. `Invalid`: the file is there already.
     fn backup(&self, path: PathBuf) -> BoxFuture<'_, Result<()>>;
+
+    /// Writes such a copy to a file beside the store that has no name any more: it is gone when it is closed.
+    ///
+    /// # Errors
+    /// As [`CommitEngine::backup`].
+    fn backup_file(&self) -> BoxFuture<'_, Result<File>> {
+        Box::pin(std::future::ready(Err(Error::unsupported("a store in memory has no backup"))))
+    }
+
+    /// Looks whether what is stored contradicts itself.
+    fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 
     /// Reads the answer to a request id, if it is still remembered.
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>>;

@@ -1,5 +1,6 @@
 //! The store's handle.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use super::options::{Delete, Put, WriteOptions};
 use super::past::{self, HistoryPage};
 use super::update::{Turns, Update};
 use super::watch::{Watch, Watcher};
-use crate::commit::engine::At;
+use crate::commit::engine::{At, Finding};
 use crate::commit::{Commit, CommitOutcome, CommitQueue, Conflict, Delivery, Overwrite, Patch, Reason, Receipt, WriteCondition, Written};
 use crate::model::{IntoKey, Meta, Object, Payload, RequestId, Revision, Version};
 use crate::{Error, Refusal, Result};
@@ -111,6 +112,24 @@ impl Store {
     /// `Unsupported`: a store in memory. [`Kind::Invalid`](crate::Kind::Invalid): the file is there already. `Backend`: it cannot be written.
     pub async fn backup(&self, path: impl Into<PathBuf>) -> Result<()> {
         self.0.queue.engine().backup(path.into()).await.map_err(|e| e.during("backup"))
+    }
+
+    /// Writes such a copy to a file without a name, for whoever sends it elsewhere; its space is free again when it is closed.
+    ///
+    /// # Errors
+    /// As [`Store::backup`].
+    pub async fn backup_file(&self) -> Result<File> {
+        self.0.queue.engine().backup_file().await.map_err(|e| e.during("backup"))
+    }
+
+    /// Looks whether what is stored contradicts itself: the file, the change log, the heads of chains. It reads everything.
+    ///
+    /// Entries of a chain are judged by [`Chain::verify`](crate::audit::Chain::verify).
+    ///
+    /// # Errors
+    /// `Backend`: the engine is away, or the file is damaged beyond reading.
+    pub async fn check(&self) -> Result<Vec<Finding>> {
+        self.0.queue.engine().check().await.map_err(|e| e.during("check"))
     }
 
     /// Begins an import: rows are created in chunks of at most 128, each one a commit. What exists is counted and stays as it is.

@@ -1,6 +1,7 @@
 //! Faults around any store engine: an answer that gets lost, a refusal, a slow or held write, a panic; and it counts reads.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +11,7 @@ use futures_core::future::BoxFuture;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
-use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use crate::commit::engine::{At, Changes, CommitEngine, Finding, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
 use crate::commit::{Past, Prune, Pruned};
 use crate::model::{Key, Object, RequestId, Revision};
 use crate::time::Clock;
@@ -261,6 +262,14 @@ impl CommitEngine for Faulty {
 
     fn backup(&self, path: PathBuf) -> BoxFuture<'_, Result<()>> {
         self.inner.backup(path)
+    }
+
+    fn backup_file(&self) -> BoxFuture<'_, Result<File>> {
+        self.inner.backup_file()
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        self.inner.check()
     }
 
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>> {

@@ -1,6 +1,7 @@
 //! The store in a SQLite file: reads rows, carries out plans, nothing else.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,8 +13,8 @@ use super::error::{at_commit, before_commit};
 use super::migrate::{Found, Schema};
 use super::reader::Readers;
 use super::rows::{self, col, damaged, signed, unsigned};
-use super::{backup, list, log};
-use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use super::{backup, check, list, log};
+use crate::commit::engine::{At, Changes, CommitEngine, Finding, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
 use crate::commit::{Past, Prune, Pruned};
 use crate::model::{ChainName, Epoch, FencingToken, Fingerprint, Head, Key, Object, RequestId, Revision};
 use crate::time::{Clock, Timestamp};
@@ -378,6 +379,22 @@ impl CommitEngine for SqliteStore {
         Box::pin(async move {
             let copied = tokio::task::spawn_blocking(move || backup::backup(&from, &path)).await;
             copied.map_err(|e| Error::unavailable("the backup could not be written").with_source(e))?
+        })
+    }
+
+    fn backup_file(&self) -> BoxFuture<'_, Result<File>> {
+        let from = self.path.clone();
+        Box::pin(async move {
+            let copied = tokio::task::spawn_blocking(move || backup::unnamed(&from)).await;
+            copied.map_err(|e| Error::unavailable("the backup could not be written").with_source(e))?
+        })
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        let path = self.path.clone();
+        Box::pin(async move {
+            let checked = tokio::task::spawn_blocking(move || check::check(&path)).await;
+            checked.map_err(|e| Error::unavailable("the store could not be checked").with_source(e))?
         })
     }
 
