@@ -20,19 +20,3 @@ pub struct Compacted {
     #[serde(with = "number")]
     pub compacted: u64,
 }
-
-/// What a check of a store found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Findings {
-    /// Everything that contradicts itself; nothing if all is well.
-    pub findings: Vec<Finding>,
-}
-
-/// Something that contradicts itself in a store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// What a machine reads, such as `log_gap`.
-    pub code: String,
-    /// What a person reads.
-    pub message: String,
-}

@@ -4,6 +4,8 @@
 //! again?", so that no two surfaces can disagree. A type that is read from a request refuses unknown members; one that is read from an
 //! answer skips them, so that an old client understands a new server.
 
+use std::collections::BTreeMap;
+
 pub mod admin;
 pub mod base64;
 pub mod cache;
@@ -51,6 +53,12 @@ pub mod header {
     pub const TTL_MS: &str = "onward-ttl-ms";
     /// `true`: the source has no such row.
     pub const NEGATIVE: &str = "onward-negative";
+    /// Why an operator does something: percent-encoded UTF-8.
+    pub const REASON: &str = "onward-reason";
+    /// For how long after its life a cached value is kept as stale, in milliseconds.
+    pub const STALE_MS: &str = "onward-stale-ms";
+    /// In an answer: `true` if the cached value's life is over.
+    pub const STALE: &str = "onward-stale";
 }
 
 /// The content type of an object with everything that is known about it.
@@ -71,4 +79,27 @@ pub const PATCH_TYPE: &str = "application/vnd.onward.patch+json";
 /// Reads a JSON null as a value that is there, where an absent member is none.
 pub(crate) fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<serde_json::value::RawValue>>, D::Error> {
     serde::Deserialize::deserialize(deserializer).map(Some)
+}
+
+/// Reads an object of texts; a member that stands twice is refused.
+pub(crate) fn distinct<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Distinct;
+    impl<'de> serde::de::Visitor<'de> for Distinct {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object of texts")
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+            let mut read = BTreeMap::new();
+            while let Some((name, value)) = members.next_entry()? {
+                if read.insert(name, value).is_some() {
+                    return Err(serde::de::Error::custom("a member stands twice"));
+                }
+            }
+            Ok(read)
+        }
+    }
+    deserializer.deserialize_map(Distinct)
 }

@@ -1,5 +1,7 @@
 //! Objects, lists and changes on the wire.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -52,6 +54,12 @@ pub struct Row {
     /// The version where it comes from; it is created above that.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "number::optional")]
     pub version: Option<u64>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "crate::distinct")]
+    pub labels: BTreeMap<String, String>,
+    /// When it ends by itself, RFC 3339, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
     /// The content type; `application/json` for a payload, `application/octet-stream` for a binary one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,

@@ -1,14 +1,16 @@
 //! The command line: what may be said, and the help.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::output::{Color, Format};
+use crate::failure::Failure;
+use crate::output::{Color, Format, Out};
 use crate::target::Target;
 use crate::units::some_time;
-use crate::{audit, cache, dev, lock, object, prove, store};
+use crate::{audit, bench, cache, config, dev, doctor, help, lock, object, prove, store};
 
 /// The end of each help.
 pub(crate) const EXIT_CODES: &str = "\
@@ -27,7 +29,7 @@ Examples:
 
 /// Refuses writes that are based on stale knowledge: locks with fencing, cache fill leases, compare-and-swap objects, an audit trail
 #[derive(Debug, Parser)]
-#[command(name = "onward", version, before_help = EXAMPLES, after_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "onward", version, before_help = EXAMPLES, after_help = EXIT_CODES, propagate_version = true, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -75,6 +77,9 @@ impl Global {
 pub(crate) enum Command {
     /// Start a server for development: loopback, SQLite or memory, nothing to set up
     Dev(dev::Dev),
+    /// Show or check the configuration of a server
+    #[command(subcommand)]
+    Config(config::Config),
     /// Show each bug without its protection, and none with it
     Prove(prove::Prove),
     /// The child of a proof.
@@ -95,4 +100,41 @@ pub(crate) enum Command {
     /// Append to, read and verify chains of audit entries
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Put a part under load: latencies, and a verdict on what was promised
+    Bench(bench::Bench),
+    /// Try what is promised, look at what it stands on, and say what to do
+    Doctor(doctor::Doctor),
+    /// Write a completion script for a shell
+    Completions(help::Completions),
+    /// Write the manual pages
+    Man(help::Man),
+    /// Explain a command, the exit codes or the keys
+    Help(help::Help),
+}
+
+/// Reads the command line. A wrong one, a call for help or for the version ends here, as the failure to tell or with all that was said.
+pub(crate) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Cli, (Failure, Out)> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    Cli::try_parse_from(&args).map_err(|error| {
+        if error.use_stderr() && asks_for_json(&args) {
+            let text = error.render().to_string();
+            let told = text.lines().map(|line| line.trim().trim_start_matches("error: ")).filter(|line| !line.is_empty());
+            let detail = told
+                .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+                .collect::<Vec<_>>()
+                .join("; ");
+            return (Failure::usage(detail), Out::new(Some(Format::Json), false, false, Color::Never));
+        }
+        // clap writes help to stdout and complaints to stderr; who reads neither is not our failure.
+        let _ = error.print();
+        (Failure::Exit(u8::try_from(error.exit_code()).unwrap_or(2)), Out::new(None, false, false, Color::Never))
+    })
+}
+
+/// Whether a command line that could not be read asks for JSON all the same.
+fn asks_for_json(args: &[OsString]) -> bool {
+    let args: Vec<&str> = args.iter().take_while(|arg| *arg != "--").filter_map(|arg| arg.to_str()).collect();
+    let json = |format: &str| matches!(format, "json" | "jsonl");
+    let joined = args.iter().any(|arg| ["--output=", "-o=", "-o"].iter().find_map(|flag| arg.strip_prefix(flag)).is_some_and(json));
+    joined || args.windows(2).any(|pair| matches!(pair[0], "-o" | "--output") && json(pair[1]))
 }

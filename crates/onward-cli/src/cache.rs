@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use onward_api::client::{Request, segment};
+use onward_api::client::{Request, header_text, segment};
 use onward_api::locks::Outcome;
 use onward_api::{Code, header, path};
 use serde_json::json;
@@ -13,23 +13,26 @@ use crate::failure::{Failure, Result};
 use crate::object::input;
 use crate::output::{Format, Out};
 use crate::target::{Otherwise, Target};
-use crate::units::{duration, millis};
+use crate::units::{duration, millis, some_time};
 
 /// Verbs on cached values.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cache {
     /// Write a cached value to stdout; a miss is exit 4
-    #[command(before_help = "Examples:\n  onward cache get web project:42\n  onward cache get web project:42 --field html\n  nonce=$(onward cache get web project:42 --lease)      exit 4: a miss, and ours to fill; exit 5: somebody else fills\n", after_help = EXIT_CODES)]
+    #[command(before_help = "Examples:\n  onward cache get web project:42\n  onward cache get web project:42 --field html\n  nonce=$(onward cache get web project:42 --lease)      exit 4: a miss, and ours to fill; exit 5: somebody else fills\n  onward cache get web project:42 --lease --stale 1h -o json      an old value at once, and for one caller the lease to refresh it\n", after_help = EXIT_CODES)]
     Get(Get),
     /// Fill a value under a lease; superseded by an invalidation is exit 3
     #[command(before_help = "Examples:\n  onward cache put web project:42 p.json --fill $nonce --ttl 60s\n  render 42 | onward cache put web project:42 - --fill $nonce --ttl 5m --field html\n  onward cache put web project:42 p.json --fill $nonce --ttl 1h -o json\n", after_help = EXIT_CODES)]
     Put(Put),
-    /// Drop a value and refuse every fill that began before
-    #[command(before_help = "Examples:\n  onward cache invalidate web project:42\n  onward cache invalidate web project:42 --field html\n  onward cache invalidate web project:42 -o json\n", after_help = EXIT_CODES)]
+    /// Drop a value, or keep it as stale, and refuse every fill that began before
+    #[command(before_help = "Examples:\n  onward cache invalidate web project:42\n  onward cache invalidate web project:42 --field html\n  onward cache invalidate web project:42 --expire      whoever asks for stale values may still see it\n  onward cache invalidate web project:42 -o json\n", after_help = EXIT_CODES)]
     Invalidate(Invalidate),
     /// Drop a whole namespace
-    #[command(before_help = "Examples:\n  onward cache flush web --yes\n  onward --url http://127.0.0.1:7337 cache flush web --yes\n  onward cache flush web --yes -o json\n", after_help = EXIT_CODES)]
+    #[command(before_help = "Examples:\n  onward cache flush web --dry-run\n  onward cache flush web --reason 'bad deploy' --yes\n  onward --url http://127.0.0.1:7337 cache flush web --reason 'bad deploy' --yes -o json\n", after_help = EXIT_CODES)]
     Flush(Flush),
+    /// Count what a namespace holds
+    #[command(before_help = "Examples:\n  onward cache stats web\n  onward cache stats web -o json\n  onward --url http://127.0.0.1:7337 cache stats web\n", after_help = EXIT_CODES)]
+    Stats(Stats),
 }
 
 /// Which value.
@@ -56,6 +59,9 @@ pub(crate) struct Get {
     /// How long to wait for somebody else's fill
     #[arg(long, value_parser = duration, default_value = "2s", value_name = "TIME", requires = "lease")]
     wait: Duration,
+    /// Take a value whose life ended at most so long ago, and on a lease its nonce beside it
+    #[arg(long, value_parser = some_time, value_name = "TIME", requires = "lease")]
+    stale: Option<Duration>,
 }
 
 /// Fills a value.
@@ -72,6 +78,9 @@ pub(crate) struct Put {
     /// How long the value lives
     #[arg(long, value_parser = duration, value_name = "TIME")]
     ttl: Duration,
+    /// How long after that it is kept for those who ask for stale values
+    #[arg(long, value_parser = some_time, value_name = "TIME")]
+    stale: Option<Duration>,
 }
 
 /// Invalidates a value.
@@ -79,6 +88,9 @@ pub(crate) struct Put {
 pub(crate) struct Invalidate {
     #[command(flatten)]
     place: Place,
+    /// Keep the value, but only as stale
+    #[arg(long)]
+    expire: bool,
 }
 
 /// Flushes a namespace.
@@ -87,9 +99,23 @@ pub(crate) struct Flush {
     /// The namespace
     #[arg(value_name = "NS")]
     namespace: String,
+    /// Why; kept in the server's log
+    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
+    reason: Option<String>,
     /// Yes, all of it
     #[arg(long)]
     yes: bool,
+    /// Only say what would be dropped
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Counts a namespace.
+#[derive(Args, Debug)]
+pub(crate) struct Stats {
+    /// The namespace
+    #[arg(value_name = "NS")]
+    namespace: String,
 }
 
 impl Place {
@@ -104,11 +130,15 @@ impl Cache {
         match self {
             Self::Get(get) => get.run(target, out).await,
             Self::Put(put) => put.run(target, out).await,
-            Self::Invalidate(Invalidate { place }) => {
-                let request = Request::delete(place.path()).maybe_query("field", place.field.as_deref());
+            Self::Invalidate(Invalidate { place, expire }) => {
+                let mode = expire.then_some("expire");
+                let request = Request::delete(place.path()).maybe_query("field", place.field.as_deref()).maybe_query("mode", mode);
                 out.record(&target.client(Otherwise::Refuse).await?.call(request).await?.body)
             }
             Self::Flush(flush) => flush.run(target, out).await,
+            Self::Stats(Stats { namespace }) => {
+                out.record(&target.client(Otherwise::Refuse).await?.call(Request::get(all_of(&namespace))).await?.body)
+            }
         }
     }
 }
@@ -117,12 +147,28 @@ impl Get {
     async fn run(self, target: &Target, out: &Out) -> Result<()> {
         let mut request = Request::get(self.place.path()).maybe_query("field", self.place.field.as_deref());
         request = if self.lease { request.query("wait_ms", millis(self.wait)) } else { request.query("lease", false) };
+        request = request.maybe_query("stale_ms", self.stale.map(millis));
         match target.client(Otherwise::Refuse).await?.call(request).await {
             Ok(answer) if answer.status == http::StatusCode::ACCEPTED => {
                 out.say(format_args!("somebody else fills it"));
                 Err(Failure::Exit(Code::ResourceLocked.exit()))
             }
-            Ok(answer) => out.bytes(&answer.body),
+            Ok(answer) => {
+                if answer.header(header::STALE).is_none() {
+                    return out.bytes(&answer.body);
+                }
+                let nonce = answer.header(header::FILL);
+                if out.format() != Format::Table {
+                    let value = onward_api::base64::encode(&answer.body);
+                    return out.record(json!({"outcome": "stale", "value_base64": value, "fill": nonce}).to_string().as_bytes());
+                }
+                // Stdout is for the value; the lease travels beside it.
+                match nonce {
+                    Some(nonce) => out.warn(format_args!("stale, and ours to refresh: {nonce}")),
+                    None => out.say(format_args!("stale; somebody else refreshes it")),
+                }
+                out.bytes(&answer.body)
+            }
             Err(problem) => {
                 if let (Code::CacheMiss, Some(nonce)) = (problem.code(), problem.header(header::FILL)) {
                     let ttl = problem.header(header::FILL_TTL_MS).and_then(onward_api::number::parse);
@@ -146,6 +192,10 @@ impl Put {
             .header(header::FILL, &self.fill)
             .header(header::TTL_MS, &millis(self.ttl).to_string())
             .body("application/octet-stream", input(&self.file)?);
+        let request = match self.stale {
+            Some(stale) => request.header(header::STALE_MS, &millis(stale).to_string()),
+            None => request,
+        };
         let answer = target.client(Otherwise::Refuse).await?.call(request).await?;
         out.record(&answer.body)?;
         if answer.json::<Outcome>()?.outcome == "superseded" {
@@ -158,10 +208,23 @@ impl Put {
 
 impl Flush {
     async fn run(self, target: &Target, out: &Out) -> Result<()> {
-        if !self.yes {
-            return Err(Failure::usage("this drops every value of the namespace: say --yes"));
+        if self.dry_run {
+            out.say(format_args!("a flush would drop this; nothing was done"));
+            return out.record(&target.client(Otherwise::Refuse).await?.call(Request::get(all_of(&self.namespace))).await?.body);
         }
-        let request = Request::delete(format!("cache/{}", segment(&self.namespace)));
+        if !self.yes {
+            return Err(Failure::usage("this drops every value of the namespace: look with --dry-run, then say --yes"));
+        }
+        let request = Request::delete(all_of(&self.namespace));
+        let request = match &self.reason {
+            Some(reason) => request.header(header::REASON, &header_text(reason)),
+            None => request,
+        };
         out.record(&target.client(Otherwise::Refuse).await?.call(request).await?.body)
     }
+}
+
+/// The path of a namespace.
+fn all_of(namespace: &str) -> String {
+    format!("cache/{}", segment(namespace))
 }

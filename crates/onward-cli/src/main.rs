@@ -5,10 +5,14 @@
 
 mod args;
 mod audit;
+mod bench;
 mod cache;
+mod config;
 mod dev;
+mod doctor;
 mod failure;
 mod follow;
+mod help;
 mod local;
 mod lock;
 mod object;
@@ -16,14 +20,13 @@ mod output;
 mod pages;
 mod prove;
 mod save;
+mod seed;
 mod store;
 mod target;
 mod units;
 mod wait;
 
 use std::process::ExitCode;
-
-use clap::Parser as _;
 
 use args::{Cli, Command};
 use failure::{Failure, Result};
@@ -37,9 +40,14 @@ fn main() -> ExitCode {
     if args.next().is_some_and(|name| name == lock::SHIM) {
         return lock::become_command(args);
     }
-    let cli = Cli::parse();
-    let out = Out::new(cli.global.output, cli.global.quiet, cli.global.verbose, cli.global.color);
-    match run(cli, &out) {
+    let (ended, out) = match args::read(std::env::args_os()) {
+        Ok(cli) => {
+            let out = Out::new(cli.global.output, cli.global.quiet, cli.global.verbose, cli.global.color);
+            (run(cli, &out), out)
+        }
+        Err((failure, out)) => (Err(failure), out),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             out.failure(&failure);
@@ -51,7 +59,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli, out: &Out) -> Result<()> {
     let target = cli.global.target();
     let mut builder = match cli.command {
-        Command::Dev(_) | Command::Prove(_) | Command::ProveHolder(_) => tokio::runtime::Builder::new_multi_thread(),
+        Command::Dev(_) | Command::Prove(_) | Command::Bench(_) | Command::ProveHolder(_) => tokio::runtime::Builder::new_multi_thread(),
         // One thread starts fast; and the command under a lock must be a child of the main thread.
         _ => tokio::runtime::Builder::new_current_thread(),
     };
@@ -59,6 +67,7 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
     runtime.block_on(async {
         match cli.command {
             Command::Dev(dev) => dev.run(out).await,
+            Command::Config(config) => config.run(out),
             Command::Prove(prove) => interruptible(prove.run(cli.global.output)).await,
             Command::ProveHolder(holder) => holder.run().await,
             Command::Lock(lock::Lock::Run(run)) => run.run(&target, out).await,
@@ -67,6 +76,11 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
             Command::Store(store) => interruptible(store.run(&target, out)).await,
             Command::Cache(cache) => interruptible(cache.run(&target, out)).await,
             Command::Audit(audit) => interruptible(audit.run(&target, out)).await,
+            Command::Bench(bench) => interruptible(bench.run(&target, out)).await,
+            Command::Doctor(doctor) => interruptible(doctor.run(&target, out)).await,
+            Command::Completions(completions) => completions.run(out),
+            Command::Man(man) => man.run(out),
+            Command::Help(help) => help.run(out),
         }
     })
 }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use onward_api::client::Request;
-use serde_json::value::RawValue;
+use onward_api::info::{Findings, Grade};
 
 use crate::args::EXIT_CODES;
+use crate::doctor::show;
 use crate::failure::{Failure, Result};
 use crate::output::Out;
-use crate::pages::Columns;
 use crate::save::save;
 use crate::target::{Otherwise, Target};
 
@@ -46,8 +46,6 @@ pub(crate) struct Backup {
     file: String,
 }
 
-const FINDINGS: Columns = &[("CODE", "code"), ("FOUND", "message")];
-
 impl Store {
     /// Does it.
     pub(crate) async fn run(self, target: &Target, out: &Out) -> Result<()> {
@@ -65,23 +63,11 @@ impl Store {
             }
             Self::Check => {
                 let answer = client.call(Request::get("admin/check").timeout(LONG)).await?;
-                let found: Findings = answer.json()?;
-                let mut writer = crate::pages::Writer::new(FINDINGS, out);
-                if !found.findings.is_empty() {
-                    writer.items(&found.findings)?;
-                }
-                writer.end(&serde_json::Value::Null)?;
-                if found.findings.is_empty() {
-                    out.say(format_args!("nothing contradicts itself"));
-                    return Ok(());
-                }
-                Err(Failure::Exit(1))
+                let findings = answer.json::<Findings>()?.findings;
+                let worst = findings.iter().map(|finding| finding.grade).max().unwrap_or(Grade::Ok);
+                show(&findings, out)?;
+                if worst == Grade::Ok { Ok(()) } else { Err(Failure::Exit(1)) }
             }
         }
     }
-}
-
-#[derive(serde::Deserialize)]
-struct Findings {
-    findings: Vec<Box<RawValue>>,
 }

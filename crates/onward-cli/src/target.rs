@@ -72,6 +72,16 @@ pub(crate) fn is_server(url: &str) -> bool {
     url.starts_with("http://") || url.starts_with("https://")
 }
 
+/// Tells whether a URL names a server that is not on this machine.
+pub(crate) fn is_elsewhere(url: &str) -> bool {
+    let host = url.split_once("://").map(|(_, rest)| rest.split(['/', '?']).next().unwrap_or(rest));
+    let loopback = |host: &str| {
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
+        name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    };
+    is_server(url) && !host.is_some_and(loopback)
+}
+
 fn own_file() -> Result<String> {
     use std::os::unix::fs::DirBuilderExt as _;
     let set = |name: &str| std::env::var_os(name).filter(|dir| !dir.is_empty()).map(PathBuf::from);
@@ -85,4 +95,19 @@ fn own_file() -> Result<String> {
         .create(&folder)
         .map_err(|e| Failure::usage(format_args!("cannot make {}: {e}; give --url", folder.display())))?;
     Ok(format!("sqlite:{}", folder.join("onward.db").display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_server_of_another_machine_is_elsewhere() {
+        for here in ["http://127.0.0.1:7337", "http://localhost", "http://[::1]:80/", "sqlite:./a.db", "memory:"] {
+            assert!(!is_elsewhere(here), "{here}");
+        }
+        for there in ["http://10.0.0.1:7337", "https://onward.example", "http://127.0.0.1.example/"] {
+            assert!(is_elsewhere(there), "{there}");
+        }
+    }
 }

@@ -24,6 +24,8 @@ use crate::{body, json};
 
 /// Longest wait of one call.
 pub(crate) const WAIT_MS: u64 = 60_000;
+/// Longest reason of an operator.
+const REASON_BYTES: usize = 1_024;
 /// How much sooner the library gives up than we do: it knows that nothing was applied, we do not.
 const MARGIN: Duration = Duration::from_millis(500);
 
@@ -88,6 +90,15 @@ impl Call {
         let Some(value) = self.header(name)? else { return Ok(None) };
         let millis = onward_api::number::parse(value).ok_or_else(|| Refusal::header(name, "whole milliseconds"))?;
         Ok(Some(Duration::from_millis(millis)))
+    }
+
+    /// Returns why an operator does this: it must be said.
+    pub(crate) fn reason(&self) -> Result<String, Refusal> {
+        let name = onward_api::header::REASON;
+        let reason = self.header(name)?.ok_or_else(|| Refusal::header(name, "say why"))?;
+        let reason = percent(reason).and_then(|reason| String::from_utf8(reason).ok()).filter(|reason| !reason.trim().is_empty());
+        let reason = reason.filter(|reason| reason.len() <= REASON_BYTES && !reason.chars().any(char::is_control));
+        reason.ok_or_else(|| Refusal::header(name, "1..=1024 bytes of percent-encoded UTF-8 without control characters"))
     }
 
     /// Reads the query, which may have these parameters only.

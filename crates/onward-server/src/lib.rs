@@ -9,8 +9,10 @@
 
 mod body;
 mod call;
+mod config;
 mod cursor;
 mod dev;
+mod docs;
 mod download;
 mod json;
 mod listen;
@@ -24,12 +26,16 @@ mod routes;
 mod run;
 mod sse;
 mod state;
+mod table;
 mod token;
 mod wait;
 
+pub use config::{ConfigError, Configuration, ListedToken, Origin, Origins, Rate, Settings, Shown, Shutdown, Sources, TlsFiles};
 pub use dev::{Dev, DevError, DevOptions, Ready, Running, running};
 pub use listen::{Drained, Server};
-pub use metrics::Metrics;
+pub use log::{Format, Level, LogOptions};
+pub use metrics::{METRICS, Metrics};
 pub use routes::{ROUTES, router};
 pub use state::{Limits, State, Timeouts};
+pub use table::{Metric, MetricKind};
 pub use token::Token;

@@ -52,7 +52,7 @@ routes! {
     "/v1/locks/{*key}" { POST Token locks::acquire, PUT Token locks::renew, DELETE Token locks::release, GET Token locks::status }
     "/v1/locks" { POST Token locks::renew_many }
     "/v1/cache/{namespace}/{*key}" { GET Token cache::begin, PUT Token cache::fill, DELETE Token cache::invalidate }
-    "/v1/cache/{namespace}" { GET Token cache::stats, DELETE Token cache::flush }
+    "/v1/cache/{namespace}" { GET Token cache::stats, POST Token cache::operate, DELETE Token cache::flush }
     "/v1/chains" { GET Token chains::list }
     "/v1/chains/{chain}" { GET Token chains::head }
     "/v1/chains/{chain}/entries" { GET Token chains::query, POST Token chains::append }
@@ -62,10 +62,12 @@ routes! {
     "/v1/admin/backup" { GET Token admin::backup }
     "/v1/admin/check" { GET Token admin::check }
     "/v1/info" { GET Token info::info }
+    "/v1/admin/doctor" { GET Token info::doctor }
     "/livez" { GET Open info::livez }
     "/readyz" { GET Open info::readyz }
     "/metrics" { GET Token info::metrics }
     "/openapi.json" { GET Open info::openapi }
+    "/docs" { GET Open info::docs }
 }
 
 /// Builds the whole surface as a tower service.
@@ -90,13 +92,12 @@ fn is_designed(method: &Method, path: &str) -> bool {
     let (version, part, third, fourth) = (segments.next(), segments.next(), segments.next(), segments.next());
     match (version, part, third) {
         (Some("v1"), Some("locks"), None) => *method == Method::GET,
-        (Some("v1"), Some("cache"), Some(_)) => *method == Method::POST && fourth.is_none(),
         (Some("v1"), Some("admin"), Some(_)) => true,
         (Some("v1"), Some("chains"), Some(_)) => {
             let later = ["segments", "checkpoint", "proofs", "export", "holds", "redactions", "keys", "operations", "heal"];
             fourth.is_some_and(|word| later.contains(&word))
         }
-        (Some("docs" | "ui"), _, _) => true,
+        (Some("ui"), _, _) => true,
         _ => false,
     }
 }

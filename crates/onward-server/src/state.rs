@@ -113,6 +113,11 @@ impl Caller {
         self.0.as_deref().unwrap_or("local")
     }
 
+    /// The name of the caller's token; in the log it stands for the token.
+    pub(crate) fn name(&self) -> Option<Arc<str>> {
+        self.0.clone()
+    }
+
     /// The actor of the caller's audit entries: the token's name, with the claimed one behind it.
     pub(crate) fn actor(&self, claimed: Option<String>) -> Option<String> {
         match (&self.0, claimed) {
@@ -224,22 +229,22 @@ impl State {
 
     /// Takes a place among the requests that run.
     pub(crate) fn request_slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.slot(&self.places.requests, "too many requests run")
+        self.slot(&self.places.requests, "requests", "too many requests run")
     }
 
     /// Takes a place among the calls that wait.
     pub(crate) fn wait_slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.slot(&self.places.waits, "too many calls wait")
+        self.slot(&self.places.waits, "waits", "too many calls wait")
     }
 
     /// Takes a place among the event streams.
     pub(crate) fn stream_slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.slot(&self.places.streams, "too many event streams are open")
+        self.slot(&self.places.streams, "streams", "too many event streams are open")
     }
 
-    fn slot(&self, places: &Arc<Semaphore>, full: &str) -> Result<OwnedSemaphorePermit, Refusal> {
+    fn slot(&self, places: &Arc<Semaphore>, bound: &'static str, full: &str) -> Result<OwnedSemaphorePermit, Refusal> {
         places.clone().try_acquire_owned().map_err(|_| {
-            self.inner.metrics.shed();
+            self.inner.metrics.shed(bound);
             Refusal::new(Code::Overloaded, full)
         })
     }

@@ -12,17 +12,44 @@ use crate::Error;
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A batch of commits was decided.
+    /// A batch of commits was written, or could not be.
     Batch {
         /// How many commits it held.
         commits: usize,
-        /// How long the COMMIT took, fsync included.
-        sync: Duration,
+        /// The name of the engine.
+        engine: &'static str,
+        /// `ok` or `error`.
+        result: &'static str,
+        /// How long the engine took to write it, COMMIT and fsync included.
+        took: Duration,
     },
     /// A commit was answered.
     Commit {
-        /// `committed`, `unchanged`, `replayed`, `conflict`, `fenced` or `error`.
+        /// `committed`, `unchanged`, `replayed`, `conflict`, `fenced`, `refused` (bad input), `overloaded` or `error`.
         outcome: &'static str,
+        /// From the call to the answer.
+        took: Duration,
+    },
+    /// The reader of the change feed that cleans the cache looked how far it is.
+    Feed {
+        /// The age of the commit that it works on; zero at the end of the log.
+        behind: Duration,
+        /// Commits that it has read and not worked through.
+        waiting: usize,
+    },
+    /// An append to a chain was answered; its commit is told of too.
+    Append {
+        /// `appended`, `replayed` or `error`.
+        result: &'static str,
+        /// From the call to the answer.
+        took: Duration,
+    },
+    /// A verification of a chain ended.
+    Verify {
+        /// `ok`, `broken`, `undetermined`, or `failed`: it came to no verdict.
+        verdict: &'static str,
+        /// Whether it was of the whole chain.
+        whole: bool,
     },
     /// A lock call ended; each call counts exactly one of `acquired`, `skipped`, `contended`, `backend_error`, `bypassed`, and on top at
     /// most one each of `unlocked`, `lost`, `release_error`.
@@ -31,6 +58,38 @@ pub enum Event<'a> {
         outcome: &'static str,
         /// The closed label of what is locked.
         target: &'a str,
+        /// The scope of the key, if it is one of the configured labels.
+        scope: Option<&'a str>,
+    },
+    /// A lock call has its answer, whatever it is.
+    LockWait {
+        /// As in [`Event::Lock`].
+        target: &'a str,
+        /// As in [`Event::Lock`].
+        scope: Option<&'a str>,
+        /// How long it asked and waited.
+        waited: Duration,
+    },
+    /// A grant of this process ended: released, lost or dropped. The leases of callers who keep the owner themselves are not seen.
+    LockHold {
+        /// As in [`Event::Lock`].
+        target: &'a str,
+        /// As in [`Event::Lock`].
+        scope: Option<&'a str>,
+        /// How long it was held.
+        held: Duration,
+        /// The length of its lease: held longer than half of it, renewals carried it.
+        ttl: Duration,
+    },
+    /// The number of grants that this process holds changed.
+    LockHeld {
+        /// By how much: 1 or -1.
+        by: i64,
+    },
+    /// The number of callers of this process that wait for locks changed.
+    LockWaiters {
+        /// By how much: 1 or -1.
+        by: i64,
     },
     /// A cache read ended.
     CacheLoad {
@@ -53,7 +112,13 @@ pub enum Event<'a> {
         action: &'static str,
         /// The closed label of what it concerns.
         target: &'a str,
-        /// The failure.
+        /// The scope, if it is one of the configured labels.
+        scope: Option<&'a str>,
+        /// The engine's name, such as `sqlite`.
+        engine: &'a str,
+        /// The key with `*` for its id and attribute, such as `lock:main:eu:projects:*`; `*` for a raw key.
+        subject: &'a str,
+        /// The failure, with its code and effect.
         error: &'a Error,
         /// How many of the same were held back since the last report.
         suppressed: u64,
@@ -81,3 +146,44 @@ pub(crate) fn tell(observer: &SharedObserver, event: &Event<'_>) {
 
 /// A shared observer.
 pub type SharedObserver = Arc<dyn Observer>;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grade {
+    /// As it should be.
+    Fine,
+    /// Works, and will hurt one day.
+    Warning,
+    /// A promise is not kept, or will not be soon.
+    Failure,
+}
+
+/// One thing that an engine found about itself and its surroundings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is about, such as `sqlite.journal`: from a closed list of the engine.
+    pub check: &'static str,
+    /// How bad it is.
+    pub grade: Grade,
+    /// What was found; no key, value or secret.
+    pub found: String,
+    /// What to do about it, unless it is fine.
+    pub fix: Option<&'static str>,
+}
+
+impl Finding {
+    /// Reports something that is as it should be.
+    pub fn fine(check: &'static str, found: impl Into<String>) -> Self {
+        Self { check, grade: Grade::Fine, found: found.into(), fix: None }
+    }
+
+    /// Reports something to do.
+    pub fn bad(check: &'static str, grade: Grade, found: impl Into<String>, fix: &'static str) -> Self {
+        Self { check, grade, found: found.into(), fix: Some(fix) }
+    }
+
+    /// Reports something by whether it is as it should be.
+    pub fn of(check: &'static str, fine: bool, grade: Grade, found: impl Into<String>, fix: &'static str) -> Self {
+        if fine { Self::fine(check, found) } else { Self::bad(check, grade, found, fix) }
+    }
+}

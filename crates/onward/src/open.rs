@@ -16,7 +16,7 @@ use crate::engine::sqlite::{SqliteLocks, SqliteStore};
 use crate::guarded::GuardedWrite;
 use crate::lock::{LockEngine, Locks, LocksConfig};
 use crate::model::{FencingToken, MacKeys};
-use crate::observe::{SharedObserver, Silent};
+use crate::observe::{Finding, SharedObserver, Silent};
 use crate::store::{CacheSink, Deliverer, Store};
 use crate::time::Clock;
 use crate::{Code, Error, Kind, Result};
@@ -261,6 +261,16 @@ impl Onward {
         cache.keep(Follower(tokio::spawn(consumer)));
         let audit = Trail::new(queue.clone(), engines.audit);
         Ok(Self(Arc::new(Inner { store: Store::new(queue, deliverer), locks, cache, audit })))
+    }
+
+    /// Looks at the store's engine and at what it stands on, such as the disk; changes nothing and may take a second.
+    ///
+    /// The findings are for people: what is wrong, how bad it is, and what to do. An engine without files has none.
+    ///
+    /// # Errors
+    /// [`Kind::Backend`](crate::Kind::Backend): the engine is away.
+    pub async fn check(&self) -> Result<Vec<Finding>> {
+        self.0.store.queue().engine().check().await
     }
 
     /// Returns the versioned objects.

@@ -57,6 +57,6 @@ impl Status {
 }
 
 /// The path of a lock.
-fn path(key: &str) -> String {
+pub(crate) fn path(key: &str) -> String {
     format!("locks/{}", onward_api::path::encode(key.as_bytes()))
 }

@@ -27,7 +27,9 @@ pub(crate) use paused_holder::{Holder, hold};
 use report::{Proof, Shown, Verdict};
 use scenario::Claim;
 pub(crate) use scenario::{Choice, Scenario};
-use setting::{Count, Outcome, Random, Setting, Side};
+use setting::{Count, Outcome, Setting, Side};
+
+use crate::seed::{Random, draw_seed};
 
 /// How long one side of a scenario may take before it counts as hung.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -78,7 +80,7 @@ pub(crate) async fn run(options: Options) -> u8 {
         report::complain(&format!("rounds is 1..={ROUNDS_MAX}"));
         return 2;
     }
-    let seed = options.seed.unwrap_or_else(setting::draw_seed);
+    let seed = options.seed.unwrap_or_else(draw_seed);
     let setting = match Setting::new(seed, options.rounds) {
         Ok(setting) => setting,
         Err(e) => {

@@ -1,14 +1,14 @@
 //! What every scenario is given: a folder, a seed, the number of rounds, a line to say how far it is.
 
-use std::collections::hash_map::RandomState;
 use std::error::Error;
-use std::hash::{BuildHasher, Hasher};
 use std::io::{IsTerminal, Write, stderr};
 use std::path::{Path, PathBuf};
 
 use onward::{Config, Onward};
 use parking_lot::Mutex;
 use tempfile::TempDir;
+
+use crate::seed::Random;
 
 /// Which way a scenario writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Setting {
 
     /// Returns the random numbers of a scenario: the same for both sides, so that they run one schedule.
     pub(super) fn random(&self, scenario: &str) -> Random {
-        scenario.bytes().fold(Random(u64::from(self.seed)), |random, byte| Random(random.0.wrapping_mul(31).wrapping_add(u64::from(byte))))
+        Random::new(self.seed, scenario)
     }
 
     /// Makes an empty folder for one side.
@@ -139,31 +139,4 @@ impl Progress {
             let _ = write!(stderr(), "\r\x1b[K");
         }
     }
-}
-
-/// Numbers that follow from a seed (SplitMix64): to choose, never for secrets.
-#[derive(Debug, Clone)]
-pub(super) struct Random(u64);
-
-impl Random {
-    /// Returns the next 64 bits.
-    pub(super) fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    }
-
-    /// Returns a number of `from..to`; `from` if that is empty.
-    pub(super) fn within(&mut self, from: usize, to: usize) -> usize {
-        let size = to.saturating_sub(from).max(1) as u64;
-        from + usize::try_from(self.bits() % size).unwrap_or(0)
-    }
-}
-
-/// Draws a seed.
-pub(super) fn draw_seed() -> u32 {
-    // The standard library keys its hash maps from the system's generator.
-    u32::try_from(RandomState::new().build_hasher().finish() >> 32).unwrap_or_default()
 }

@@ -20,10 +20,33 @@ fn a_fill_that_an_invalidation_overtook_is_refused() {
 }
 
 #[test]
-fn a_flush_needs_a_yes() {
+fn a_flush_needs_a_reason_and_a_yes() {
     let home = Home::with_server();
-    home.expect(2, &["cache", "flush", "web"]);
-    home.expect(0, &["cache", "flush", "web", "--yes"]);
+    let nonce = home.expect(4, &["cache", "get", "web", "k", "--lease", "--wait", "0s"]);
+    let value = home.file("v", "value");
+    home.expect(0, &["cache", "put", "web", "k", &value, "--fill", nonce.trim(), "--ttl", "1m"]);
+    home.expect(2, &["cache", "flush", "web", "--yes"]);
+    home.expect(2, &["cache", "flush", "web", "--reason", "bad deploy"]);
+    let entries = || home.run(&["cache", "stats", "web", "-o", "json"]).json()["entries"].clone();
+    assert_eq!(home.run(&["cache", "flush", "web", "--dry-run", "-o", "json"]).json()["entries"], 1);
+    assert_eq!(entries(), 1);
+    home.expect(0, &["cache", "flush", "web", "--reason", "bad deploy", "--yes"]);
+    assert_eq!(entries(), 0);
+}
+
+#[test]
+fn an_expired_value_is_shown_as_stale_with_the_lease_to_refresh_it() {
+    let home = Home::with_server();
+    let value = home.file("v", "value");
+    let nonce = home.expect(4, &["cache", "get", "web", "k", "--lease", "--wait", "0s"]);
+    home.expect(0, &["cache", "put", "web", "k", &value, "--fill", nonce.trim(), "--ttl", "1m", "--stale", "1h"]);
+    assert_eq!(home.run(&["cache", "invalidate", "web", "k", "--expire", "-o", "json"]).json()["outcome"], "expired");
+    home.expect(4, &["cache", "get", "web", "k"]);
+    let stale = home.run(&["cache", "get", "web", "k", "--lease", "--stale", "1h", "-o", "json"]).json();
+    assert_eq!((&stale["outcome"], &stale["value_base64"]), (&"stale".into(), &"dmFsdWU=".into()));
+    assert_eq!(home.expect(0, &["cache", "get", "web", "k", "--lease", "--stale", "1h"]), "value");
+    home.expect(0, &["cache", "put", "web", "k", &value, "--fill", stale["fill"].as_str().unwrap(), "--ttl", "1m"]);
+    assert_eq!(home.expect(0, &["cache", "get", "web", "k"]), "value");
 }
 
 #[test]

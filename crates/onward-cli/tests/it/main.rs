@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod bench;
 mod cache_and_audit;
 mod crash;
 mod dev;
+mod doctor;
 mod lock_run;
 mod objects;
 mod streams;
 mod support;
+mod surface;
 mod transfer;

@@ -12,8 +12,9 @@ use onward::Code;
 use onward::model::Revision;
 use onward::store::Store;
 use onward_api::BACKUP_TYPE;
-use onward_api::admin::{Compact, Compacted, Finding, Findings};
+use onward_api::admin::{Compact, Compacted};
 
+use super::info::findings;
 use super::json;
 use crate::call::Call;
 use crate::download::{PIECE_BYTES, Pieces, download};
@@ -52,9 +53,7 @@ pub(crate) async fn backup(mut call: Call) -> Answer {
 /// `GET /v1/admin/check`
 pub(crate) async fn check(mut call: Call) -> Answer {
     call.query(&[])?;
-    let found = long(&mut call, |store| async move { store.check().await }).await?;
-    let spell = |finding: onward::store::Finding| Finding { code: finding.code.to_owned(), message: finding.message };
-    json(StatusCode::OK, &Findings { findings: found.into_iter().map(spell).collect() })
+    findings(long(&mut call, |store| async move { store.inspect().await }).await?)
 }
 
 /// Reads for as long as a whole store takes.

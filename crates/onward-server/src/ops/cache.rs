@@ -6,28 +6,40 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use onward::Code;
-use onward::cache::{BusyReason, Cache, Filled, Flushed, Invalidation, WireHit, WireLookup};
+use onward::cache::{BusyReason, Cache, Expiry, Filled, Flushed, Invalidation, WireAct, WireDone, WireHit, WireLookup, WireOp};
 use onward::model::limits;
-use onward_api::cache::Stats;
+use onward_api::base64;
+use onward_api::cache::{Done, Lease, Name, Op, Ops, Results, Stats};
 use onward_api::locks::Outcome;
 
 use super::json;
 use crate::call::{Call, WAIT_MS, ours};
+use crate::log;
 use crate::refusal::{Answer, Refusal, millis};
+
+/// Longest list of acts: 1,024 keys and fields in base64 with their members.
+const OPS_BYTES: usize = 2 << 20;
 
 /// `GET /v1/cache/{namespace}/{key}`
 pub(crate) async fn begin(mut call: Call) -> Answer {
-    let query = call.query(&["field", "wait_ms", "lease"])?;
-    let (cache, key) = place(&call)?;
+    let query = call.query(&["field", "wait_ms", "lease", "stale_ms"])?;
+    let (mut cache, key) = place(&call)?;
     let field = query.get("field").map(str::as_bytes);
     let wait_ms = query.parse("wait_ms", "0 to 60000")?.unwrap_or(0);
     if wait_ms > WAIT_MS {
         return Err(Refusal::new(Code::InvalidRequest, "query parameter `wait_ms`: expected 0 to 60000"));
     }
+    let lease = query.flag("lease", true)?;
+    if let Some(stale_ms) = query.parse("stale_ms", "whole milliseconds")? {
+        if !lease {
+            return Err(Refusal::new(Code::InvalidRequest, "`stale_ms` is for those who may refresh: not with lease=false"));
+        }
+        cache = keeping(&cache, Duration::from_millis(stale_ms))?;
+    }
     // Who only looks takes no lease: nobody would fill it.
-    if call.is_head() || !query.flag("lease", true)? {
+    if call.is_head() || !lease {
         return match call.reading(cache.peek(&key, field)).await? {
-            Some(found) => hit(found),
+            Some(found) => hit(found, Lent::default()),
             None => Err(Refusal::new(Code::CacheMiss, "nothing is cached")),
         };
     }
@@ -37,25 +49,61 @@ pub(crate) async fn begin(mut call: Call) -> Answer {
     let wait = Duration::from_millis(wait_ms);
     let late = || Refusal::new(Code::DeadlineExceeded, "the deadline passed");
     match call.waiting(wait, late, cache.begin_wire(&key, field, wait)).await? {
-        WireLookup::Hit(found) => hit(found),
-        WireLookup::Lease { fill, ttl, .. } => {
-            let refusal = Refusal::new(Code::CacheMiss, "nothing is cached; the lease is yours: load and PUT");
-            Err(refusal.with_header(onward_api::header::FILL, &fill).with_header(onward_api::header::FILL_TTL_MS, &millis(ttl).to_string()))
+        WireLookup::Hit(found) => hit(found, Lent::default()),
+        WireLookup::Lease { fill, ttl, stale } => {
+            let lent = Lent { stale: stale.is_some(), fill: Some((fill, ttl)) };
+            match stale {
+                Some(stale) => hit(stale, lent),
+                None => {
+                    let refusal = Refusal::new(Code::CacheMiss, "nothing is cached; the lease is yours: load and PUT");
+                    Err(lent.headers().into_iter().fold(refusal, |refusal, (name, value)| refusal.with_header(name, &value)))
+                }
+            }
         }
-        WireLookup::Busy { reason, retry_after, .. } => busy(reason, retry_after),
+        WireLookup::Busy { stale: Some(stale), .. } => hit(stale, Lent { stale: true, fill: None }),
+        WireLookup::Busy { reason, retry_after, stale: None } => busy(reason, retry_after),
     }
 }
 
-fn hit(found: WireHit) -> Answer {
+/// Returns a handle that serves and keeps values for so long after their life.
+fn keeping(cache: &Cache, stale: Duration) -> Result<Cache, Refusal> {
+    Ok(cache.with(cache.options().clone().with_stale_while_revalidate(stale))?)
+}
+
+/// What comes with a value beside its bytes.
+#[derive(Default)]
+struct Lent {
+    stale: bool,
+    fill: Option<(String, Duration)>,
+}
+
+impl Lent {
+    fn headers(self) -> Vec<(&'static str, String)> {
+        let stale = self.stale.then(|| (onward_api::header::STALE, "true".to_owned()));
+        let fill =
+            self.fill.map(|(fill, ttl)| [(onward_api::header::FILL, fill), (onward_api::header::FILL_TTL_MS, millis(ttl).to_string())]);
+        stale.into_iter().chain(fill.into_iter().flatten()).collect()
+    }
+}
+
+fn hit(found: WireHit, lent: Lent) -> Answer {
     match found {
         WireHit::Value { bytes, content_type } => {
             let mut response = Response::new(Body::from(bytes));
             if let Ok(kind) = HeaderValue::from_str(&content_type) {
                 response.headers_mut().insert(header::CONTENT_TYPE, kind);
             }
+            for (name, value) in lent.headers() {
+                if let Ok(value) = HeaderValue::from_str(&value) {
+                    response.headers_mut().insert(HeaderName::from_static(name), value);
+                }
+            }
             Ok(response)
         }
-        WireHit::Absent => Err(Refusal::new(Code::Absent, "the source has no such row")),
+        WireHit::Absent => {
+            let refusal = Refusal::new(Code::Absent, "the source has no such row");
+            Err(lent.headers().into_iter().fold(refusal, |refusal, (name, value)| refusal.with_header(name, &value)))
+        }
     }
 }
 
@@ -75,8 +123,11 @@ fn busy(reason: BusyReason, retry_after: Duration) -> Answer {
 /// `PUT /v1/cache/{namespace}/{key}`
 pub(crate) async fn fill(mut call: Call) -> Answer {
     let query = call.query(&["field"])?;
-    let (cache, key) = place(&call)?;
+    let (mut cache, key) = place(&call)?;
     let field = query.get("field").map(str::as_bytes);
+    if let Some(stale) = call.millis(onward_api::header::STALE_MS)? {
+        cache = keeping(&cache, stale)?;
+    }
     let name = onward_api::header::FILL;
     let fill = call.header(name)?.map(str::to_owned);
     let fill = fill.ok_or_else(|| Refusal::new(Code::PreconditionRequired, "a fill needs the lease of a miss: Onward-Fill"))?;
@@ -104,16 +155,77 @@ pub(crate) async fn fill(mut call: Call) -> Answer {
 
 /// `DELETE /v1/cache/{namespace}/{key}`
 pub(crate) async fn invalidate(call: Call) -> Answer {
-    let query = call.query(&["field"])?;
+    let query = call.query(&["field", "mode"])?;
     let (cache, key) = place(&call)?;
-    let done = match query.get("field") {
-        Some(field) => call.writing(cache.field(&key, field).invalidate()).await?,
-        None => call.writing(cache.invalidate(&key)).await?,
+    let field = query.get("field");
+    let expires = match query.get("mode") {
+        None | Some("invalidate") => false,
+        Some("expire") => true,
+        Some(_) => return Err(Refusal::new(Code::InvalidRequest, "query parameter `mode`: expected invalidate or expire")),
     };
+    let done = match (expires, field) {
+        (false, Some(field)) => WireDone::Invalidated(call.writing(cache.field(&key, field).invalidate()).await?),
+        (false, None) => WireDone::Invalidated(call.writing(cache.invalidate(&key)).await?),
+        (true, Some(field)) => WireDone::Expired(call.writing(cache.field(&key, field).expire()).await?),
+        (true, None) => WireDone::Expired(call.writing(cache.expire(&key)).await?),
+    };
+    match word(done) {
+        "queued" => queued(),
+        done => outcome(done),
+    }
+}
+
+/// `POST /v1/cache/{namespace}`
+pub(crate) async fn operate(mut call: Call) -> Answer {
+    call.query(&[])?;
+    let cache = namespace(&call)?;
+    let asked: Ops = call.json(OPS_BYTES).await?;
+    if asked.ops.is_empty() {
+        return Err(Refusal::member("/ops", "1 to 1024 acts"));
+    }
+    let read = |(place, op)| act(op).map_err(|refusal: Refusal| refusal.under(&format!("/ops/{place}")));
+    let ops = asked.ops.into_iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?;
+    let results = call.writing(cache.operate_wire(&ops)).await?.into_iter().map(|answer| match answer {
+        Ok(done) => Done { outcome: word(done).to_owned(), code: None, effect: None },
+        Err(error) => {
+            let problem = Refusal::from(error).problem;
+            Done { outcome: "failed".to_owned(), code: Some(problem.code), effect: Some(problem.effect) }
+        }
+    });
+    json(StatusCode::OK, &Results { results: results.collect() })
+}
+
+fn act(op: Op) -> Result<WireOp, Refusal> {
+    let (act, name, member) = match op {
+        Op::Invalidate(name) => (WireAct::Invalidate, name, "/invalidate"),
+        Op::Expire(name) => (WireAct::Expire, name, "/expire"),
+        Op::Abandon(Lease { key, key_base64, field, field_base64, fill }) => {
+            (WireAct::Abandon(fill), Name { key, key_base64, field, field_base64 }, "/abandon")
+        }
+    };
+    let key = bytes(name.key, name.key_base64).map_err(|message| Refusal::member(format!("{member}/key"), message))?;
+    let key = key.ok_or_else(|| Refusal::member(member, "missing member `key`"))?;
+    let field = bytes(name.field, name.field_base64).map_err(|message| Refusal::member(format!("{member}/field"), message))?;
+    Ok(WireOp { key, field, act })
+}
+
+/// Reads a name that is text or base64.
+fn bytes(text: Option<String>, coded: Option<String>) -> Result<Option<Vec<u8>>, &'static str> {
+    match (text, coded) {
+        (Some(_), Some(_)) => Err("as text or as base64, not both"),
+        (Some(text), None) => Ok(Some(text.into_bytes())),
+        (None, Some(coded)) => base64::decode(&coded).map(Some).ok_or("expected base64"),
+        (None, None) => Ok(None),
+    }
+}
+
+fn word(done: WireDone) -> &'static str {
     match done {
-        Invalidation::Removed => outcome("removed"),
-        Invalidation::Absent => outcome("absent"),
-        Invalidation::Queued => queued(),
+        WireDone::Invalidated(Invalidation::Removed) => "removed",
+        WireDone::Invalidated(Invalidation::Absent) | WireDone::Expired(Expiry::Absent) => "absent",
+        WireDone::Invalidated(Invalidation::Queued) | WireDone::Expired(Expiry::Queued) => "queued",
+        WireDone::Expired(Expiry::Expired) => "expired",
+        WireDone::Abandoned => "abandoned",
     }
 }
 
@@ -121,7 +233,10 @@ pub(crate) async fn invalidate(call: Call) -> Answer {
 pub(crate) async fn flush(call: Call) -> Answer {
     call.query(&[])?;
     let cache = namespace(&call)?;
-    match call.writing(cache.flush_namespace()).await? {
+    let reason = call.reason()?;
+    let flushed = call.writing(cache.flush_namespace()).await?;
+    log::acted(&call, "cache.flush", &reason);
+    match flushed {
         Flushed::Flushed => outcome("flushed"),
         Flushed::Queued => queued(),
     }

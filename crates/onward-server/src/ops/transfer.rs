@@ -4,7 +4,7 @@ use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use onward::Code;
-use onward::model::{Object, Version, limits};
+use onward::model::{Labels, Object, Version, limits};
 use onward::store::{Export, ExportOptions, Import, ImportRow};
 use onward_api::NDJSON_TYPE;
 use onward_api::objects::{Imported, Row};
@@ -62,6 +62,13 @@ fn row(import: &Import, line: &[u8]) -> Result<ImportRow, Refusal> {
     let row: Row = read(line)?;
     let row = ImportRow {
         key: key(row.namespace.as_deref(), &row.kind, &row.name)?,
+        labels: Labels::read(row.labels).map_err(|e| Refusal::from(e).under("/labels"))?,
+        expires_at: row
+            .expires_at
+            .as_deref()
+            .map(str::parse)
+            .transpose()
+            .map_err(|e: onward::Error| Refusal::from(e).under("/expires_at"))?,
         version: row.version.map(Version::new).transpose().map_err(|e| Refusal::from(e).under("/version"))?,
         payload: payload(row.payload.as_deref(), row.payload_base64.as_deref(), row.content_type.as_deref())?,
     };
@@ -121,6 +128,8 @@ fn spell(object: &Object) -> Row {
         kind: object.key.kind().to_owned(),
         name: object.key.name().to_owned(),
         version: Some(object.meta.version.get()),
+        labels: object.meta.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        expires_at: object.meta.expires_at.map(|end| end.to_string()),
         content_type: Some(object.value.content_type().to_owned()),
         payload,
         payload_base64,

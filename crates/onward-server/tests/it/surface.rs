@@ -26,12 +26,10 @@ async fn what_the_design_names_and_nobody_built_is_unsupported() {
     let client = Client::memory().await;
     for (method, path) in [
         ("GET", "/v1/locks"),
-        ("POST", "/v1/cache/web"),
         ("GET", "/v1/admin/tokens"),
         ("POST", "/v1/chains/main/segments"),
         ("GET", "/v1/chains/main/proofs/inclusion"),
         ("GET", "/v1/chains/main/export"),
-        ("GET", "/docs"),
         ("GET", "/ui"),
     ] {
         client.send(method, path, &[], "").await.is_problem(501, "unsupported");
@@ -179,5 +177,31 @@ fn the_server_names_no_engine_and_holds_no_rule() {
         for word in RULES {
             assert!(!text.contains(word), "{path}: {word}");
         }
+    }
+}
+
+#[tokio::test]
+async fn the_page_for_people_has_every_operation_and_loads_nothing() {
+    let client = Client::memory().await;
+    let reply = client.raw(http::Request::builder().uri("/docs").body(axum::body::Body::empty()).unwrap()).await;
+    assert_eq!((reply.status.as_u16(), reply.header("content-type")), (200, "text/html; charset=utf-8"));
+    let policy = reply.header("content-security-policy");
+    assert!(policy.starts_with("default-src 'none'; style-src 'sha256-") && !policy.contains("unsafe"), "{policy}");
+    let page = String::from_utf8(reply.body.to_vec()).unwrap();
+    for (path, item) in description()["paths"].as_object().unwrap() {
+        assert!(page.contains(path.as_str()), "{path}");
+        for operation in item.as_object().unwrap().values().filter_map(|operation| operation["operationId"].as_str()) {
+            assert!(page.contains(&format!("<section id=\"{operation}\">")), "{operation}");
+        }
+    }
+    for code in Code::ALL {
+        assert!(page.contains(&format!("<code>{}</code>", code.as_str())), "{}", code.as_str());
+    }
+    for loads in ["<script", "<link", "<img", "<iframe", "@import", "url(", "http://", "https://", " onclick", " style="] {
+        assert!(!page.contains(loads), "{loads}");
+    }
+    // Every link of the page leads somewhere on it.
+    for target in page.split("href=\"#").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        assert!(page.contains(&format!("id=\"{target}\"")), "{target}");
     }
 }

@@ -92,7 +92,7 @@ impl Cache {
     }
 }
 
-fn check_len(len: usize) -> Result<()> {
+pub(super) fn check_len(len: usize) -> Result<()> {
     if len > BATCH_KEYS {
         return Err(Error::invalid(format!("a batch has at most {BATCH_KEYS} keys")));
     }

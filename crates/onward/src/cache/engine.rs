@@ -26,6 +26,9 @@ use crate::Result;
 /// The calls on many slots answer each for itself, in the order asked and as many as asked; an engine behind a network carries them in one
 /// trip, and one in memory leaves them as they are.
 pub trait CacheEngine: fmt::Debug + Send + Sync {
+    /// The name of the engine for people, such as `memory`; a layer says that of the engine that it stands before.
+    fn name(&self) -> &'static str;
+
     /// Tells who shares what is kept here, and how old a read may be.
     fn promise(&self) -> Promise;
 

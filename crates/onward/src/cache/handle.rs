@@ -162,6 +162,11 @@ impl Cache {
         &self.options
     }
 
+    /// Returns the name of the engine.
+    pub fn engine_name(&self) -> &'static str {
+        self.calls.engine().name()
+    }
+
     /// Returns what the engine promises; `promise().require(Scope::Shared)?` lets a program insist.
     pub fn promise(&self) -> Promise {
         self.calls.engine().promise()

@@ -20,6 +20,7 @@
 //! | `lease` | [`Lookup`] and [`Lease`], the low level |
 //! | `guard` | [`WriteGuard`]: no fills while a writer is at work |
 //! | `wire` | the same with bytes and opaque leases, for a server without state |
+//! | `wire_ops` | many acts on keys in one request |
 //! | `codec` | what an entry looks like in the engine |
 //! | `engine` | [`CacheEngine`], the trait that an engine implements |
 //! | `calls` | the one way to the engine, each call bounded in time |
@@ -46,6 +47,7 @@ mod options;
 mod outcome;
 mod slot;
 mod wire;
+mod wire_ops;
 
 pub use engine::{CacheEngine, Filling};
 pub use fetched::{Fetched, Fill, How, LoadError, Unfilled};
@@ -60,6 +62,7 @@ pub use outcome::{
 };
 pub use slot::{GuardOwner, Nonce, Slot};
 pub use wire::{WireHit, WireLookup};
+pub use wire_ops::{WireAct, WireDone, WireOp};
 
 #[cfg(test)]
 mod tests;

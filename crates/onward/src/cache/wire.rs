@@ -121,7 +121,8 @@ impl Cache {
 
     /// Stores bytes under a lease of [`Cache::begin_wire`]; `None` as ttl is the handle's `ttl`.
     ///
-    /// May be sent twice with the same lease: the second answer is `Stored` as long as the entry stands. Bytes sent as
+    /// May be sent twice with the same lease, so that a lost answer can be asked for again: as long as the entry stands the second answer
+    /// is `Stored`, too, and nothing is written, whatever bytes came with it. A lease is good for one value. Bytes sent as
     /// `application/json` are kept as they are, and read as JSON by Rust callers.
     ///
     /// # Errors
@@ -199,7 +200,7 @@ impl Cache {
     }
 }
 
-fn parse_fill(fill: &str) -> Result<Nonce> {
+pub(super) fn parse_fill(fill: &str) -> Result<Nonce> {
     let mut nonce = [0; 16];
     hex::decode_to_slice(fill, &mut nonce).map_err(|_| Error::invalid("a fill lease is 32 hex digits, as it was given"))?;
     Ok(Nonce::from_bytes(nonce))

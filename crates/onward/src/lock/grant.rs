@@ -7,10 +7,11 @@ use std::time::Duration;
 use super::held::Held;
 use super::obtain::Won;
 use super::outcome::lost;
-use super::shared::{Core, Label};
+use super::report::Label;
+use super::shared::Core;
 use super::{Claim, LockOptions, LossReason, Owner, Release, Renew, Renewal};
 use crate::model::{FencingToken, LockKey};
-use crate::time::Clock;
+use crate::time::{Clock, Moment};
 use crate::{Error, Result};
 
 /// A held lock: release it; dropping it queues the release.
@@ -23,17 +24,28 @@ pub struct Grant {
     held: Arc<Held>,
     core: Arc<Core>,
     label: Label,
+    begun: Moment,
+    state: State,
+}
+
+/// How far the end of a grant has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Held,
+    /// No renewal touches it any more; whether the engine gave it up is not known.
+    Stopped,
     /// Given back, surely.
-    done: bool,
+    Done,
 }
 
 impl Grant {
     pub(super) fn new(core: Arc<Core>, key: LockKey, owner: Owner, won: &Won, options: &LockOptions, label: Label) -> Self {
         let held = Arc::new(Held::new(key, owner, won.token, options.ttl, won.sent, won.until));
+        core.shared.reports.held();
         if options.renew == Renew::Auto {
             core.shared.renewals.add(&held, won.sent + options.ttl / 3);
         }
-        Self { held, core, label, done: false }
+        Self { held, core, label, begun: won.answered, state: State::Held }
     }
 
     /// Returns the key.
@@ -119,13 +131,13 @@ impl Grant {
 
     /// Ends the hold; tells the loss, if there was one before the release took effect, and whether the engine answered.
     pub(super) async fn end(&mut self) -> (Option<LossReason>, Result<()>) {
-        let shared = &*self.core.shared;
         let now = self.stop();
+        let shared = &*self.core.shared;
         let loss = self.held.loss(now);
         let claim = Claim { key: self.held.key.clone(), owner: self.held.owner };
         match shared.bounded(now, shared.engine.release(vec![claim])).await {
             Ok(answers) => {
-                self.done = true;
+                self.state = State::Done;
                 shared.queues.wake(&self.held.key);
                 let loss = loss.or_else(|| (answers.first() != Some(&Release::Released)).then(|| self.held.taken(shared.clock.now())));
                 self.settle(loss);
@@ -134,7 +146,7 @@ impl Grant {
             Err(error) => {
                 let error = error.during("release");
                 self.core.count("release_error", self.label);
-                self.core.report("release_error", self.label, &error);
+                self.core.report("release_error", self.label, &self.held.key, &error);
                 self.settle(loss);
                 // Not done: the drop hands it to the worker.
                 (loss, Err(error))
@@ -143,15 +155,20 @@ impl Grant {
     }
 
     /// Stops renewals and tells of a hold that was long for its lease.
-    fn stop(&self) -> crate::time::Moment {
+    fn stop(&mut self) -> Moment {
         let shared = &*self.core.shared;
+        let now = shared.clock.now();
+        if self.state != State::Held {
+            return now;
+        }
+        self.state = State::Stopped;
+        shared.reports.ended(self.label, now.since(self.begun), self.held.ttl);
         if let Some(place) = self.held.finish() {
             shared.renewals.remove(place);
         }
-        let now = shared.clock.now();
         if self.held.held_long(now) {
             let error = Error::new(crate::Kind::Backend, crate::Code::DeadlineExceeded, "held above half of its ttl without a renewal");
-            self.core.report("long_hold", self.label, &error);
+            self.core.report("long_hold", self.label, &self.held.key, &error);
         }
         now
     }
@@ -159,14 +176,14 @@ impl Grant {
     fn settle(&self, loss: Option<LossReason>) {
         if let Some(reason) = loss {
             self.core.count("lost", self.label);
-            self.core.report("lost", self.label, &lost(reason));
+            self.core.report("lost", self.label, &self.held.key, &lost(reason));
         }
     }
 }
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        if !self.done {
+        if self.state != State::Done {
             let now = self.stop();
             self.core.give_back(self.held.key.clone(), self.held.owner, now + self.held.ttl);
         }

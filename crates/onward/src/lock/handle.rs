@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::obtain::{Failure, Keeper, obtain};
 use super::options::checked_ttl;
 use super::outcome::{lost, switched_off};
-use super::shared::{Core, Label};
+use super::report::Label;
+use super::shared::Core;
 use super::{
     Claim, Grant, GrantView, LockEngine, LockOptions, LocksConfig, LossReason, OnContention, OnError, OnLoss, Outcome, Owner, Release,
     Renewal, Why,
@@ -113,7 +114,7 @@ impl Locks {
     {
         let options = options.checked()?;
         let core = &*self.core;
-        let label = core.label(key, options.target.as_deref())?;
+        let label = core.shared.reports.label(key, options.target.as_deref())?;
         if !core.config.enabled {
             core.count("bypassed", label);
             core.count("unlocked", label);
@@ -128,7 +129,7 @@ impl Locks {
             Err(Failure::Contended { held_for, .. }) if options.on_contention == OnContention::Skip => Ok(Outcome::Skipped { held_for }),
             Err(Failure::Engine(error)) if options.on_error == OnError::Open => {
                 core.count("unlocked", label);
-                core.report("unlocked", label, &error);
+                core.report("unlocked", label, key, &error);
                 Ok(Outcome::RanUnlocked(body(GrantView::unlocked()).await, Why::Backend(error)))
             }
             Err(failure) => Err(failure.into_error()),
@@ -265,7 +266,7 @@ impl Locks {
 
     fn prepared(&self, key: &LockKey, options: LockOptions) -> Result<(LockOptions, Label)> {
         let options = options.with_on_contention(OnContention::Fail).checked()?;
-        let label = self.core.label(key, options.target.as_deref())?;
+        let label = self.core.shared.reports.label(key, options.target.as_deref())?;
         if let Err(error) = self.is_on() {
             self.core.count("bypassed", label);
             return Err(error.during("acquire"));
@@ -283,14 +284,20 @@ impl Locks {
         label: Label,
     ) -> Result<super::obtain::Won, Failure> {
         let core = &*self.core;
-        let answer = obtain(core, key, owner, keeper, options).await;
+        let begun = core.shared.clock.now();
+        let answer = obtain(core, key, owner, keeper, options, begun).await;
+        match &answer {
+            Ok(won) => core.shared.reports.waited(label, won.waited),
+            Err(Failure::Refused(_)) => {}
+            Err(_) => core.shared.reports.waited(label, core.shared.clock.now().since(begun)),
+        }
         match &answer {
             Ok(_) => core.count("acquired", label),
             Err(Failure::Contended { .. }) if options.on_contention == OnContention::Skip => core.count("skipped", label),
             Err(Failure::Contended { .. }) => core.count("contended", label),
             Err(Failure::Engine(error)) => {
                 core.count("backend_error", label);
-                core.report("backend_error", label, error);
+                core.report("backend_error", label, key, error);
             }
             // Refused input counts elsewhere.
             Err(Failure::Refused(_)) => {}

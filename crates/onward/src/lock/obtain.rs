@@ -24,6 +24,8 @@ pub(super) struct Won {
     pub(super) sent: Moment,
     /// Until when the holder may rely on it.
     pub(super) until: Moment,
+    /// When the answer came.
+    pub(super) answered: Moment,
     pub(super) waited: Duration,
 }
 
@@ -60,9 +62,15 @@ pub(super) enum Keeper {
 const EXPIRY_JITTER: Duration = Duration::from_millis(10);
 
 /// Gets the lease, or says why not, when the wait is over at the latest.
-pub(super) async fn obtain(core: &Core, key: &LockKey, owner: Owner, keeper: Keeper, options: &LockOptions) -> Result<Won, Failure> {
+pub(super) async fn obtain(
+    core: &Core,
+    key: &LockKey,
+    owner: Owner,
+    keeper: Keeper,
+    options: &LockOptions,
+    begun: Moment,
+) -> Result<Won, Failure> {
     let shared = &*core.shared;
-    let begun = shared.clock.now();
     let mut attempt = Attempt::new(core, key, owner, keeper, options, begun);
     // Those in a line that hears nothing but failures know of no holder: who does not wait asks for himself.
     let line = shared.queues.line(key).filter(|line| !options.wait.is_zero() || matches!(line.heard, Heard::Busy(_)));
@@ -144,7 +152,7 @@ impl<'a> Attempt<'a> {
                     return Answer::Failed(Error::unavailable("the lock engine answered after the lease had ended"));
                 }
                 self.open = false;
-                Answer::Won(Won { token, remaining, already_ours, sent, until, waited: now.since(self.begun) })
+                Answer::Won(Won { token, remaining, already_ours, sent, until, answered: now, waited: now.since(self.begun) })
             }
             Ok((Tried::Busy { remaining }, _)) => {
                 self.open = before || !resolved;
@@ -183,6 +191,7 @@ impl<'a> Attempt<'a> {
         let shared = &*core.shared;
         let config = &core.config;
         let place = shared.queues.join(self.key, config.max_waiters_per_key, config.max_waiters).map_err(Failure::Refused)?;
+        let _counted = shared.reports.waiting();
         let look_again = shared.engine.capabilities().look_again;
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
         let mut failed = None;

@@ -13,6 +13,8 @@ const TTL_MOST: Duration = Duration::from_secs(24 * 3_600);
 const WAIT_MOST: Duration = TTL_MOST;
 const HOLDER_BYTES: usize = 64;
 const TARGETS: usize = 64;
+const SCOPES: usize = 64;
+const SCOPE_BYTES: usize = 64;
 
 /// What to do when the wait is over and another still holds the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,6 +185,8 @@ pub struct LocksConfig {
     pub enabled: bool,
     /// The closed set of labels: at most 64 of `[a-z][a-z0-9_]{0,31}`; a collection in the set labels itself, all else is `other`.
     pub targets: Vec<String>,
+    /// The closed set of scopes that are labels in metrics: at most 64 of at most 64 bytes; other scopes have no label.
+    pub scope_labels: Vec<String>,
     /// How long one engine call may take.
     pub command_timeout: Duration,
     /// Most waiting callers of one key.
@@ -209,6 +213,7 @@ impl Default for LocksConfig {
             namespace: "main".to_owned(),
             enabled: true,
             targets: Vec::new(),
+            scope_labels: Vec::new(),
             command_timeout: Duration::from_secs(1),
             max_waiters_per_key: 10_000,
             max_waiters: 100_000,
@@ -232,6 +237,10 @@ impl LocksConfig {
             |text: &String| text.len() <= 32 && text.bytes().next().is_some_and(|b| b.is_ascii_lowercase()) && text.bytes().all(word);
         if self.targets.len() > TARGETS || !self.targets.iter().all(label) {
             return Err(Error::invalid("targets are at most 64 of [a-z][a-z0-9_]{0,31}"));
+        }
+        let scope = |text: &String| !text.is_empty() && text.len() <= SCOPE_BYTES && !text.chars().any(char::is_control);
+        if self.scope_labels.len() > SCOPES || !self.scope_labels.iter().all(scope) {
+            return Err(Error::invalid("scope_labels are at most 64 of 1..=64 bytes"));
         }
         if self.command_timeout.is_zero() || self.drop_queue == 0 || self.renew_batch == 0 {
             return Err(Error::invalid("command_timeout, drop_queue and renew_batch are above zero"));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::report::Label;
 use super::shared::Shared;
 use super::{Claim, Owner};
 use crate::model::LockKey;
@@ -55,7 +56,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Leaving>)
         match shared.bounded(sent, shared.engine.release(batch)).await {
             Ok(_) => waiting.drain(..).for_each(|leaving| shared.queues.wake(&leaving.claim.key)),
             Err(error) => {
-                shared.reports.report("release_error", super::shared::OTHER, &error);
+                shared.reports.report("release_error", Label::default(), None, &error);
                 let now = shared.clock.now();
                 waiting.retain(|leaving| leaving.until > now);
             }

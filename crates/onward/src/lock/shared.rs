@@ -8,15 +8,12 @@ use tokio::sync::mpsc;
 
 use super::release::{self, Leaving};
 use super::renewal::{self, Renewals};
-use super::report::Reports;
+use super::report::{Label, Reports};
 use super::wait::Queues;
 use super::{LockEngine, LocksConfig, Owner};
 use crate::model::LockKey;
 use crate::time::{Clock, Moment};
 use crate::{Error, Result, retry};
-
-/// The label of all that is not in the closed set.
-pub(super) const OTHER: &str = "other";
 
 /// What the background tasks need; it does not keep them alive.
 #[derive(Debug)]
@@ -49,21 +46,18 @@ pub(super) struct Core {
     releases: mpsc::Sender<Leaving>,
 }
 
-/// A metrics label: its place in the closed set.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Label(Option<usize>);
-
 impl Core {
     pub(super) fn start(engine: Arc<dyn LockEngine>, config: LocksConfig) -> Result<Self> {
         config.check()?;
         let runtime = tokio::runtime::Handle::try_current()
             .map_err(|e| Error::unsupported("locks need a tokio runtime for renewals and releases").with_source(e))?;
+        let reports = Reports::new(engine.name(), &config);
         let shared = Arc::new(Shared {
             engine,
             clock: config.clock.clone(),
             queues: Queues::default(),
             renewals: Renewals::default(),
-            reports: Reports::new(Arc::clone(&config.observer), config.clock.clone(), config.report_every),
+            reports,
             renew_batch: config.renew_batch,
             command_timeout: config.command_timeout,
         });
@@ -81,33 +75,16 @@ impl Core {
         // A full queue or a runtime that is gone: the lease ends by itself.
         if self.releases.try_send(Leaving::new(key, owner, until)).is_err() {
             let error = Error::overloaded("a lock could not be given back and ends with its lease", Duration::from_secs(1));
-            self.shared.reports.report("release_error", OTHER, &error);
+            self.shared.reports.report("release_error", Label::default(), None, &error);
         }
-    }
-
-    /// Finds the label: the explicit one, else the collection, else `other`.
-    pub(super) fn label(&self, key: &LockKey, target: Option<&str>) -> Result<Label> {
-        let find = |text: &str| self.config.targets.iter().position(|target| target == text);
-        match target {
-            Some(target) => match find(target) {
-                Some(place) => Ok(Label(Some(place))),
-                None => Err(Error::invalid("target is not in the configured set")),
-            },
-            None if self.config.targets.is_empty() => Ok(Label(None)),
-            None => Ok(Label(key.collection().and_then(find))),
-        }
-    }
-
-    pub(super) fn text(&self, label: Label) -> &str {
-        label.0.and_then(|place| self.config.targets.get(place)).map_or(OTHER, String::as_str)
     }
 
     pub(super) fn count(&self, outcome: &'static str, label: Label) {
-        self.shared.reports.count(outcome, self.text(label));
+        self.shared.reports.count(outcome, label);
     }
 
-    pub(super) fn report(&self, action: &'static str, label: Label, error: &Error) {
-        self.shared.reports.report(action, self.text(label), error);
+    pub(super) fn report(&self, action: &'static str, label: Label, key: &LockKey, error: &Error) {
+        self.shared.reports.report(action, label, Some(key), error);
     }
 }
 

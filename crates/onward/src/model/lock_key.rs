@@ -25,6 +25,7 @@ pub struct LockKey {
 #[derive(Debug)]
 struct Parts {
     prefix: String,
+    scope: String,
     collection: String,
     id: String,
     attribute: Option<String>,
@@ -56,8 +57,9 @@ impl LockKey {
         let mut prefix = String::from("lock:");
         escape(&mut prefix, namespace);
         prefix.push(':');
-        escape(&mut prefix, if scope.is_empty() { UNKNOWN_SCOPE } else { scope });
-        Self::build(Parts { prefix, collection: collection.to_owned(), id: id.to_owned(), attribute: None })
+        let scope = if scope.is_empty() { UNKNOWN_SCOPE } else { scope };
+        escape(&mut prefix, scope);
+        Self::build(Parts { prefix, scope: scope.to_owned(), collection: collection.to_owned(), id: id.to_owned(), attribute: None })
     }
 
     /// Returns the key of one attribute of the same document.
@@ -73,6 +75,7 @@ impl LockKey {
         }
         Self::build(Parts {
             prefix: parts.prefix.clone(),
+            scope: parts.scope.clone(),
             collection: parts.collection.clone(),
             id: parts.id.clone(),
             attribute: Some(attribute.to_owned()),
@@ -97,6 +100,21 @@ impl LockKey {
     /// Returns the key as engines see it.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// Returns the scope of a typed key.
+    pub fn scope(&self) -> Option<&str> {
+        self.parts.as_deref().map(|parts| parts.scope.as_str())
+    }
+
+    /// Returns the key with `*` for its id and attribute, for reports; `*` for a raw key.
+    pub(crate) fn pattern(&self) -> String {
+        let Some(parts) = self.parts.as_deref() else { return "*".to_owned() };
+        let mut text = parts.prefix.clone();
+        text.push(':');
+        escape(&mut text, &parts.collection);
+        text.push_str(if parts.attribute.is_some() { ":*:*" } else { ":*" });
+        text
     }
 
     /// Returns the collection of a typed key.

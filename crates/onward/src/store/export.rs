@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::past::covered;
 use crate::commit::CommitQueue;
+use crate::commit::engine::Scan;
 use crate::model::limits::{NAME_BYTES, PAGE_ITEMS};
-use crate::model::{Epoch, Key, Object, Revision};
+use crate::model::{Epoch, Key, Object, Revision, Selector};
 use crate::{Code, Error, Kind, Result};
 
 /// Which objects to export; by default all but those of kinds and namespaces that start with `onward.`, which are this library's own.
@@ -88,22 +89,25 @@ impl Export {
     }
 
     async fn read(&mut self) -> Result<()> {
-        let Some((namespace, kind, after)) = &self.place else {
+        let Some((namespace, kind, after)) = self.place.clone() else {
             self.ended = true;
             return Ok(());
         };
-        let page = self.queue.engine().list(namespace, kind, &self.options.prefix, after.as_deref(), PAGE_ITEMS, Some(self.at)).await?;
+        let prefix = self.options.prefix.clone();
+        let after = after.unwrap_or_default();
+        let scan = Scan { namespace, kind, prefix, selector: Selector::new(), after, limit: PAGE_ITEMS, at: Some(self.at) };
+        let page = self.queue.engine().list(scan).await?;
         if page.meta.epoch != self.epoch {
             return Err(Error::new(Kind::Expired, Code::CursorCompacted, "the store was restored since"));
         }
         // Judged in the snapshot of the page: what was compacted is not shown as if it were whole.
         covered(self.at, &page.meta)?;
-        let last = page.items.last().map(|object| object.key.name().to_owned());
-        self.ready.extend(page.items);
-        match (&mut self.place, last) {
-            (Some((.., after)), Some(last)) if page.more => *after = Some(last),
+        match (&mut self.place, page.next) {
+            (Some((.., after)), Some(next)) => *after = Some(next),
+            // Before the page is taken: what fails here is asked for again.
             _ => self.next_kind().await?,
         }
+        self.ready.extend(page.items);
         Ok(())
     }
 

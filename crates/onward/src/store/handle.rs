@@ -15,9 +15,10 @@ use super::options::{Delete, Put, WriteOptions};
 use super::past::{self, HistoryPage};
 use super::update::{Turns, Update};
 use super::watch::{Watch, Watcher};
-use crate::commit::engine::{At, Finding};
+use crate::commit::engine::At;
 use crate::commit::{Commit, CommitOutcome, CommitQueue, Conflict, Delivery, Overwrite, Patch, Reason, Receipt, WriteCondition, Written};
 use crate::model::{IntoKey, Meta, Object, Payload, RequestId, Revision, Version};
+use crate::observe::Finding;
 use crate::{Error, Refusal, Result};
 
 /// Versioned objects, and the one way to change them. Cheap to clone.
@@ -122,14 +123,15 @@ impl Store {
         self.0.queue.engine().backup_file().await.map_err(|e| e.during("backup"))
     }
 
-    /// Looks whether what is stored contradicts itself: the file, the change log, the heads of chains. It reads everything.
+    /// Reads everything and tells whether it contradicts itself: the file, the change log, the heads of chains.
     ///
-    /// Entries of a chain are judged by [`Chain::verify`](crate::audit::Chain::verify).
+    /// Entries of a chain are judged by [`Chain::verify`](crate::audit::Chain::verify), and what the store stands on by
+    /// [`Onward::check`](crate::Onward::check).
     ///
     /// # Errors
     /// `Backend`: the engine is away, or the file is damaged beyond reading.
-    pub async fn check(&self) -> Result<Vec<Finding>> {
-        self.0.queue.engine().check().await.map_err(|e| e.during("check"))
+    pub async fn inspect(&self) -> Result<Vec<Finding>> {
+        self.0.queue.engine().inspect().await.map_err(|e| e.during("inspect"))
     }
 
     /// Begins an import: rows are created in chunks of at most 128, each one a commit. What exists is counted and stays as it is.

@@ -1,8 +1,11 @@
 //! Rows from elsewhere: created in chunks, never over what is there.
 
-use crate::commit::{Commit, CommitOutcome};
-use crate::model::limits::{COMMIT_WRITES, TOKEN_AHEAD_US};
-use crate::model::{Key, Object, Payload, RequestId, Version};
+use std::time::Duration;
+
+use crate::commit::{Commit, CommitOutcome, WriteCondition};
+use crate::model::limits::{COMMIT_WRITES, TOKEN_AHEAD_US, TTL_MAX, TTL_MIN};
+use crate::model::{Key, LabelChange, Labels, Meta, Object, Payload, RequestId, TtlChange, Version};
+use crate::time::Timestamp;
 use crate::{Error, Result, random};
 
 use super::handle::Store;
@@ -17,13 +20,18 @@ pub struct ImportRow {
     pub key: Key,
     /// Its content.
     pub payload: Payload,
+    /// Its labels.
+    pub labels: Labels,
+    /// When it ends by itself, if it does.
+    pub expires_at: Option<Timestamp>,
     /// The version that it had where it comes from, if it had one: it is created above that.
     pub version: Option<Version>,
 }
 
 impl From<Object> for ImportRow {
     fn from(object: Object) -> Self {
-        Self { key: object.key, payload: object.value, version: Some(object.meta.version) }
+        let Meta { version, labels, expires_at, .. } = object.meta;
+        Self { key: object.key, payload: object.value, labels, expires_at, version: Some(version) }
     }
 }
 
@@ -62,8 +70,11 @@ impl Import {
     ///
     /// # Errors
     /// [`Kind::Invalid`](crate::Kind::Invalid): its version is more than a year ahead of the clock in microseconds, beyond all that a store
-    /// ever gives.
+    /// ever gives, or its end is more than ten years ahead.
     pub fn check(&self, row: &ImportRow) -> Result<()> {
+        if row.expires_at.is_some_and(|end| self.left(end) > TTL_MAX) {
+            return Err(Error::invalid("an object ends within 10 years, if it does").with_pointer("/expires_at").during("import"));
+        }
         let now = u64::try_from(self.store.queue().clock().wall().as_micros()).unwrap_or(0);
         // Or one row could leave no versions to all that are created later.
         if row.version.is_some_and(|version| version.get() > now.saturating_add(TOKEN_AHEAD_US)) {
@@ -72,6 +83,11 @@ impl Import {
                 .during("import"));
         }
         Ok(())
+    }
+
+    fn left(&self, end: Timestamp) -> Duration {
+        let now = self.store.queue().clock().wall().as_micros();
+        Duration::from_micros(u64::try_from(end.as_micros().saturating_sub(now)).unwrap_or(0))
     }
 
     /// Adds a row; writes the chunk before it if that is full.
@@ -110,8 +126,16 @@ impl Import {
         while !self.chunk.is_empty() {
             // Above every version that a reader of the old place may hold a condition on (C4).
             let above = self.chunk.iter().filter_map(|row| row.version).max();
-            let commit = self.chunk.iter().fold(Commit::new().request(self.request.clone()), |commit, row| {
-                commit.create_payload(row.key.clone(), row.payload.clone())
+            // Known by its id alone: what is left of a time to live is less at the next try.
+            let commit = Commit::new().request(self.request.clone()).intent(self.request.as_str().as_bytes());
+            let commit = self.chunk.iter().fold(commit, |commit, row| {
+                let commit = commit.put_payload(row.key.clone(), row.payload.clone(), WriteCondition::MustCreate);
+                let commit = commit.labels(LabelChange::Set(row.labels.clone()));
+                match row.expires_at {
+                    // What is over by now is left to the sweeper, as everywhere.
+                    Some(end) => commit.ttl(TtlChange::Set(self.left(end).max(TTL_MIN))),
+                    None => commit,
+                }
             });
             match self.store.commit(commit.above(above)).await.map_err(|e| e.during("import"))? {
                 CommitOutcome::Committed(receipt) => {

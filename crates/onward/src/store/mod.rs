@@ -25,7 +25,7 @@ mod past;
 mod update;
 mod watch;
 
-pub use crate::commit::engine::{At, Finding};
+pub use crate::commit::engine::At;
 pub use deliver::CacheSink;
 pub(crate) use deliver::Deliverer;
 pub use export::{Export, ExportOptions};

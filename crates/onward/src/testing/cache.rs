@@ -124,7 +124,8 @@ macro_rules! cache_conformance {
                 stale_bytes_come_with_and_without_a_lease;
             batch_cases: a_batch_answers_each_key_for_itself, a_batch_of_leases_gives_one_a_key, a_batch_of_fills_refuses_only_what_is_dead,
                 a_batch_over_its_limit_is_refused, a_hold_off_keeps_fills_out_for_its_time, of_two_hold_offs_the_longer_counts,
-                a_released_guard_holds_off_too, a_promise_can_be_insisted_on;
+                a_released_guard_holds_off_too, a_promise_can_be_insisted_on,
+                acts_of_one_request_are_answered_each_for_itself;
             breaker_cases: purge_under_an_open_breaker_is_replayed_before_the_key_is_read, a_lease_from_before_a_waiting_purge_is_refused,
                 queue_overflow_moves_the_epoch, a_flush_that_fails_waits, an_open_breaker_answers_at_once, an_open_breaker_still_invalidates,
                 a_purge_dropped_midway_waits, a_purge_that_fails_during_its_replay_still_waits;

@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod cache;
+pub mod decide;
 pub mod history;
 pub mod lock;
 pub mod lock_faults;

@@ -11,10 +11,11 @@ use futures_core::future::BoxFuture;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
-use crate::commit::engine::{At, Changes, CommitEngine, Finding, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, Scan, StoreMeta, Wanted, Writer};
 use crate::commit::{Past, Prune, Pruned};
-use crate::model::{Key, Object, RequestId, Revision};
-use crate::time::Clock;
+use crate::model::{Key, Object, RequestId, Revision, Version};
+use crate::observe::Finding;
+use crate::time::{Clock, Timestamp};
 use crate::{Error, Result};
 
 /// What goes wrong with a write.
@@ -209,6 +210,10 @@ impl Writer for FaultyWriter {
         self.inner.prune(prune)
     }
 
+    fn due(&mut self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<(Key, Version)>>> {
+        self.inner.due(now, limit)
+    }
+
     fn tidy(&mut self) -> BoxFuture<'_, ()> {
         self.inner.tidy()
     }
@@ -236,16 +241,8 @@ impl CommitEngine for Faulty {
         self.inner.get(key)
     }
 
-    fn list<'a>(
-        &'a self,
-        namespace: &'a str,
-        kind: &'a str,
-        prefix: &'a str,
-        after: Option<&'a str>,
-        limit: usize,
-        at: Option<Revision>,
-    ) -> BoxFuture<'a, Result<Listed>> {
-        self.inner.list(namespace, kind, prefix, after, limit, at)
+    fn list(&self, scan: Scan) -> BoxFuture<'_, Result<Listed>> {
+        self.inner.list(scan)
     }
 
     fn next_kind<'a>(&'a self, after: Option<(&'a str, &'a str)>) -> BoxFuture<'a, Result<Option<(String, String)>>> {
@@ -270,6 +267,10 @@ impl CommitEngine for Faulty {
 
     fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
         self.inner.check()
+    }
+
+    fn inspect(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        self.inner.inspect()
     }
 
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>> {

@@ -187,6 +187,10 @@ impl Drop for UnsureFlush<'_> {
 }
 
 impl CacheEngine for Breaker {
+    fn name(&self) -> &'static str {
+        self.engine.name()
+    }
+
     fn promise(&self) -> Promise {
         self.engine.promise()
     }

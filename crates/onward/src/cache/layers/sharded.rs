@@ -128,6 +128,10 @@ fn mix(mut bits: u64) -> u64 {
 }
 
 impl CacheEngine for Sharded {
+    fn name(&self) -> &'static str {
+        self.first.engine.name()
+    }
+
     fn promise(&self) -> Promise {
         let all = self.others.iter().map(|shard| shard.engine.promise());
         all.fold(self.first.engine.promise(), |one, other| Promise {

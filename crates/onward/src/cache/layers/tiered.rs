@@ -104,6 +104,10 @@ fn whole<'a>(namespace: &'a str, key: &'a [u8]) -> Slot<'a> {
 }
 
 impl CacheEngine for Tiered {
+    fn name(&self) -> &'static str {
+        self.far.name()
+    }
+
     fn promise(&self) -> Promise {
         let far = self.far.promise();
         Promise { staleness: Some(far.staleness.unwrap_or_default() + self.bound), ..far }

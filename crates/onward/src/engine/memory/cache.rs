@@ -369,6 +369,10 @@ fn ready<'a, T: Send + 'a>(result: Result<T>) -> BoxFuture<'a, Result<T>> {
 }
 
 impl CacheEngine for MemoryCache {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
     fn promise(&self) -> Promise {
         Promise { scope: Scope::Process, staleness: None }
     }

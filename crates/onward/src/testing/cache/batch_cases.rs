@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{CacheHarness, fill, lease, options};
-use crate::cache::{BusyReason, CacheStats, Filled, GuardEnd, Invalidation, Lease, Lookup, Scope};
+use crate::cache::{
+    BusyReason, CacheStats, Expiry, Filled, GuardEnd, Invalidation, Lease, Lookup, Scope, WireAct, WireDone, WireLookup, WireOp,
+};
 use crate::{Code, Kind};
 
 const KEYS: [&str; 4] = ["a", "b", "a", "c"];
@@ -141,4 +143,38 @@ pub async fn a_promise_can_be_insisted_on(h: &CacheHarness) {
         Scope::Process => assert_eq!(shared.unwrap_err().kind(), Kind::Unsupported),
         Scope::Shared => shared.unwrap(),
     }
+}
+
+/// Of many acts in one request each is answered for itself and in its place; one with a bad name stops them all before anything is done.
+pub async fn acts_of_one_request_are_answered_each_for_itself(h: &CacheHarness) {
+    let op = |act, key: &str| WireOp { key: key.into(), field: None, act };
+    fill(&h.cache, "a", 1).await;
+    fill(&h.cache, "b", 2).await;
+    let late = lease(&h.cache, "c").await;
+    let WireLookup::Lease { fill: given, .. } = h.cache.begin_wire(b"d", Some(b"f"), Duration::ZERO).await.unwrap() else {
+        panic!("expected a lease")
+    };
+    let back = WireOp { field: Some(b"f".to_vec()), ..op(WireAct::Abandon(given), "d") };
+    let ops = [
+        op(WireAct::Expire, "a"),
+        op(WireAct::Invalidate, "b"),
+        back,
+        op(WireAct::Invalidate, "b"),
+        op(WireAct::Invalidate, "c"),
+        op(WireAct::Expire, "x"),
+    ];
+    for bad in [op(WireAct::Invalidate, ""), op(WireAct::Expire, &"x".repeat(513)), op(WireAct::Abandon("none".into()), "k")] {
+        let refused = h.cache.operate_wire(&[&ops[..], &[bad]].concat()).await.unwrap_err();
+        assert_eq!((refused.kind(), refused.pointer()), (Kind::Invalid, Some("/ops/6")));
+    }
+    assert_eq!(h.cache.operate_wire(&vec![ops[0].clone(); 1_025]).await.unwrap_err().kind(), Kind::Invalid);
+    assert_eq!(h.cache.get("b").await.unwrap(), Some(Some(2u64)), "a refused request did nothing");
+
+    let (removed, absent) = (WireDone::Invalidated(Invalidation::Removed), WireDone::Invalidated(Invalidation::Absent));
+    let answers: Vec<_> = h.cache.operate_wire(&ops).await.unwrap().into_iter().map(Result::unwrap).collect();
+    let expired = [WireDone::Expired(Expiry::Expired), WireDone::Expired(Expiry::Absent)];
+    assert_eq!(answers, [expired[0], removed, WireDone::Abandoned, absent, absent, expired[1]]);
+    assert!(matches!(late.commit(&3).await.unwrap(), Filled::Superseded { .. }));
+    assert!(matches!(h.cache.begin_wire(b"d", Some(b"f"), Duration::ZERO).await.unwrap(), WireLookup::Lease { .. }));
+    assert!(h.cache.operate_wire(&[]).await.unwrap().is_empty());
 }

@@ -135,6 +135,10 @@ impl FaultyCache {
 }
 
 impl CacheEngine for FaultyCache {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
     fn promise(&self) -> Promise {
         self.inner.promise()
     }

@@ -182,6 +182,10 @@ fn race_with(engine: &Arc<dyn CacheEngine>, options: CacheOptions, writes: u64) 
 pub struct TrustingCache(pub Arc<dyn CacheEngine>);
 
 impl CacheEngine for TrustingCache {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
     fn promise(&self) -> Promise {
         self.0.promise()
     }

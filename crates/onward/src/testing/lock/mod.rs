@@ -12,11 +12,13 @@ pub mod policy;
 pub mod release;
 pub mod times;
 pub mod tokens;
+pub mod told;
 pub mod waiting;
 
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
@@ -208,6 +210,12 @@ impl Handle {
 pub struct Seen {
     outcomes: Mutex<Vec<(&'static str, String)>>,
     reports: Mutex<Vec<&'static str>>,
+    subjects: Mutex<Vec<String>>,
+    scopes: Mutex<Vec<Option<String>>>,
+    waits: Mutex<Vec<Duration>>,
+    holds: Mutex<Vec<(Duration, Duration)>>,
+    held: AtomicI64,
+    waiting: AtomicI64,
 }
 
 impl Seen {
@@ -225,13 +233,48 @@ impl Seen {
     pub fn reports(&self) -> Vec<&'static str> {
         std::mem::take(&mut *self.reports.lock())
     }
+
+    /// Returns the engine and the key's pattern of the reports since the last time.
+    pub fn subjects(&self) -> Vec<String> {
+        std::mem::take(&mut *self.subjects.lock())
+    }
+
+    /// Returns the scopes of the outcomes since the last time.
+    pub fn scopes(&self) -> Vec<Option<String>> {
+        std::mem::take(&mut *self.scopes.lock())
+    }
+
+    /// Returns how long calls took since the last time.
+    pub fn waits(&self) -> Vec<Duration> {
+        std::mem::take(&mut *self.waits.lock())
+    }
+
+    /// Returns how long grants were held, and their ttl, since the last time.
+    pub fn holds(&self) -> Vec<(Duration, Duration)> {
+        std::mem::take(&mut *self.holds.lock())
+    }
+
+    /// Returns how many grants are held and how many callers wait.
+    pub fn gauges(&self) -> (i64, i64) {
+        (self.held.load(Ordering::SeqCst), self.waiting.load(Ordering::SeqCst))
+    }
 }
 
 impl Observer for Seen {
     fn observe(&self, event: &Event<'_>) {
         match event {
-            Event::Lock { outcome, target } => self.outcomes.lock().push((*outcome, (*target).to_owned())),
-            Event::Report { action, .. } => self.reports.lock().push(*action),
+            Event::Lock { outcome, target, scope } => {
+                self.outcomes.lock().push((*outcome, (*target).to_owned()));
+                self.scopes.lock().push(scope.map(str::to_owned));
+            }
+            Event::LockWait { waited, .. } => self.waits.lock().push(*waited),
+            Event::LockHold { held, ttl, .. } => self.holds.lock().push((*held, *ttl)),
+            Event::LockHeld { by } => _ = self.held.fetch_add(*by, Ordering::SeqCst),
+            Event::LockWaiters { by } => _ = self.waiting.fetch_add(*by, Ordering::SeqCst),
+            Event::Report { action, engine, subject, .. } => {
+                self.reports.lock().push(*action);
+                self.subjects.lock().push(format!("{engine} {subject}"));
+            }
             _ => {}
         }
     }
@@ -281,8 +324,10 @@ macro_rules! lock_conformance {
                 released_grant_is_not_renewed, a_full_drop_queue_is_told_and_its_lease_ends;
             outcomes: skipped_run_leaves_the_holder_untouched, run_or_fail_waits_then_is_contended, contended_text_has_no_key,
                 loss_in_the_body_keeps_its_value, a_lease_taken_in_the_body_is_told, a_body_is_dropped_at_its_loss_if_asked,
-                switched_off_touches_no_key, outcomes_name_their_closed_target, status_shows_holder_token_and_waiters,
-                reports_come_once_in_a_while;
+                switched_off_touches_no_key, status_shows_holder_token_and_waiters;
+            told: outcomes_name_their_closed_target, a_scope_is_a_label_only_if_it_is_configured, reports_come_once_in_a_while,
+                a_report_names_engine_and_pattern_and_no_id, waits_and_holds_are_measured, the_held_and_the_waiting_are_counted,
+                a_long_hold_without_a_renewal_is_reported, an_observer_that_panics_changes_nothing;
             input: bad_input_is_refused_before_any_call, bad_settings_are_refused, every_limit_itself_is_accepted;
             waiting: waiters_are_served_in_order, cancelled_waiter_leaves_no_ticket, the_next_asks_when_the_head_leaves, waiter_is_granted_after_expiry,
                 waiter_is_granted_after_a_release_elsewhere, a_full_queue_is_overloaded_and_never_opens, only_the_head_asks_the_engine,

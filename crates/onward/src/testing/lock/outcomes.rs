@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::{Harness, TTL, key, margin, once};
 use crate::lock::{Claim, LockEngine, LockOptions, LossReason, OnLoss, Outcome, Release, Renew, Why};
 use crate::model::LockKey;
-use crate::testing::lock_faults::{Call, Fault};
 use crate::{Code, Effect, Kind};
 
 /// Losing a race is an outcome; the holder notices nothing.
@@ -164,22 +163,6 @@ pub async fn switched_off_touches_no_key(h: &Harness) {
     held.check().unwrap();
 }
 
-/// A label comes from the closed set, never from a key.
-pub async fn outcomes_name_their_closed_target(h: &Harness) {
-    let labelled = h.a.again(&h.clock, |config| config.targets = vec!["projects".to_owned(), "jobs".to_owned()]);
-    let run = async |collection: &str, options: LockOptions| {
-        let key = labelled.eu().key(collection, "42").unwrap();
-        let _ = labelled.locks.with_key(&key, options, |_| async {}).await.unwrap();
-    };
-    run("projects", once()).await;
-    run("secrets", once()).await;
-    run("secrets", once().with_target("jobs")).await;
-    run("projects", once().with_target("jobs")).await;
-    let raw = labelled.locks.acquire(&LockKey::raw("lock:main:eu:projects:1").unwrap(), once()).await.unwrap();
-    assert_eq!(raw.release().await.unwrap(), Release::Released);
-    assert_eq!(labelled.seen.targets(), ["projects", "other", "jobs", "jobs", "other"]);
-}
-
 /// Status shows who holds a key since when, and who waits here; a free key has none.
 pub async fn status_shows_holder_token_and_waiters(h: &Harness) {
     assert!(h.a.locks.status(&key()).await.unwrap().is_none());
@@ -204,20 +187,4 @@ pub async fn status_shows_holder_token_and_waiters(h: &Harness) {
     let holder = h.b.locks.status(&key()).await.unwrap().unwrap().holder;
     assert!(holder.ends_with(&format!(":{}", std::process::id())), "host:pid, not {holder}");
     drop(unnamed);
-}
-
-/// The same report comes once in a while, whatever happens in between.
-pub async fn reports_come_once_in_a_while(h: &Harness) {
-    h.a.engine.fail(Call::Acquire, Fault::Refused);
-    for _ in 0..5 {
-        assert_eq!(h.a.try_take(&key()).await.unwrap_err().kind(), Kind::Backend);
-    }
-    assert_eq!(h.a.seen.reports(), ["backend_error"]);
-    h.clock.advance(Duration::from_secs(59));
-    h.a.try_take(&key()).await.unwrap_err();
-    assert!(h.a.seen.reports().is_empty());
-    h.clock.advance(Duration::from_secs(1));
-    h.a.try_take(&key()).await.unwrap_err();
-    assert_eq!(h.a.seen.reports(), ["backend_error"]);
-    assert_eq!(h.a.seen.outcomes(), ["backend_error"; 7]);
 }

@@ -368,6 +368,7 @@ macro_rules! store_conformance {
                 an_import_changes_nothing_that_exists
                 a_row_that_stands_twice_exists_the_second_time
                 an_import_that_ended_half_way_is_run_again
+                labels_and_the_end_of_an_object_move_with_it
                 bad_rows_are_refused_and_write_nothing
                 an_export_shows_one_revision_while_writers_run
                 an_export_shows_what_was_asked_for

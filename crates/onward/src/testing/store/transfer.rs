@@ -3,13 +3,15 @@
 #![allow(missing_docs, reason = "the name of a case is its claim")]
 
 use super::*;
-use crate::model::Payload;
-use crate::model::limits::TOKEN_AHEAD_US;
+use crate::model::limits::{TOKEN_AHEAD_US, TTL_MAX};
+use crate::model::{LabelChange, Labels, Payload, TtlChange};
 use crate::store::{ExportOptions, Import, ImportRow, Imported};
+use crate::time::Timestamp;
 use crate::{Code, Effect};
 
 fn row(name: &str, value: i64, at: Option<u64>) -> ImportRow {
-    ImportRow { key: key(name), payload: Payload::json(&value).unwrap(), version: at.map(version) }
+    let payload = Payload::json(&value).unwrap();
+    ImportRow { key: key(name), payload, labels: Labels::new(), expires_at: None, version: at.map(version) }
 }
 
 /// Pushes a row, again while the engine's answer is open.
@@ -98,6 +100,27 @@ pub async fn an_import_that_ended_half_way_is_run_again(h: &Harness) {
     assert_eq!(import(&h.b, &rows).await, Imported { created: 72, existing: 128 });
 }
 
+pub async fn labels_and_the_end_of_an_object_move_with_it(h: &Harness) {
+    let labels = Labels::read([("team", "a=b"), ("%", "_")]).unwrap();
+    let hour = Duration::from_secs(3_600);
+    let made =
+        || Commit::new().put(key("x"), &1, WriteCondition::MustCreate).labels(LabelChange::Set(labels.clone())).ttl(TtlChange::Set(hour));
+    h.a.apply(made).await;
+    let mut object = h.b.store.get_payload(key("x")).await.unwrap().unwrap();
+    let end = object.meta.expires_at.unwrap();
+    object.key = key("y");
+    assert_eq!(import(&h.a, &[object.into()]).await.created, 1);
+    let moved = h.b.store.get_payload(key("y")).await.unwrap().unwrap().meta;
+    assert_eq!(moved.labels, labels);
+    // The same end but for the time that the writing took.
+    let late = moved.expires_at.unwrap().as_micros() - end.as_micros();
+    assert!((0..20_000_000).contains(&late), "{late}");
+    // One that is over already ends soon, by the sweeper.
+    let mut over = row("z", 1, None);
+    over.expires_at = Some(Timestamp::from_micros(1));
+    assert_eq!(import(&h.a, &[over]).await.created, 1);
+}
+
 pub async fn bad_rows_are_refused_and_write_nothing(h: &Harness) {
     let now = u64::try_from(Clock::system().wall().as_micros()).unwrap();
     let before = h.a.meta().await;
@@ -108,6 +131,10 @@ pub async fn bad_rows_are_refused_and_write_nothing(h: &Harness) {
         assert_eq!((error.kind(), error.code(), error.effect()), (Kind::Invalid, Code::InvalidRequest, Effect::NotApplied));
         assert_eq!(error.pointer(), Some("/version"));
     }
+    let mut late = row("bad", 1, None);
+    let most = i64::try_from(TTL_MAX.as_micros()).unwrap();
+    late.expires_at = Some(Timestamp::from_micros(Clock::system().wall().as_micros() + most + 60_000_000));
+    assert_eq!(unwrap_error(import.push(late).await).pointer(), Some("/expires_at"));
     drop(import);
     assert_eq!(h.b.meta().await, before);
     let options = |namespace: Option<&str>, kind: Option<&str>, prefix: String| ExportOptions {
