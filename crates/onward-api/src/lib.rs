@@ -4,8 +4,6 @@
 //! again?", so that no two surfaces can disagree. A type that is read from a request refuses unknown members; one that is read from an
 //! answer skips them, so that an old client understands a new server.
 
-use std::collections::BTreeMap;
-
 pub mod admin;
 pub mod base64;
 pub mod cache;
@@ -16,6 +14,7 @@ mod code;
 pub mod commit;
 mod depth;
 pub mod info;
+mod labels;
 pub mod locks;
 pub mod number;
 pub mod objects;
@@ -24,6 +23,7 @@ mod problem;
 
 pub use code::Code;
 pub use depth::json_depth;
+pub use labels::{Labels, Ttl};
 pub use problem::{Effect, Loser, Member, Problem};
 
 /// The OpenAPI description of the HTTP surface, as the server serves it.
@@ -49,7 +49,11 @@ pub mod header {
     pub const FILL: &str = "onward-fill";
     /// In an answer: the life of a fill lease, in milliseconds.
     pub const FILL_TTL_MS: &str = "onward-fill-ttl-ms";
-    /// The life of a cached value, in milliseconds.
+    /// `KEY=VALUE`, percent-encoded: a label of the object; may be repeated.
+    pub const LABEL: &str = "onward-label";
+    /// `set` (the labels are these and no others) or `merge` (these are laid over those that are there).
+    pub const LABELS: &str = "onward-labels";
+    /// The life of a cached value or of an object, in milliseconds; of an object also `never`.
     pub const TTL_MS: &str = "onward-ttl-ms";
     /// `true`: the source has no such row.
     pub const NEGATIVE: &str = "onward-negative";
@@ -79,27 +83,4 @@ pub const PATCH_TYPE: &str = "application/vnd.onward.patch+json";
 /// Reads a JSON null as a value that is there, where an absent member is none.
 pub(crate) fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Box<serde_json::value::RawValue>>, D::Error> {
     serde::Deserialize::deserialize(deserializer).map(Some)
-}
-
-/// Reads an object of texts; a member that stands twice is refused.
-pub(crate) fn distinct<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
-    struct Distinct;
-    impl<'de> serde::de::Visitor<'de> for Distinct {
-        type Value = BTreeMap<String, String>;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("an object of texts")
-        }
-
-        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-            let mut read = BTreeMap::new();
-            while let Some((name, value)) = members.next_entry()? {
-                if read.insert(name, value).is_some() {
-                    return Err(serde::de::Error::custom("a member stands twice"));
-                }
-            }
-            Ok(read)
-        }
-    }
-    deserializer.deserialize_map(Distinct)
 }

@@ -28,6 +28,12 @@ pub struct Envelope {
     pub revision: u64,
     /// The content type.
     pub content_type: String,
+    /// The labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// When its time to live ends: the store deletes it soon after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
     /// When it was created.
     pub created_at: String,
     /// When this version was written.
@@ -55,8 +61,8 @@ pub struct Row {
     #[serde(default, skip_serializing_if = "Option::is_none", with = "number::optional")]
     pub version: Option<u64>,
     /// Its labels.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "crate::distinct")]
-    pub labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<crate::Labels>,
     /// When it ends by itself, RFC 3339, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,
@@ -128,10 +134,16 @@ pub struct Past {
     /// The revision of the commit.
     #[serde(with = "number")]
     pub revision: u64,
-    /// `put` or `delete`.
+    /// `put`, `delete`, or `expire`: deleted because its time to live was over.
     pub op: String,
     /// When it was committed.
     pub at: String,
+    /// The labels of what was put.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// When the time to live of what was put ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
     /// The content type of what was put.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
@@ -168,7 +180,7 @@ pub struct Change {
 /// One object that changed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Changed {
-    /// `put` or `delete`.
+    /// `put`, `delete`, or `expire`: deleted because its time to live was over.
     pub op: String,
     /// The namespace.
     pub namespace: String,
@@ -181,6 +193,9 @@ pub struct Changed {
     /// The version that the change took.
     #[serde(with = "number")]
     pub version: u64,
+    /// The labels now; of a deleted object, its last ones.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// The content type of what was put.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,

@@ -47,6 +47,9 @@ pub(crate) struct Export {
     /// Only names that begin so
     #[arg(long)]
     prefix: Option<String>,
+    /// Only objects with this label, or with any value of it; may be repeated, and all must hold
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
 }
 
 impl Export {
@@ -54,7 +57,8 @@ impl Export {
         let request = Request::get("objects")
             .maybe_query("namespace", self.namespace.namespace.as_deref())
             .maybe_query("kind", self.kind.as_deref())
-            .maybe_query("prefix", self.prefix.as_deref());
+            .maybe_query("prefix", self.prefix.as_deref())
+            .queries("label", &self.label);
         let download = client.download(request, Duration::ZERO).await?;
         let revision = download.header(onward_api::header::REVISION).unwrap_or("-").to_owned();
         let bytes = save(download, &self.file, "export", out).await?;

@@ -11,7 +11,7 @@ use onward_api::objects::{Imported, Row};
 
 use super::commit::{key, payload};
 use super::json;
-use super::objects::spell_exactly;
+use super::objects::{labels, spell_exactly};
 use crate::call::{Call, ours};
 use crate::download::{PIECE_BYTES, Pieces, download};
 use crate::json::read;
@@ -62,7 +62,7 @@ fn row(import: &Import, line: &[u8]) -> Result<ImportRow, Refusal> {
     let row: Row = read(line)?;
     let row = ImportRow {
         key: key(row.namespace.as_deref(), &row.kind, &row.name)?,
-        labels: Labels::read(row.labels).map_err(|e| Refusal::from(e).under("/labels"))?,
+        labels: Labels::read(row.labels.unwrap_or_default().0).map_err(|e| Refusal::from(e).under("/labels"))?,
         expires_at: row
             .expires_at
             .as_deref()
@@ -85,10 +85,14 @@ fn on_line(refusal: Refusal, number: usize) -> Refusal {
 
 /// `GET /v1/objects`
 pub(crate) async fn export(call: Call) -> Answer {
-    let query = call.query(&["namespace", "kind", "prefix"])?;
+    let query = call.query(&["namespace", "kind", "prefix", "label"])?;
     let named = |name: &str| query.get(name).map(|word| ours(word).map(|()| word.to_owned())).transpose();
-    let options =
-        ExportOptions { namespace: named("namespace")?, kind: named("kind")?, prefix: query.get("prefix").unwrap_or_default().to_owned() };
+    let options = ExportOptions {
+        namespace: named("namespace")?,
+        kind: named("kind")?,
+        prefix: query.get("prefix").unwrap_or_default().to_owned(),
+        selector: query.selector()?,
+    };
     let export = call.reading(call.onward().store().export(options)).await?;
     let (revision, epoch) = (export.revision(), export.epoch());
     let mut response = if call.is_head() {
@@ -128,7 +132,7 @@ fn spell(object: &Object) -> Row {
         kind: object.key.kind().to_owned(),
         name: object.key.name().to_owned(),
         version: Some(object.meta.version.get()),
-        labels: object.meta.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        labels: Some(onward_api::Labels(labels(object).into_iter().collect())).filter(|labels| !labels.0.is_empty()),
         expires_at: object.meta.expires_at.map(|end| end.to_string()),
         content_type: Some(object.value.content_type().to_owned()),
         payload,

@@ -19,6 +19,8 @@ pub struct ExportOptions {
     pub kind: Option<String>,
     /// Only names that start with these bytes.
     pub prefix: String,
+    /// Only objects with such labels.
+    pub selector: Selector,
 }
 
 impl ExportOptions {
@@ -93,9 +95,9 @@ impl Export {
             self.ended = true;
             return Ok(());
         };
-        let prefix = self.options.prefix.clone();
+        let (prefix, selector) = (self.options.prefix.clone(), self.options.selector.clone());
         let after = after.unwrap_or_default();
-        let scan = Scan { namespace, kind, prefix, selector: Selector::new(), after, limit: PAGE_ITEMS, at: Some(self.at) };
+        let scan = Scan { namespace, kind, prefix, selector, after, limit: PAGE_ITEMS, at: Some(self.at) };
         let page = self.queue.engine().list(scan).await?;
         if page.meta.epoch != self.epoch {
             return Err(Error::new(Kind::Expired, Code::CursorCompacted, "the store was restored since"));

@@ -141,6 +141,7 @@ pub async fn bad_rows_are_refused_and_write_nothing(h: &Harness) {
         namespace: namespace.map(str::to_owned),
         kind: kind.map(str::to_owned),
         prefix,
+        ..ExportOptions::default()
     };
     for bad in [options(Some("A"), None, String::new()), options(None, Some(""), String::new()), options(None, None, "p".repeat(385))] {
         assert_eq!(unwrap_error(h.a.store.export(bad).await).kind(), Kind::Invalid);
@@ -177,7 +178,12 @@ pub async fn an_export_shows_what_was_asked_for(h: &Harness) {
         h.a.apply(|| Commit::new().put((namespace, kind, name), &1, WriteCondition::MustCreate)).await;
     }
     let names = async |namespace: Option<&str>, kind: Option<&str>, prefix: &str| {
-        let options = ExportOptions { namespace: namespace.map(str::to_owned), kind: kind.map(str::to_owned), prefix: prefix.to_owned() };
+        let options = ExportOptions {
+            namespace: namespace.map(str::to_owned),
+            kind: kind.map(str::to_owned),
+            prefix: prefix.to_owned(),
+            ..ExportOptions::default()
+        };
         let names: Vec<_> = exported(&h.b, options).await.iter().map(|object| object.key.name().to_owned()).collect();
         names.join(" ")
     };
@@ -186,6 +192,11 @@ pub async fn an_export_shows_what_was_asked_for(h: &Harness) {
     assert_eq!(names(None, Some("a"), "x").await, "x1 x3");
     assert_eq!(names(Some("n"), Some("onward.own"), "").await, "x5", "asked for by name");
     assert_eq!(names(Some("nobody"), None, "").await, "");
+    let labels = Labels::read([("team", "red")]).unwrap();
+    h.a.apply(|| Commit::new().put(("n", "a", "x6"), &1, WriteCondition::MustCreate).labels(LabelChange::Set(labels.clone()))).await;
+    let selector = crate::model::Selector::new().equals("team", "red").unwrap();
+    let red = exported(&h.b, ExportOptions { selector, ..ExportOptions::default() }).await;
+    assert_eq!(red.iter().map(|object| object.key.name()).collect::<Vec<_>>(), ["x6"]);
 }
 
 pub async fn a_long_export_pages_through_everything(h: &Harness) {
