@@ -21,6 +21,7 @@ mod pages;
 mod prove;
 mod save;
 mod seed;
+mod serve;
 mod store;
 mod target;
 mod units;
@@ -58,7 +59,8 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli, out: &Out) -> Result<()> {
     let target = cli.global.target();
-    let mut builder = match cli.command {
+    let mut builder = match &cli.command {
+        Command::Serve(serve) => serve.runtime()?,
         Command::Dev(_) | Command::Prove(_) | Command::Bench(_) | Command::ProveHolder(_) => tokio::runtime::Builder::new_multi_thread(),
         // One thread starts fast; and the command under a lock must be a child of the main thread.
         _ => tokio::runtime::Builder::new_current_thread(),
@@ -67,7 +69,8 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
     runtime.block_on(async {
         match cli.command {
             Command::Dev(dev) => dev.run(out).await,
-            Command::Config(config) => config.run(out),
+            Command::Serve(serve) => serve.run(out).await,
+            Command::Config(config) => config.run(out).await,
             Command::Prove(prove) => interruptible(prove.run(cli.global.output)).await,
             Command::ProveHolder(holder) => holder.run().await,
             Command::Lock(lock::Lock::Run(run)) => run.run(&target, out).await,
