@@ -4,11 +4,13 @@
 
 mod bench;
 mod cache_and_audit;
+mod config;
 mod crash;
 mod dev;
 mod doctor;
 mod lock_run;
 mod objects;
+mod serve;
 mod streams;
 mod support;
 mod surface;
