@@ -15,3 +15,4 @@ mod serve;
 mod streams;
 mod support;
 mod surface;
+mod transfer;
