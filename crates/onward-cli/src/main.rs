@@ -18,9 +18,12 @@ mod lock;
 mod object;
 mod output;
 mod pages;
+mod progress;
 mod prove;
+mod save;
 mod seed;
 mod serve;
+mod store;
 mod target;
 mod units;
 mod wait;
@@ -41,7 +44,7 @@ fn main() -> ExitCode {
     }
     let (ended, out) = match args::read(std::env::args_os()) {
         Ok(cli) => {
-            let out = Out::new(cli.global.output, cli.global.quiet, cli.global.verbose, cli.global.color);
+            let out = Out::new(cli.global.output, cli.global.quiet, cli.global.verbose, cli.global.color, cli.global.progress);
             (run(cli, &out), out)
         }
         Err((failure, out)) => (Err(failure), out),
@@ -74,6 +77,7 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
             Command::Lock(lock::Lock::Run(run)) => run.run(&target, out).await,
             Command::Lock(lock) => interruptible(lock.run(&target, out)).await,
             Command::Object(object) => interruptible(object.run(&target, out)).await,
+            Command::Store(store) => interruptible(store.run(&target, out)).await,
             Command::Cache(cache) => interruptible(cache.run(&target, out)).await,
             Command::Audit(audit) => interruptible(audit.run(&target, out)).await,
             Command::Bench(bench) => interruptible(bench.run(&target, out)).await,

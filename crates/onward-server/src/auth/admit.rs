@@ -1,5 +1,7 @@
 //! Whether what a path names lies in the caller's scopes: asked once for all routes, before an operation begins.
 
+use http::Method;
+
 use super::caller::{Caller, out_of_scope};
 use super::scope::Part;
 use crate::call::Call;
@@ -19,7 +21,7 @@ pub(crate) fn admit(call: &Call, route: &str) -> Result<(), Refusal> {
         // These say nothing of a part, or their operation asks.
         ("info" | "commit" | "watch" | "/metrics", "") => true,
         ("locks", "{*key}") => caller.may(Part::Locks, &[&call.key()?]),
-        ("locks", "") if call.parts.method == http::Method::POST => true,
+        ("locks", "") if call.parts.method == Method::POST => true,
         ("locks", "") => {
             // All that begins like this lies below its last whole segment.
             let prefix = call.raw_parameter("prefix").unwrap_or_default();
@@ -28,6 +30,14 @@ pub(crate) fn admit(call: &Call, route: &str) -> Result<(), Refusal> {
         ("objects", "{kind}/{*name}") => {
             let (kind, name) = call.word_and_key()?;
             caller.may(Part::Objects, &[namespace(call).as_bytes(), kind.as_bytes(), &name])
+        }
+        ("objects", "") if call.parts.method == Method::POST => true,
+        ("objects", "") => {
+            let (namespace, kind) = (call.raw_parameter("namespace"), call.raw_parameter("kind"));
+            // Without a namespace the kind does not narrow it: all namespaces are meant.
+            let named: Vec<&[u8]> =
+                namespace.iter().flat_map(|namespace| [Some(namespace), kind.as_ref()]).flatten().map(|word| word.as_bytes()).collect();
+            caller.may(Part::Objects, &named)
         }
         ("objects", "{kind}") => caller.may(Part::Objects, &[namespace(call).as_bytes(), call.segment(0)?.as_bytes()]),
         ("cache", "{namespace}/{*key}") => {

@@ -60,7 +60,7 @@ pub(crate) async fn commit(mut call: Call) -> Answer {
     }
 }
 
-fn key(call: &Call, namespace: Option<&str>, kind: &str, name: &str) -> Result<Key, Refusal> {
+pub(super) fn key(call: &Call, namespace: Option<&str>, kind: &str, name: &str) -> Result<Key, Refusal> {
     ours(kind).map_err(|e| e.under("/kind"))?;
     call.caller.needs_in_scope(Part::Objects, &[namespace.unwrap_or("default").as_bytes(), kind.as_bytes()])?;
     match namespace {
@@ -117,7 +117,7 @@ fn write(commit: Commit, key: Key, write: Write) -> Result<Commit, Refusal> {
     })
 }
 
-fn payload(json: Option<&RawValue>, binary: Option<&str>, content_type: Option<&str>) -> Result<Payload, Refusal> {
+pub(super) fn payload(json: Option<&RawValue>, binary: Option<&str>, content_type: Option<&str>) -> Result<Payload, Refusal> {
     match (json, binary) {
         (Some(json), None) => {
             let payload = Payload::new(json.get().to_owned().into_bytes(), content_type.unwrap_or("application/json"))?;

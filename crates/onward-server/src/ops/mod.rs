@@ -1,5 +1,6 @@
 //! One file a part: parse, one call on the library, spell the answer.
 
+pub(crate) mod admin;
 pub(crate) mod cache;
 pub(crate) mod chains;
 pub(crate) mod commit;
@@ -7,6 +8,8 @@ pub(crate) mod info;
 pub(crate) mod locks;
 pub(crate) mod objects;
 pub(crate) mod tokens;
+pub(crate) mod transfer;
+pub(crate) mod verify;
 pub(crate) mod watch;
 
 use axum::body::Body;
