@@ -7,9 +7,9 @@ use std::time::Duration;
 use onward::time::Clock;
 
 /// How many inputs a target gets in the run of every day.
-const INPUTS: u64 = 20_000;
+const INPUTS: u64 = 5_000;
 /// The longest that this may take.
-const SHORT: Duration = Duration::from_secs(4);
+const SHORT: Duration = Duration::from_secs(2);
 /// Asks for a long run: so many seconds a target, from another seed each time.
 const SECONDS: &str = "ONWARD_FUZZ_SECONDS";
 /// The seed of a run; printed by each.
