@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::output::{Color, Format, Out};
 use crate::target::Target;
 use crate::units::some_time;
-use crate::{audit, bench, cache, config, dev, doctor, help, lock, object, prove, serve};
+use crate::{audit, bench, cache, config, dev, doctor, help, lock, object, prove, serve, store};
 
 /// The end of each help.
 pub(crate) const EXIT_CODES: &str = "\
@@ -41,12 +41,15 @@ pub(crate) struct Cli {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Everywhere")]
 pub(crate) struct Global {
-    /// A server (http://127.0.0.1:7337) or an engine (sqlite:./app.db, memory:); else ONWARD_URL, else a running `onward dev`
+    /// A server (https://onward.example) or an engine (sqlite:./app.db, memory:); else ONWARD_URL, else a running `onward dev`
     #[arg(long, global = true, value_name = "URL", env = "ONWARD_URL", hide_env = true)]
     url: Option<String>,
     /// A file with the token; else ONWARD_TOKEN, else that of `onward dev`
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// A PEM file of the certificates that https:// trusts, instead of the machine's; else ONWARD_CA_FILE
+    #[arg(long, global = true, value_name = "FILE", env = "ONWARD_CA_FILE", hide_env = true)]
+    ca_file: Option<PathBuf>,
     /// How data are written
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
@@ -68,7 +71,7 @@ impl Global {
     /// Returns what is said about the target.
     pub(crate) fn target(&self) -> Target {
         let url = self.url.clone().filter(|url| !url.is_empty());
-        Target { url, token_file: self.token_file.clone(), timeout: self.timeout }
+        Target { url, token_file: self.token_file.clone(), ca_file: self.ca_file.clone(), timeout: self.timeout }
     }
 }
 
@@ -93,6 +96,9 @@ pub(crate) enum Command {
     /// Read, write and follow versioned objects
     #[command(subcommand)]
     Object(object::Object),
+    /// Compact, back up or check a whole store
+    #[command(subcommand)]
+    Store(store::Store),
     /// Read, fill and invalidate cached values
     #[command(subcommand)]
     Cache(cache::Cache),

@@ -120,6 +120,10 @@ impl CommitEngine for Buggy {
         self.0.list(scan)
     }
 
+    fn next_kind<'a>(&'a self, after: Option<(&'a str, &'a str)>) -> BoxFuture<'a, Result<Option<(String, String)>>> {
+        self.0.next_kind(after)
+    }
+
     fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>> {
         self.0.get_at(key, at)
     }
