@@ -7,6 +7,7 @@
 //! [`router`] is the whole surface as a tower service: behind a [`Server`], or called in process with a [`State::embedded`] and no
 //! socket at all. [`Dev`] opens a development server with zero configuration.
 
+mod auth;
 mod body;
 mod call;
 mod config;
@@ -26,9 +27,9 @@ mod run;
 mod sse;
 mod state;
 mod table;
-mod token;
 mod wait;
 
+pub use auth::{Least, NotARole, Role, Token};
 pub use config::{ConfigError, Configuration, ListedToken, Origin, Origins, Rate, Settings, Shown, Shutdown, Sources, TlsFiles};
 pub use dev::{Dev, DevError, DevOptions, Ready, Running, running};
 pub use listen::{Drained, Server};
@@ -37,4 +38,3 @@ pub use metrics::{METRICS, Metrics};
 pub use routes::{ROUTES, router};
 pub use state::{Limits, State, Timeouts};
 pub use table::{Metric, MetricKind};
-pub use token::Token;

@@ -17,17 +17,18 @@ use onward::model::RequestId;
 use onward::time::Clock;
 use onward::{Code, Effect, Error, random};
 
+use crate::auth::Least;
+use crate::auth::caller::Caller;
 use crate::call::Call;
 use crate::log::{self, About};
 use crate::refusal::{Answer, Refusal};
-use crate::routes::Gate;
 use crate::state::State;
 
 /// Longest path with its query.
 const URI_BYTES: usize = 8 << 10;
 
 /// Runs one operation.
-pub(crate) async fn run<F, Fut>(state: State, request: Request, route: &'static str, gate: Gate, op: F) -> Response
+pub(crate) async fn run<F, Fut>(state: State, request: Request, route: &'static str, least: Least, op: F) -> Response
 where
     F: FnOnce(Call) -> Fut,
     Fut: Future<Output = Answer>,
@@ -36,7 +37,7 @@ where
     let began = clock.now();
     let method = request.method().clone();
     let trace = trace_id(request.headers()).map(str::to_owned);
-    let mut token: Option<Arc<str>> = None;
+    let mut who = Caller::Anyone;
     let writes = !matches!(method, Method::GET | Method::HEAD);
     let read = Arc::new(AtomicBool::new(request.body().is_end_stream()));
     let (mut id, mut window): (Option<Arc<str>>, _) = (None, Window::Own);
@@ -48,11 +49,15 @@ where
         }
         check_head(&state, &request)?;
         let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let caller = match gate {
-            Gate::Token => state.caller(authorization)?,
-            Gate::Open => state.anyone(),
+        let caller = match least {
+            Least::Open => Caller::Anyone,
+            Least::Role(role) => {
+                let caller = state.caller(authorization)?;
+                caller.needs(role)?;
+                caller
+            }
         };
-        token = caller.name();
+        who = caller.clone();
         let slot = state.request_slot()?;
         let call = Call::new(state.clone(), caller, id.clone().unwrap_or_default(), window, slot, read.clone(), request)?;
         caught(op(call)).await.unwrap_or_else(|panic| {
@@ -64,7 +69,7 @@ where
     let took = clock.now().since(began);
     let about = About {
         trace_id: trace.as_deref(),
-        token_id: token.as_deref(),
+        token_id: who.name(),
         method: Some(method.as_str()),
         route: Some(route),
         ms: Some((took.as_secs_f64() * 1e6).round() / 1e3),

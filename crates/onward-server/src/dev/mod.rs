@@ -16,12 +16,12 @@ use onward::model::MacKeys;
 use onward::{Config, Kind, Onward, random};
 use serde::Serialize;
 
+use crate::auth::Token;
 use crate::config::{Configuration, Sources};
 use crate::listen::{Drained, Server};
 use crate::log;
 use crate::metrics::Metrics;
 use crate::state::State;
-use crate::token::Token;
 use announce::Announced;
 pub use announce::{Running, running};
 use folder::Folder;

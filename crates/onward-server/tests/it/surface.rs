@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use onward::Code;
-use onward_server::ROUTES;
+use onward_server::{Least, ROUTES};
 use serde_json::{Value, json};
 
 use crate::support::Client;
@@ -104,10 +104,15 @@ async fn the_description_is_served_as_it_is_committed() {
 }
 
 #[test]
-fn the_description_names_every_route_and_no_other() {
-    let routes: BTreeSet<(String, String)> = ROUTES
+fn the_description_names_every_route_with_its_least_role_and_no_other() {
+    let role = |least: Least| match least {
+        Least::Open => "open",
+        Least::Role(role) => role.word(),
+    };
+    let routes: BTreeSet<(String, String, String)> = ROUTES
         .iter()
-        .flat_map(|(path, methods)| methods.iter().map(|method| (path.replace("{*", "{"), method.to_ascii_lowercase())))
+        .flat_map(|(path, methods)| methods.iter().map(move |(method, least)| (path, method.to_ascii_lowercase(), role(*least).to_owned())))
+        .map(|(path, method, role)| (path.replace("{*", "{"), method, role))
         .collect();
     let paths = description()["paths"].clone();
     let mut described = BTreeSet::new();
@@ -118,7 +123,8 @@ fn the_description_names_every_route_and_no_other() {
             }
             assert!(operation["responses"].as_object().is_some_and(|responses| !responses.is_empty()), "{method} {path}");
             assert!(operation["operationId"].is_string(), "{method} {path}");
-            described.insert((path.clone(), method.clone()));
+            let role = operation["x-onward-least-role"].as_str().unwrap_or_default();
+            described.insert((path.clone(), method.clone(), role.to_owned()));
         }
     }
     assert_eq!(described, routes);
