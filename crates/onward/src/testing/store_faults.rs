@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
@@ -45,6 +45,8 @@ struct Board {
     script: Mutex<VecDeque<Option<Fault>>>,
     /// Commits that the change log has lost.
     hidden: Mutex<Vec<Revision>>,
+    /// Whether reads of single objects fail.
+    away: AtomicBool,
     held: Mutex<bool>,
     let_go: Condvar,
     waiting: watch::Sender<bool>,
@@ -65,6 +67,7 @@ impl Faults {
             often: Mutex::new(often),
             script: Mutex::default(),
             hidden: Mutex::default(),
+            away: AtomicBool::new(false),
             held: Mutex::new(false),
             let_go: Condvar::new(),
             waiting: watch::Sender::new(false),
@@ -91,6 +94,11 @@ impl Faults {
     /// Lets the change log lose a commit.
     pub fn hide(&self, revision: Revision) {
         self.0.hidden.lock().push(revision);
+    }
+
+    /// Lets reads of single objects fail from now on, or no more.
+    pub fn away(&self, away: bool) {
+        self.0.away.store(away, Ordering::SeqCst);
     }
 
     /// Stops each write right before it is carried out, until [`Faults::release`].
@@ -236,6 +244,9 @@ impl CommitEngine for Faulty {
 
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Arc<Object>>>> {
         self.faults.0.reads.fetch_add(1, Ordering::SeqCst);
+        if self.faults.0.away.load(Ordering::SeqCst) {
+            return Box::pin(std::future::ready(Err(Error::unavailable("the store is away"))));
+        }
         self.inner.get(key)
     }
 

@@ -24,7 +24,11 @@ use crate::{Error, Result, random};
 pub(super) const APPLICATION_ID: i32 = 0x6f6e_7764;
 
 /// The schema of a store file.
-const SCHEMA: Schema = Schema { what: "store", first: "onward_meta", steps: &[include_str!("schema.sql"), include_str!("schema_2.sql")] };
+const SCHEMA: Schema = Schema {
+    what: "store",
+    first: "onward_meta",
+    steps: &[include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")],
+};
 
 /// After about this many written rows the log is copied back into the database, behind the answers.
 const CHECKPOINT_ROWS: usize = 1_000;
