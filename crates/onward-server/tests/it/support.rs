@@ -87,9 +87,18 @@ impl Client {
         Self::with("memory:", limits).await
     }
 
+    /// A store in memory that lives by this clock.
+    pub(crate) async fn by_clock(clock: Clock) -> Self {
+        Self::over(Config::new("memory:").with_clock(clock), Limits::default()).await
+    }
+
     async fn with(url: &str, limits: Limits) -> Self {
+        Self::over(Config::new(url), limits).await
+    }
+
+    async fn over(config: Config, limits: Limits) -> Self {
         let metrics = Arc::new(Metrics::default());
-        let onward = Onward::connect(Config::new(url).with_observer(metrics.clone())).await.unwrap();
+        let onward = Onward::connect(config.with_observer(metrics.clone())).await.unwrap();
         let token = Token::draw();
         let state = State::new(onward.clone(), "dev", &token, metrics).with_limits(limits);
         Self { router: router(state), onward, token: token.secret().to_owned() }
