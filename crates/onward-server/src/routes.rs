@@ -5,7 +5,6 @@ use axum::body::HttpBody;
 use axum::extract::{Request, State as Shared};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
-
 use onward::Code;
 
 use crate::auth::{Least, Role};
@@ -47,7 +46,8 @@ routes! {
     "/v1/commit" { POST Writer commit::commit }
     "/v1/watch" { GET Viewer watch::watch }
     "/v1/locks/{*key}" { POST Writer locks::acquire, PUT Writer locks::renew, DELETE Writer locks::release, GET Viewer locks::status }
-    "/v1/locks" { POST Writer locks::renew_many }
+    "/v1/locks" { GET Viewer locks::list, POST Writer locks::renew_many }
+    "/v1/admin/lock-switch" { GET Operator locks::locking, PUT Operator locks::switch }
     "/v1/cache/{namespace}/{*key}" { GET Viewer cache::begin, PUT Writer cache::fill, DELETE Writer cache::invalidate }
     "/v1/cache/{namespace}" { GET Viewer cache::stats, POST Writer cache::operate, DELETE Operator cache::flush }
     "/v1/chains" { GET Viewer chains::list }
