@@ -14,6 +14,7 @@ mod config;
 mod cursor;
 mod dev;
 mod docs;
+mod download;
 mod expiry;
 mod json;
 mod listen;
