@@ -202,8 +202,8 @@ has_promtool() {
 }
 alerts() { prom check rules deploy/prometheus/alerts.yml && prom test rules deploy/prometheus/alerts.test.yml; }
 
-# Everything that openapi.json describes and what it forbids, against a server: seeded and bounded. Streams have no end and are left out;
-# waits are cut short in a copy of the description.
+# Everything that openapi.json describes and what it forbids, against a server: seeded and bounded. Streams have no end, and
+# schemathesis writes no JSON lines: both are left out. Waits are cut short in a copy of the description.
 has_schemathesis() {
   python3 -c 'import ensurepip, venv' 2>/dev/null || get python3-venv python3-venv || return 1
   python3 -m venv "$scratch/venv" && "$scratch/venv/bin/pip" install -q --disable-pip-version-check 'schemathesis==4.32.5' >"$scratch/pip.log" 2>&1 && return 0
@@ -214,8 +214,8 @@ fuzz_http() {
   local onward line url token
   start_dev || return 1
   sed 's/"maximum": 60000/"maximum": 20/' crates/onward-api/openapi.json >"$scratch/api.json"
-  if ! timeout 90 "$scratch/venv/bin/schemathesis" --config-file .ci/schemathesis.toml run "$scratch/api.json" --url "$url" \
-    -H "Authorization: Bearer $token" --exclude-operation-id watch --request-timeout 5 --continue-on-failure --warnings off \
+  if ! timeout 150 "$scratch/venv/bin/schemathesis" --config-file .ci/schemathesis.toml run "$scratch/api.json" --url "$url" \
+    -H "Authorization: Bearer $token" --exclude-operation-id watch --exclude-operation-id importObjects --request-timeout 5 --continue-on-failure --warnings off \
     --seed 1 --max-examples 20 >"$scratch/fuzz.log" 2>&1; then
     cat "$scratch/fuzz.log"
     return 1
