@@ -258,6 +258,7 @@ async fn of_three_processes_that_write_all_the_time_none_starves() {
     let mut seen = [0_usize; 3];
     while seen.contains(&0) {
         seen[lines.recv().unwrap()] += 1;
+        assert!(seen.iter().sum::<usize>() < 20 * LINES, "one does not get to write at all: {seen:?}");
     }
     let mut shares = [0_usize; 3];
     for number in lines.iter().take(LINES) {
