@@ -16,4 +16,5 @@ mod serve;
 mod streams;
 mod support;
 mod surface;
+mod token;
 mod transfer;
