@@ -19,7 +19,10 @@ mod object;
 mod output;
 mod pages;
 mod prove;
+mod save;
 mod seed;
+mod serve;
+mod store;
 mod target;
 mod units;
 mod wait;
@@ -56,7 +59,8 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli, out: &Out) -> Result<()> {
     let target = cli.global.target();
-    let mut builder = match cli.command {
+    let mut builder = match &cli.command {
+        Command::Serve(serve) => serve.runtime()?,
         Command::Dev(_) | Command::Prove(_) | Command::Bench(_) | Command::ProveHolder(_) => tokio::runtime::Builder::new_multi_thread(),
         // One thread starts fast; and the command under a lock must be a child of the main thread.
         _ => tokio::runtime::Builder::new_current_thread(),
@@ -65,12 +69,14 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
     runtime.block_on(async {
         match cli.command {
             Command::Dev(dev) => dev.run(out).await,
-            Command::Config(config) => config.run(out),
+            Command::Serve(serve) => serve.run(out).await,
+            Command::Config(config) => config.run(out).await,
             Command::Prove(prove) => interruptible(prove.run(cli.global.output)).await,
             Command::ProveHolder(holder) => holder.run().await,
             Command::Lock(lock::Lock::Run(run)) => run.run(&target, out).await,
             Command::Lock(lock) => interruptible(lock.run(&target, out)).await,
             Command::Object(object) => interruptible(object.run(&target, out)).await,
+            Command::Store(store) => interruptible(store.run(&target, out)).await,
             Command::Cache(cache) => interruptible(cache.run(&target, out)).await,
             Command::Audit(audit) => interruptible(audit.run(&target, out)).await,
             Command::Bench(bench) => interruptible(bench.run(&target, out)).await,

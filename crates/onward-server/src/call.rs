@@ -179,8 +179,11 @@ impl Call {
     /// Reads the body.
     pub(crate) async fn bytes(&mut self, limit: usize) -> Result<Bytes, Refusal> {
         let body = self.body.get_mut().map(std::mem::take).unwrap_or_default();
+        // Who sends slowly takes no place from those who could run.
+        drop(self.slot.take());
         let bytes = body::read(&self.parts.headers, body, limit, self.state.timeouts().body).await?;
         self.read.store(true, Ordering::Relaxed);
+        self.slot = Some(self.state.request_slot()?);
         Ok(bytes)
     }
 

@@ -5,6 +5,7 @@
 //!
 //! Two transports, one code path: HTTP/1.1 to a URL, or a service in this process (a server's router over an engine).
 
+mod download;
 mod events;
 mod problem;
 mod request;
@@ -18,6 +19,7 @@ use http_body_util::BodyExt as _;
 
 use crate::{Code, Effect};
 
+pub use download::Download;
 pub use events::{Event, Events, IDLE_MAX};
 pub use problem::Problem;
 pub use request::{Request, header_text, segment};
@@ -149,6 +151,27 @@ impl Client {
             let (head, body) = self.exchange(request, timeout).await?.into_parts();
             if head.status.is_success() {
                 return Ok(Events::new(body));
+            }
+            let body = read(body, false).await?;
+            Err(Problem::read(Answer { status: head.status, headers: head.headers, body }, false))
+        })
+        .await
+        .unwrap_or_else(|| Err(late()))
+    }
+
+    /// Sends a request and reads the answer piece by piece.
+    ///
+    /// The request's time covers the head only, unless `begin` gives it more; then each piece has [`IDLE_MAX`].
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn download(&self, request: Request, begin: Duration) -> Result<Download, Problem> {
+        let timeout = request.timeout.unwrap_or(self.timeout);
+        let late = || Problem::of(Code::DeadlineExceeded, Effect::NotApplied, "the server did not answer in time");
+        within(patience(timeout.max(begin)), async {
+            let (head, body) = self.exchange(request.untimed(), timeout).await?.into_parts();
+            if head.status.is_success() {
+                return Ok(Download::new(head.headers, body));
             }
             let body = read(body, false).await?;
             Err(Problem::read(Answer { status: head.status, headers: head.headers, body }, false))

@@ -4,6 +4,7 @@
 
 mod abuse;
 mod access;
+mod admin;
 mod cache;
 mod chains;
 mod commit;
@@ -14,6 +15,9 @@ mod locks;
 mod metrics;
 mod objects;
 mod races;
+mod serve;
 mod support;
 mod surface;
+mod tls;
+mod transfer;
 mod watch;
