@@ -10,7 +10,7 @@ use onward::Code;
 
 use crate::auth::{Least, Role};
 use crate::call::bad_path;
-use crate::ops::{admin, cache, chains, commit, info, locks, objects, transfer, watch};
+use crate::ops::{admin, cache, chains, commit, info, locks, objects, transfer, verify, watch};
 use crate::refusal::Refusal;
 use crate::run::{closes, new_id, run};
 use crate::state::State;
@@ -56,7 +56,7 @@ routes! {
     "/v1/chains/{chain}" { GET Viewer chains::head }
     "/v1/chains/{chain}/entries" { GET Viewer chains::query, POST Writer chains::append }
     "/v1/chains/{chain}/entries/{seq}" { GET Viewer chains::get }
-    "/v1/chains/{chain}/verify" { POST Viewer chains::verify }
+    "/v1/chains/{chain}/verify" { POST Viewer verify::verify }
     "/v1/info" { GET Viewer info::info }
     "/v1/admin/compact" { POST Operator admin::compact }
     "/v1/admin/check" { GET Operator admin::check }
