@@ -73,7 +73,10 @@ pub async fn patches_and_updates_label_too(h: &Harness) {
     put(&h.a, "x", 1, set(&[("a", "1")])).await;
     let id = fresh_id();
     settle(async || {
-        let add = |value: &mut i64, _: &Meta| Ok::<(), Refusal>(*value += 1);
+        let add = |value: &mut i64, _: &Meta| {
+            *value += 1;
+            Ok::<(), Refusal>(())
+        };
         h.b.store.update(key("x"), add).labels(merge(&[("b", "2")])).request(id.clone()).await
     })
     .await
