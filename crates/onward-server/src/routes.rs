@@ -5,7 +5,6 @@ use axum::body::HttpBody;
 use axum::extract::{Request, State as Shared};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
-use http::{StatusCode, header};
 use onward::Code;
 
 use crate::auth::{Least, Role};
@@ -113,11 +112,7 @@ async fn no_route(Shared(state): Shared<State>, request: Request) -> Response {
 }
 
 async fn wrong_method(Shared(state): Shared<State>, request: Request) -> Response {
-    let refusal = if is_designed(request.uri().path()) {
-        not_built()
-    } else {
-        Refusal::new(Code::MethodNotAllowed, "this route does not take this method")
-    };
+    let refusal = Refusal::new(Code::MethodNotAllowed, "this route does not take this method");
     finish(&state, &request, refusal)
 }
 
@@ -127,9 +122,6 @@ fn not_built() -> Refusal {
 
 fn finish(state: &State, request: &Request, refusal: Refusal) -> Response {
     let mut response = refusal.into_response(&new_id());
-    if response.status() == StatusCode::NOT_IMPLEMENTED {
-        response.headers_mut().remove(header::ALLOW);
-    }
     if !request.body().is_end_stream() {
         closes(&mut response);
     }

@@ -10,12 +10,15 @@ mod commit;
 mod connection;
 mod error;
 mod inspect;
+mod leases;
 mod list;
 mod lock;
 mod log;
 mod migrate;
 mod reader;
 mod rows;
+mod turn;
+mod wal;
 
-pub use commit::SqliteStore;
+pub use commit::{Bounds, SqliteStore};
 pub use lock::SqliteLocks;
