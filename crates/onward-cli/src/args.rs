@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::failure::Failure;
 use crate::output::{Color, Format, Out};
+use crate::progress::When;
 use crate::target::Target;
 use crate::units::some_time;
 use crate::{audit, bench, cache, config, dev, doctor, help, lock, object, prove, serve, store};
@@ -65,6 +66,9 @@ pub(crate) struct Global {
     /// When to colour
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
     pub(crate) color: Color,
+    /// When to show how far long work is
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub(crate) progress: When,
 }
 
 impl Global {
@@ -128,11 +132,11 @@ pub(crate) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Cli, (Fai
                 .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
                 .collect::<Vec<_>>()
                 .join("; ");
-            return (Failure::usage(detail), Out::new(Some(Format::Json), false, false, Color::Never));
+            return (Failure::usage(detail), Out::new(Some(Format::Json), false, false, Color::Never, When::Never));
         }
         // clap writes help to stdout and complaints to stderr; who reads neither is not our failure.
         let _ = error.print();
-        (Failure::Exit(u8::try_from(error.exit_code()).unwrap_or(2)), Out::new(None, false, false, Color::Never))
+        (Failure::Exit(u8::try_from(error.exit_code()).unwrap_or(2)), Out::new(None, false, false, Color::Never, When::Never))
     })
 }
 
