@@ -11,6 +11,7 @@ mod connection;
 mod disk;
 mod error;
 mod inspect;
+mod leases;
 mod list;
 mod lock;
 mod log;
