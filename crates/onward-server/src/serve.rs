@@ -47,13 +47,20 @@ impl Serve {
         let settings = configuration.settings();
         log::install(settings.log);
         refuse(configuration)?;
-        if settings.tokens.is_empty() {
-            return Err(StartError::Usage("there is no token, so nobody could call: list one in auth.tokens".to_owned()));
-        }
         let tls = tls(settings)?;
         let metrics = Arc::new(Metrics::default());
         let onward = open(settings, metrics.clone()).await?;
-        let state = State::listed(onward, &settings.tokens, metrics).with_limits(settings.limits).with_timeouts(settings.timeouts);
+        let state = State::listed(onward, &settings.tokens, metrics)
+            .with_limits(settings.limits)
+            .with_timeouts(settings.timeouts)
+            .with_rate(settings.rate);
+        if !state.has_tokens().await? {
+            return Err(StartError::Usage(
+                "there is no token, so nobody could call: run `onward token create --role admin --scope '*' --ttl 90d --url STORE` \
+                 with the URL of the store (it needs no server), or list one in auth.tokens"
+                    .to_owned(),
+            ));
+        }
         let state = if settings.cache_url.is_empty() { state.without_cache() } else { state };
         let hosts = if settings.hosts.is_empty() { Hosts::Any } else { Hosts::Named(settings.hosts.clone()) };
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -178,10 +185,6 @@ fn refuse(configuration: &Configuration) -> Result<(), StartError> {
             "cache.url ({}) is memory: each process has a cache of its own; say so with cache.scope = \"process\"",
             place("cache.url")
         ));
-    }
-    if let Some(token) = settings.tokens.iter().find(|token| token.scopes != ["*"]) {
-        // A narrower right that nobody keeps would be no right at all (C9).
-        return refuse(format!("auth.tokens has `{}` with scopes, which this version does not keep: leave them out", token.name));
     }
     Ok(())
 }

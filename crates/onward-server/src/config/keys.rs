@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use onward::model::MacKeys;
 
+use crate::auth::NotAScope;
+use crate::auth::tokens::check_name;
+
 use super::settings::{ListedToken, Settings};
 use super::value::Value;
 use crate::log::{Format, Level};
@@ -98,7 +101,6 @@ const DESIGNED: &[&str] = &[
     "ops.ready_requires",
     "ops.traces",
     "server.limits.commit_body",
-    "server.limits.streams_per_token",
     "server.public.trusted_proxies",
     "server.public.url",
     "server.surface",
@@ -234,6 +236,16 @@ pub(super) static KEYS: &[Key] = &[
             Ok(())
         },
         "Event streams at once; one more is 503."
+    ),
+    key!(
+        "server.limits.streams_per_token" = "100",
+        Live::No,
+        Open,
+        |to, value| {
+            to.limits.streams_per_token = value.places(1..=1_000_000)?;
+            Ok(())
+        },
+        "Event streams of one token at once; one more is 429."
     ),
     key!(
         "server.timeouts.header" = r#""10s""#,
@@ -481,10 +493,13 @@ fn listed(value: &Value) -> Result<ListedToken, String> {
     let mut sha256 = [0; 32];
     text("sha256").and_then(|digits| hex::decode_to_slice(digits, &mut sha256).ok()).ok_or("each token has a `sha256` of 64 hex digits")?;
     let scopes = members.get("scopes").map_or(Ok(vec!["*"]), Value::texts).map_err(|_| "the `scopes` of a token are a list of texts")?;
+    let scopes = scopes.into_iter().map(|scope| scope.parse().map_err(|e: NotAScope| e.to_string())).collect::<Result<_, _>>()?;
+    let name = text("name").ok_or("each token has a `name`")?.to_owned();
+    check_name(&name)?;
     Ok(ListedToken {
-        name: text("name").ok_or("each token has a `name`")?.to_owned(),
+        name,
         role: text("role").and_then(|word| word.parse().ok()).ok_or("each token has a `role`: viewer, writer, operator or admin")?,
-        scopes: scopes.into_iter().map(str::to_owned).collect(),
+        scopes,
         sha256,
     })
 }

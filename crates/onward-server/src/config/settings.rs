@@ -7,7 +7,7 @@ use std::time::Duration;
 use onward::commit::Retention;
 use onward::model::MacKeys;
 
-use crate::auth::Role;
+use crate::auth::{Role, Scope};
 use crate::log::LogOptions;
 use crate::state::{Limits, Timeouts};
 
@@ -100,7 +100,7 @@ pub struct ListedToken {
     /// What it may do.
     pub role: Role,
     /// Where it may do that.
-    pub scopes: Vec<String>,
+    pub scopes: Vec<Scope>,
     /// SHA-256 of the whole token.
     pub sha256: [u8; 32],
 }
