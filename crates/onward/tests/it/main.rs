@@ -4,6 +4,7 @@
 
 mod audit;
 mod backup;
+mod bounds;
 mod cache;
 mod crash;
 mod files;
@@ -15,5 +16,6 @@ mod lock;
 mod outside;
 mod planted;
 mod schema;
+mod schema_processes;
 mod store;
 mod store_model;
