@@ -81,11 +81,13 @@ pub(crate) async fn readyz(call: Call) -> Answer {
     let verbose = query.get("verbose") == Some("") || query.flag("verbose", false)?;
     if verbose {
         // What stands behind is for those who may look.
-        call.state.caller(call.header(header::AUTHORIZATION.as_str())?)?;
+        call.state.caller(call.header(header::AUTHORIZATION.as_str())?).await?;
     }
     if call.state.is_leaving() {
         return Err(Refusal::new(Code::Draining, "the server shuts down"));
     }
+    // Not so one that would refuse every write: others may still take them.
+    call.onward().store().queue().engine().ready()?;
     // An engine that is away does not make a server unready: its typed errors are better than none.
     let engines = reached(&call).await?;
     let ready = engines.iter().all(|(_, _, up)| *up);

@@ -8,6 +8,7 @@ mod backup;
 mod check;
 mod commit;
 mod connection;
+mod disk;
 mod error;
 mod inspect;
 mod leases;
@@ -17,6 +18,8 @@ mod log;
 mod migrate;
 mod reader;
 mod rows;
+mod turn;
+mod wal;
 
-pub use commit::SqliteStore;
+pub use commit::{Bounds, SqliteStore};
 pub use lock::SqliteLocks;
