@@ -75,6 +75,13 @@ impl Serve {
         &self.serving
     }
 
+    /// Looks at the certificate's files this often instead of every 30 s.
+    #[must_use]
+    pub fn with_look(mut self, every: Duration) -> Self {
+        self.server = self.server.with_look(every);
+        self
+    }
+
     /// Serves until the order to end, then drains.
     pub async fn run(self, orders: &Orders) -> Drained {
         log::info(&format!("ready: {}", self.serving.urls.join(" ")));
@@ -197,6 +204,7 @@ async fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Onward, Star
         .with_keys(settings.audit_key.clone())
         .with_retention(settings.retention)
         .with_cache_bytes(settings.cache_bytes)
+        .with_lock_namespace(settings.lock_namespace.clone())
         .with_observer(metrics);
     if !settings.locks_enabled {
         config = config.with_locks_off();

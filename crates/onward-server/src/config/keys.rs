@@ -96,7 +96,6 @@ const DESIGNED: &[&str] = &[
     "audit.purge_after",
     "audit.url",
     "client",
-    "locks.namespace",
     "locks.url",
     "ops.metrics",
     "ops.ready_requires",
@@ -360,7 +359,22 @@ pub(super) static KEYS: &[Key] = &[
             to.locks_enabled = value.switch()?;
             Ok(())
         },
-        "The kill switch: false refuses every lock with locking_off."
+        "The kill switch: false refuses every lock with locking_off, whatever onward lock switch says."
+    ),
+    key!(
+        "locks.namespace" = r#""main""#,
+        Live::No,
+        Open,
+        |to, value| {
+            let text = value.text()?;
+            let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
+            if !(1..=32).contains(&text.len()) || !text.bytes().all(plain) {
+                return Err("[a-z0-9_-]{1,32}".to_owned());
+            }
+            text.clone_into(&mut to.lock_namespace);
+            Ok(())
+        },
+        "Whose kill switch is heeded: applications that share an engine have one each."
     ),
     key!(
         "cache.url" = r#""""#,

@@ -38,6 +38,8 @@ pub struct Settings {
     pub retention: Retention,
     /// The kill switch of the locks.
     pub locks_enabled: bool,
+    /// The first segment of typed lock keys; each has a kill switch.
+    pub lock_namespace: String,
     /// The cache; empty for none.
     pub cache_url: String,
     /// Who shares the cache: `shared` or `process`.
