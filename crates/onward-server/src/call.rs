@@ -184,14 +184,16 @@ impl Call {
         Ok(RequestId::scoped(self.caller.scope(), &self.id)?)
     }
 
-    /// Returns the id of the event that this request appends: with the caller's own id it is private to the caller's name too.
+    /// Returns the id of the event that this request appends, private to the caller's name as the request id is.
+    ///
+    /// The same whether the caller or we made the id: who was not told the outcome sends our id back as his own.
     pub(crate) fn event_id(&self) -> String {
-        match (self.window, self.caller.name()) {
-            (Window::Caller, Some(name)) => {
+        match self.caller.name() {
+            Some(name) => {
                 let own = format!("{name}/{}", self.id);
                 if own.len() <= limits::REQUEST_ID_BYTES { own } else { hex::encode(Sha256::digest(own)) }
             }
-            _ => self.id.to_string(),
+            None => self.id.to_string(),
         }
     }
 

@@ -311,4 +311,8 @@ async fn request_ids_are_private_to_the_name_of_a_token() {
     let theirs = other.send("POST", "/v1/chains/main/entries", &id, entry("b")).await.json();
     assert_eq!((&mine["receipts"][0]["replayed"], &theirs["receipts"][0]["replayed"]), (&json!(false), &json!(false)));
     assert_eq!(client.send("POST", "/v1/chains/main/entries", &id, entry("a")).await.json()["receipts"][0]["replayed"], true);
+    // Who was not told how it ended sends the id that the server drew.
+    let drawn = client.send("POST", "/v1/chains/main/entries", &id[1..], entry("c")).await;
+    let id = [("idempotency-key", drawn.header("onward-request-id")), ("content-type", "application/json")];
+    assert_eq!(client.send("POST", "/v1/chains/main/entries", &id, entry("c")).await.json()["receipts"][0]["replayed"], true);
 }
