@@ -24,6 +24,11 @@ pub enum Event<'a> {
         /// `committed`, `unchanged`, `replayed`, `conflict`, `fenced` or `error`.
         outcome: &'static str,
     },
+    /// An audit entry was dropped.
+    AuditDrop {
+        /// `overloaded` or `unavailable`.
+        reason: &'static str,
+    },
     /// A lock call ended; each call counts exactly one of `acquired`, `skipped`, `contended`, `backend_error`, `bypassed`, and on top at
     /// most one each of `unlocked`, `lost`, `release_error`.
     Lock {

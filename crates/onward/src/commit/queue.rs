@@ -84,6 +84,11 @@ impl CommitQueue {
         &self.0.options.clock
     }
 
+    /// Returns who is told of batches and outcomes.
+    pub(crate) fn observer(&self) -> &SharedObserver {
+        &self.0.options.observer
+    }
+
     /// Returns the base of the origins of this store's chains.
     pub fn origin(&self) -> &str {
         &self.0.origin
