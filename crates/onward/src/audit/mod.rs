@@ -27,6 +27,8 @@ mod chain;
 mod drop_file;
 mod drops;
 pub mod engine;
+mod export;
+mod export_file;
 mod options;
 mod saved;
 mod tail;
@@ -36,6 +38,8 @@ pub mod verify;
 
 pub use chain::{Chain, ChainInfo, Receipt, Trail};
 pub use drops::Appended;
+pub use export::Export;
+pub use export_file::verify_export;
 pub use options::{AppendOptions, Filter, Found, Order, Page};
 pub use saved::{read_saved_head, save_head};
 pub use tail::{From, Tail};
