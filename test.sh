@@ -5,9 +5,9 @@
 #   ./test.sh --quick   format, lints, tests
 #
 # Needs a Rust toolchain. What else is missing is installed by apt-get where that is possible: a C compiler (for the linker and the
-# bundled SQLite), python3 (for verify.py) and curl (for the README's requests). With CI=true a missing rustfmt or clippy fails; without,
-# its stage is skipped and named. One feature set and the dev profile throughout, so that nothing is built twice: the smoke stage runs the
-# binary that the tests built, where the README says --release.
+# bundled SQLite), python3 (for verify.py), curl (for the README's requests), strace and tools for mounts (for the disk faults). With
+# CI=true a missing rustfmt or clippy fails; without, its stage is skipped and named. One feature set and the dev profile throughout, so
+# that nothing is built twice: the smoke stage runs the binary that the tests built, where the README says --release.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -131,11 +131,23 @@ format() { cargo fmt --all --check; }
 # Twice: everything with its tests, and the library alone as an application without SQLite builds it.
 lints() {
   cargo clippy --workspace --all-targets --locked -- -D warnings &&
+    cargo clippy -p onward --test faults --locked -- -D warnings &&
     cargo clippy -p onward --lib --no-default-features --locked -- -D warnings
 }
 
 tests() {
   cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$scratch/tests.log"
+}
+
+# Disk faults under real processes. What this machine cannot do names itself in a line of its own.
+faults() {
+  need strace strace && need unshare util-linux && need mount mount || return 1
+  # For the power cut, which only a superuser can stage.
+  [ "$(id -u)" != 0 ] || need mkfs.ext4 e2fsprogs || return 1
+  cargo test -p onward --test faults --locked --no-fail-fast -- --nocapture 2>&1 | tee "$scratch/faults.log" || return 1
+  cat "$scratch/faults.log" >>"$scratch/tests.log"
+  local what
+  while read -r what; do skipped+=("$what"); done < <(sed -n 's/.*skipped: \([^(]*[^ (]\).*/\1/p' "$scratch/faults.log")
 }
 
 # Built by the tests above; each one asserts what it shows.
@@ -208,6 +220,7 @@ stage tests tests
 stage examples examples
 stage verifier verifier
 if ! $quick; then
+  stage faults faults
   stage docs documentation
   stage smoke smoke
 fi

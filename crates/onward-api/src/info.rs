@@ -48,3 +48,36 @@ pub struct Engine {
     /// `ok` or `away`.
     pub state: String,
 }
+
+/// What the engine found about itself and what it stands on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Findings {
+    /// One a check.
+    pub findings: Vec<Finding>,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Grade {
+    /// As it should be.
+    Ok,
+    /// Works, and will hurt one day.
+    Warn,
+    /// A promise is not kept, or will not be soon.
+    Fail,
+}
+
+/// One thing that was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What it is about, such as `sqlite.journal`.
+    pub check: String,
+    /// How bad it is.
+    pub grade: Grade,
+    /// What was found.
+    pub found: String,
+    /// What to do about it, unless it is fine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+}

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::output::{Color, Format, Out};
 use crate::target::Target;
 use crate::units::some_time;
-use crate::{audit, bench, cache, dev, help, lock, object, prove};
+use crate::{audit, bench, cache, config, dev, doctor, help, lock, object, prove};
 
 /// The end of each help.
 pub(crate) const EXIT_CODES: &str = "\
@@ -77,6 +77,9 @@ impl Global {
 pub(crate) enum Command {
     /// Start a server for development: loopback, SQLite or memory, nothing to set up
     Dev(dev::Dev),
+    /// Show or check the configuration of a server
+    #[command(subcommand)]
+    Config(config::Config),
     /// Show each bug without its protection, and none with it
     Prove(prove::Prove),
     /// The child of a proof.
@@ -96,6 +99,8 @@ pub(crate) enum Command {
     Audit(audit::Audit),
     /// Put a part under load: latencies, and a verdict on what was promised
     Bench(bench::Bench),
+    /// Try what is promised, look at what it stands on, and say what to do
+    Doctor(doctor::Doctor),
     /// Write a completion script for a shell
     Completions(help::Completions),
     /// Write the manual pages

@@ -74,7 +74,7 @@ fn banner(ready: &Ready) -> String {
     let head: String = token.chars().take(TOKEN_HEAD).collect();
     format!(
         "╭{rule}╮\n│{title}│\n╰{rule}╯\n\
-         API   {url}/v1{busy}\n\
+         API   {url}/v1{busy}    docs  {url}/docs\n\
          data  {}{keep}\n\
          token  {head}… (admin; printed whole below)\n\
          try   curl -X PUT -H 'Authorization: Bearer {token}' -H 'If-None-Match: *' --json '{{\"open\":true}}' {url}/v1/objects/project/42\n\

@@ -7,7 +7,9 @@ mod args;
 mod audit;
 mod bench;
 mod cache;
+mod config;
 mod dev;
+mod doctor;
 mod failure;
 mod follow;
 mod help;
@@ -63,6 +65,7 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
     runtime.block_on(async {
         match cli.command {
             Command::Dev(dev) => dev.run(out).await,
+            Command::Config(config) => config.run(out),
             Command::Prove(prove) => interruptible(prove.run(cli.global.output)).await,
             Command::ProveHolder(holder) => holder.run().await,
             Command::Lock(lock::Lock::Run(run)) => run.run(&target, out).await,
@@ -71,6 +74,7 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
             Command::Cache(cache) => interruptible(cache.run(&target, out)).await,
             Command::Audit(audit) => interruptible(audit.run(&target, out)).await,
             Command::Bench(bench) => interruptible(bench.run(&target, out)).await,
+            Command::Doctor(doctor) => interruptible(doctor.run(&target, out)).await,
             Command::Completions(completions) => completions.run(out),
             Command::Man(man) => man.run(out),
             Command::Help(help) => help.run(out),

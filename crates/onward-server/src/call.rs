@@ -16,9 +16,10 @@ use onward_api::path::{decode, percent};
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::auth::caller::Caller;
 use crate::query::Query;
 use crate::refusal::Refusal;
-use crate::state::{Caller, State};
+use crate::state::State;
 use crate::wait::within;
 use crate::{body, json};
 

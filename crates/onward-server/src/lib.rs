@@ -7,10 +7,13 @@
 //! [`router`] is the whole surface as a tower service: behind a [`Server`], or called in process with a [`State::embedded`] and no
 //! socket at all. [`Dev`] opens a development server with zero configuration.
 
+mod auth;
 mod body;
 mod call;
+mod config;
 mod cursor;
 mod dev;
+mod docs;
 mod json;
 mod listen;
 mod log;
@@ -23,12 +26,15 @@ mod routes;
 mod run;
 mod sse;
 mod state;
-mod token;
+mod table;
 mod wait;
 
+pub use auth::{Least, NotARole, Role, Token};
+pub use config::{ConfigError, Configuration, ListedToken, Origin, Origins, Rate, Settings, Shown, Shutdown, Sources, TlsFiles};
 pub use dev::{Dev, DevError, DevOptions, Ready, Running, running};
 pub use listen::{Drained, Server};
-pub use metrics::Metrics;
+pub use log::{Format, Level, LogOptions};
+pub use metrics::{METRICS, Metrics};
 pub use routes::{ROUTES, router};
 pub use state::{Limits, State, Timeouts};
-pub use token::Token;
+pub use table::{Metric, MetricKind};

@@ -106,7 +106,7 @@ impl Server {
 }
 
 async fn serve_one(stream: TcpStream, router: Router, state: State) {
-    state.metrics().connections().inc();
+    state.metrics().connected();
     // Without it small answers wait for the client's acknowledgement.
     let _ = stream.set_nodelay(true);
     let io = TokioIo::new(Io { stream, patience: state.timeouts().stalled, stalled: None });
@@ -124,7 +124,7 @@ async fn serve_one(stream: TcpStream, router: Router, state: State) {
             connection.await
         }
     };
-    state.metrics().connections().dec();
+    state.metrics().disconnected();
 }
 
 /// A connection whose reader must not stand still.

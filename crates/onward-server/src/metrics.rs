@@ -1,104 +1,89 @@
-//! What is counted. Labels come from closed sets, never from a key, a name or a token.
+//! What is counted: one table. The code is made from it; `docs/metrics.md`, the dashboard, the alerts and the tests are held against it.
+//!
+//! Labels come from closed or configured sets, never from a key, a name or a token. What nothing counts has no row.
 
-use std::sync::atomic::AtomicU64;
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 use onward::observe::{Event, Observer};
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use onward::time::Clock;
 use prometheus_client::registry::Registry;
 
-/// Where everything is counted: the server's own, and what the library tells its observer.
-#[derive(Debug)]
-pub struct Metrics {
-    registry: Registry,
-    requests: Family<RequestLabels, Histogram, fn() -> Histogram>,
-    connections: Gauge,
-    refused_connections: Counter,
-    streams: Gauge,
-    auth: Family<OutcomeLabels, Counter>,
-    shed: Counter,
-    panics: Counter,
-    draining: Gauge,
-    commits: Family<OutcomeLabels, Counter>,
-    batch: Histogram,
-    sync: Histogram,
-    locks: Family<LockLabels, Counter>,
-    loads: Family<OutcomeLabels, Counter>,
-    fills: Family<OutcomeLabels, Counter>,
-    invalidations: Family<OutcomeLabels, Counter>,
-    reports: Family<OutcomeLabels, Counter>,
+use crate::table::{Fraction, Level, Many, Metric, MetricKind, Ratio, Seconds, Single, Sizes, Total, many, table};
+
+table! {
+    requests: Seconds "http_server_request_duration_seconds" [method: [], route: [], status: []]
+        "How long requests took to their answer's head, by route pattern; route none is a path that does not exist"
+    connections: Level "onward_connections" []
+        "Open connections"
+    refused: Total "onward_connections_refused_total" [reason: ["limit"]]
+        "Connections that were closed unserved; limit: as many are open as may be"
+    streams: Level "onward_streams" [kind: ["watch", "tail"]]
+        "Open event streams"
+    stream_ends: Total "onward_stream_end_total" [kind: ["watch", "tail"], reason: ["draining", "max_age", "compacted", "unavailable", "gone"]]
+        "Event streams that ended, by the reason of their bye; gone: the client left or did not read"
+    auth: Total "onward_auth_total" [result: ["ok", "refused"]]
+        "Bearer tokens that were looked at"
+    shed: Total "onward_shed_total" [bound: ["requests", "waits", "streams"]]
+        "Requests refused at a bound of this process"
+    panics: Total "onward_panics_total" []
+        "Panics that were caught; each is a bug of ours"
+    draining: Level "onward_draining" []
+        "1 while the server shuts down"
+    engine_up: Level "onward_engine_up" [part: ["store", "locks"], engine: []]
+        "1 if the part's engine answered a read at this scrape within a second"
+    commits: Total "onward_commit_total" [outcome: ["committed", "unchanged", "replayed", "conflict", "fenced", "refused", "overloaded", "error"]]
+        "Commits that were answered. Conflict and fenced are late writes that did not land; refused is bad input; overloaded was not applied"
+    commit_time: Seconds "onward_commit_duration_seconds" []
+        "From the call of a commit to its answer, the wait in the queue included"
+    batch: Sizes "onward_commit_batch_size" []
+        "Commits in one transaction"
+    queue: Level "onward_commit_queue" []
+        "Commits that wait for the writer; at most 4096"
+    engine_time: Seconds "db_client_operation_duration_seconds" [engine: [], operation: ["commit"], result: ["ok", "error"]]
+        "How long the engine took to write one batch, COMMIT and fsync included"
+    feed_lag: Fraction "onward_feed_lag_seconds" []
+        "Age of the commit that the cache's reader of the change log works on; up to 0.1 is its rhythm"
+    invalidation_queue: Level "onward_invalidation_queue" []
+        "Commits that the cache's reader has read from the change log and not worked through"
+    appends: Seconds "onward_audit_append_duration_seconds" [result: ["appended", "replayed", "error"]]
+        "From the call of an append to its answer; entries inside other commits count as commits"
+    verdicts: Total "onward_audit_verify_total" [verdict: ["ok", "broken", "undetermined", "failed"]]
+        "Verifications of chains; failed: it came to no verdict"
+    verified: Fraction "onward_audit_last_verify_timestamp_seconds" []
+        "Unix time of the newest verdict on a whole chain by this process; 0: none yet"
+    locks: Total "onward_lock_attempts_total" [outcome: [], target: [], scope: []]
+        "Lock calls that ended: one of acquired, skipped, contended, backend_error, bypassed each, and on top unlocked, lost, release_error"
+    lock_wait: Seconds "onward_lock_wait_duration_seconds" [target: [], scope: []]
+        "How long a lock call asked and waited, whatever its answer"
+    lock_hold: Seconds "onward_lock_hold_duration_seconds" [target: [], scope: []]
+        "How long this process held a lock; leases that callers over HTTP keep by themselves are not seen"
+    lock_hold_ratio: Ratio "onward_lock_hold_ratio" [target: [], scope: []]
+        "How long a lock was held against its lease's length; above 0.5 renewals carried it"
+    locks_held: Level "onward_lock_held" []
+        "Locks that this process holds"
+    lock_waiters: Level "onward_lock_waiters" []
+        "Callers of this process that wait for locks"
+    loads: Total "onward_cache_loads_total" [result: ["hit", "stale", "loaded", "negative", "unfilled", "error"]]
+        "Cache reads that ended"
+    fills: Total "onward_cache_fills_total" [result: ["stored", "superseded", "abandoned", "failed"]]
+        "Cache fills that ended; superseded: an invalidation overtook it and it did not land"
+    invalidations: Total "onward_cache_invalidations_total" [result: ["removed", "absent", "queued", "failed"]]
+        "Cache invalidations that ended"
+    reports: Total "onward_reports_total" [action: ["release_error", "long_hold", "lost", "unlocked", "backend_error"]]
+        "Failures of locks that somebody should look at; at most one a minute of each kind and target is counted"
+    build_info: Level "onward_build_info" [version: []]
+        "1, with the version of the program"
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    method: &'static str,
-    route: &'static str,
-    status: u16,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabels {
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct LockLabels {
-    outcome: &'static str,
-    target: String,
-}
-
-fn seconds() -> Histogram {
-    Histogram::new(exponential_buckets(0.000_1, 4.0, 9))
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        let mut all = Self {
-            registry: Registry::default(),
-            requests: Family::new_with_constructor(seconds as fn() -> Histogram),
-            connections: Gauge::default(),
-            refused_connections: Counter::default(),
-            streams: Gauge::default(),
-            auth: Family::default(),
-            shed: Counter::default(),
-            panics: Counter::default(),
-            draining: Gauge::default(),
-            commits: Family::default(),
-            batch: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
-            sync: seconds(),
-            locks: Family::default(),
-            loads: Family::default(),
-            fills: Family::default(),
-            invalidations: Family::default(),
-            reports: Family::default(),
-        };
-        let to = &mut all.registry;
-        to.register("http_server_request_duration_seconds", "How long requests took", all.requests.clone());
-        to.register("onward_connections", "Open connections", all.connections.clone());
-        to.register("onward_connections_refused", "Connections closed at the cap", all.refused_connections.clone());
-        to.register("onward_streams", "Open event streams", all.streams.clone());
-        to.register("onward_auth", "Bearer tokens looked at", all.auth.clone());
-        to.register("onward_shed", "Requests shed at a bound of the process", all.shed.clone());
-        to.register("onward_panics", "Panics caught", all.panics.clone());
-        to.register("onward_draining", "1 while the server shuts down", all.draining.clone());
-        to.register("onward_commit", "Commits answered", all.commits.clone());
-        to.register("onward_commit_batch_size", "Commits in one transaction", all.batch.clone());
-        to.register("onward_commit_duration_seconds", "How long a COMMIT took, fsync included", all.sync.clone());
-        to.register("onward_lock_attempts", "Lock calls ended", all.locks.clone());
-        to.register("onward_cache_loads", "Cache reads ended", all.loads.clone());
-        to.register("onward_cache_fills", "Cache fills ended", all.fills.clone());
-        to.register("onward_cache_invalidations", "Cache invalidations ended", all.invalidations.clone());
-        to.register("onward_reports", "Failures that an operator should see", all.reports.clone());
-        let built: Family<Vec<(&'static str, &'static str)>, Gauge> = Family::default();
-        built.get_or_create(&vec![("version", env!("CARGO_PKG_VERSION"))]).set(1);
-        to.register("onward_build_info", "The program", built);
-        all
-    }
+/// What a scrape finds out at that moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    /// Commits that wait for the writer.
+    pub(crate) queue: usize,
+    /// Parts with their engines, and whether they answered.
+    pub(crate) engines: [(&'static str, &'static str, bool); 2],
 }
 
 impl Metrics {
@@ -110,36 +95,61 @@ impl Metrics {
         out
     }
 
+    /// Notes what is looked at when somebody scrapes.
+    pub(crate) fn look(&self, look: Look) {
+        self.queue.set(whole(look.queue));
+        for (part, engine, up) in look.engines {
+            self.engine_up.get_or_create(&[("part", part.into()), ("engine", engine.into())]).set(i64::from(up));
+        }
+        self.build_info.get_or_create(&[("version", env!("CARGO_PKG_VERSION").into())]).set(1);
+    }
+
     pub(crate) fn request(&self, method: &Method, route: &'static str, status: StatusCode, took: Duration) {
         let method = match method.as_str() {
             "GET" => "GET",
             "HEAD" => "HEAD",
             "PUT" => "PUT",
             "POST" => "POST",
+            "PATCH" => "PATCH",
             "DELETE" => "DELETE",
             _ => "other",
         };
-        self.requests.get_or_create(&RequestLabels { method, route, status: status.as_u16() }).observe(took.as_secs_f64());
+        let status: Cow<'static, str> = match status.as_u16() {
+            200 => "200".into(),
+            201 => "201".into(),
+            404 => "404".into(),
+            status => status.to_string().into(),
+        };
+        self.requests.get_or_create(&[("method", method.into()), ("route", route.into()), ("status", status)]).observe(took.as_secs_f64());
     }
 
-    pub(crate) fn connections(&self) -> &Gauge<i64, std::sync::atomic::AtomicI64> {
-        &self.connections
+    pub(crate) fn connected(&self) {
+        self.connections.inc();
+    }
+
+    pub(crate) fn disconnected(&self) {
+        self.connections.dec();
     }
 
     pub(crate) fn connection_refused(&self) {
-        self.refused_connections.inc();
+        count(&self.refused, "reason", "limit");
     }
 
-    pub(crate) fn streams(&self) -> &Gauge<i64, std::sync::atomic::AtomicI64> {
-        &self.streams
+    pub(crate) fn stream_begun(&self, kind: &'static str) {
+        self.streams.get_or_create(&[("kind", kind.into())]).inc();
+    }
+
+    pub(crate) fn stream_ended(&self, kind: &'static str, reason: &'static str) {
+        self.streams.get_or_create(&[("kind", kind.into())]).dec();
+        self.stream_ends.get_or_create(&[("kind", kind.into()), ("reason", reason.into())]).inc();
     }
 
     pub(crate) fn authenticated(&self, found: bool) {
-        self.auth.get_or_create(&OutcomeLabels { outcome: if found { "ok" } else { "refused" } }).inc();
+        count(&self.auth, "result", if found { "ok" } else { "refused" });
     }
 
-    pub(crate) fn shed(&self) {
-        self.shed.inc();
+    pub(crate) fn shed(&self, bound: &'static str) {
+        count(&self.shed, "bound", bound);
     }
 
     pub(crate) fn panicked(&self) {
@@ -149,27 +159,60 @@ impl Metrics {
     pub(crate) fn draining(&self) {
         self.draining.set(1);
     }
+}
 
-    fn count(family: &Family<OutcomeLabels, Counter<u64, AtomicU64>>, outcome: &'static str) {
-        family.get_or_create(&OutcomeLabels { outcome }).inc();
-    }
+fn count(family: &Many<1, <Total as Single>::Metric>, label: &'static str, value: &'static str) {
+    family.get_or_create(&[(label, value.into())]).inc();
+}
+
+/// The labels of a lock: its target, and its scope if that is configured.
+fn place(target: &str, scope: Option<&str>) -> [crate::table::Label; 2] {
+    [("target", target.to_owned().into()), ("scope", scope.unwrap_or_default().to_owned().into())]
+}
+
+fn whole(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 impl Observer for Metrics {
     fn observe(&self, event: &Event<'_>) {
-        match event {
-            Event::Batch { commits, sync } => {
-                self.batch.observe(f64::from(u32::try_from(*commits).unwrap_or(u32::MAX)));
-                self.sync.observe(sync.as_secs_f64());
+        match *event {
+            Event::Batch { commits, engine, result, took } => {
+                self.batch.observe(commits as f64);
+                self.engine_time
+                    .get_or_create(&[("engine", engine.into()), ("operation", "commit".into()), ("result", result.into())])
+                    .observe(took.as_secs_f64());
             }
-            Event::Commit { outcome } => Self::count(&self.commits, outcome),
-            Event::Lock { outcome, target, .. } => {
-                self.locks.get_or_create(&LockLabels { outcome, target: (*target).to_owned() }).inc();
+            Event::Commit { outcome, took } => {
+                count(&self.commits, "outcome", outcome);
+                self.commit_time.observe(took.as_secs_f64());
             }
-            Event::CacheLoad { result } => Self::count(&self.loads, result),
-            Event::CacheFill { result } => Self::count(&self.fills, result),
-            Event::CacheInvalidation { result } => Self::count(&self.invalidations, result),
-            Event::Report { action, .. } => Self::count(&self.reports, action),
+            Event::Feed { behind, waiting } => {
+                self.feed_lag.set(behind.as_secs_f64());
+                self.invalidation_queue.set(whole(waiting));
+            }
+            Event::Append { result, took } => self.appends.get_or_create(&[("result", result.into())]).observe(took.as_secs_f64()),
+            Event::Verify { verdict, whole } => {
+                count(&self.verdicts, "verdict", verdict);
+                if whole && verdict != "failed" {
+                    self.verified.set(Clock::system().wall().as_micros() as f64 / 1e6);
+                }
+            }
+            Event::Lock { outcome, target, scope } => {
+                let [target, scope] = place(target, scope);
+                self.locks.get_or_create(&[("outcome", outcome.into()), target, scope]).inc();
+            }
+            Event::LockWait { target, scope, waited } => self.lock_wait.get_or_create(&place(target, scope)).observe(waited.as_secs_f64()),
+            Event::LockHold { target, scope, held, ttl } => {
+                self.lock_hold.get_or_create(&place(target, scope)).observe(held.as_secs_f64());
+                self.lock_hold_ratio.get_or_create(&place(target, scope)).observe(held.as_secs_f64() / ttl.as_secs_f64().max(1e-9));
+            }
+            Event::LockHeld { by } => drop(self.locks_held.inc_by(by)),
+            Event::LockWaiters { by } => drop(self.lock_waiters.inc_by(by)),
+            Event::CacheLoad { result } => count(&self.loads, "result", result),
+            Event::CacheFill { result } => count(&self.fills, "result", result),
+            Event::CacheInvalidation { result } => count(&self.invalidations, "result", result),
+            Event::Report { action, .. } => count(&self.reports, "action", action),
             _ => {}
         }
     }

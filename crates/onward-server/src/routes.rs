@@ -8,32 +8,29 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use http::{Method, StatusCode, header};
 use onward::Code;
 
+use crate::auth::{Least, Role};
 use crate::call::bad_path;
 use crate::ops::{cache, chains, commit, info, locks, objects, watch};
 use crate::refusal::Refusal;
 use crate::run::{closes, new_id, run};
 use crate::state::State;
 
-/// Who may pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gate {
-    /// Whoever shows a token.
-    Token,
-    /// Everybody.
-    Open,
-}
+/// A route: its path, and its methods with who may use each at least.
+type Route = (&'static str, &'static [(&'static str, Least)]);
 
 macro_rules! routes {
-    ($($path:literal { $($method:ident $gate:ident $op:path),+ $(,)? })+) => {
-        /// Every route with its methods; `{*name}` is the rest of the path. HEAD is there wherever GET is.
-        pub const ROUTES: &[(&str, &[&str])] = &[$(($path, &[$(stringify!($method)),+]),)+];
+    (@least Open) => { Least::Open };
+    (@least $role:ident) => { Least::Role(Role::$role) };
+    ($($path:literal { $($method:ident $least:ident $op:path),+ $(,)? })+) => {
+        /// Every route with its methods and who may use each; `{*name}` is the rest of the path. HEAD is there wherever GET is.
+        pub const ROUTES: &[Route] = &[$(($path, &[$((stringify!($method), routes!(@least $least))),+]),)+];
 
         fn built() -> Router<State> {
             let mut router = Router::new();
             $(
                 let mut methods = MethodRouter::new();
                 $(
-                    let op = |Shared(state): Shared<State>, request: Request| run(state, request, $path, Gate::$gate, $op);
+                    let op = |Shared(state): Shared<State>, request: Request| run(state, request, $path, routes!(@least $least), $op);
                     methods = methods.merge(on(filter(stringify!($method)), op));
                 )+
                 router = router.route($path, methods);
@@ -43,25 +40,28 @@ macro_rules! routes {
     };
 }
 
+// Who may use a route stands in front of its operation: V, W, O, A as in the design. A route without it does not compile.
 routes! {
-    "/v1/objects/{kind}/{*name}" { GET Token objects::get, PUT Token objects::put, PATCH Token objects::patch, DELETE Token objects::delete }
-    "/v1/objects/{kind}" { GET Token objects::list }
-    "/v1/commit" { POST Token commit::commit }
-    "/v1/watch" { GET Token watch::watch }
-    "/v1/locks/{*key}" { POST Token locks::acquire, PUT Token locks::renew, DELETE Token locks::release, GET Token locks::status }
-    "/v1/locks" { POST Token locks::renew_many }
-    "/v1/cache/{namespace}/{*key}" { GET Token cache::begin, PUT Token cache::fill, DELETE Token cache::invalidate }
-    "/v1/cache/{namespace}" { GET Token cache::stats, POST Token cache::operate, DELETE Token cache::flush }
-    "/v1/chains" { GET Token chains::list }
-    "/v1/chains/{chain}" { GET Token chains::head }
-    "/v1/chains/{chain}/entries" { GET Token chains::query, POST Token chains::append }
-    "/v1/chains/{chain}/entries/{seq}" { GET Token chains::get }
-    "/v1/chains/{chain}/verify" { POST Token chains::verify }
-    "/v1/info" { GET Token info::info }
+    "/v1/objects/{kind}/{*name}" { GET Viewer objects::get, PUT Writer objects::put, PATCH Writer objects::patch, DELETE Writer objects::delete }
+    "/v1/objects/{kind}" { GET Viewer objects::list }
+    "/v1/commit" { POST Writer commit::commit }
+    "/v1/watch" { GET Viewer watch::watch }
+    "/v1/locks/{*key}" { POST Writer locks::acquire, PUT Writer locks::renew, DELETE Writer locks::release, GET Viewer locks::status }
+    "/v1/locks" { POST Writer locks::renew_many }
+    "/v1/cache/{namespace}/{*key}" { GET Viewer cache::begin, PUT Writer cache::fill, DELETE Writer cache::invalidate }
+    "/v1/cache/{namespace}" { GET Viewer cache::stats, POST Writer cache::operate, DELETE Operator cache::flush }
+    "/v1/chains" { GET Viewer chains::list }
+    "/v1/chains/{chain}" { GET Viewer chains::head }
+    "/v1/chains/{chain}/entries" { GET Viewer chains::query, POST Writer chains::append }
+    "/v1/chains/{chain}/entries/{seq}" { GET Viewer chains::get }
+    "/v1/chains/{chain}/verify" { POST Viewer chains::verify }
+    "/v1/info" { GET Viewer info::info }
+    "/v1/admin/doctor" { GET Operator info::doctor }
     "/livez" { GET Open info::livez }
     "/readyz" { GET Open info::readyz }
-    "/metrics" { GET Token info::metrics }
+    "/metrics" { GET Viewer info::metrics }
     "/openapi.json" { GET Open info::openapi }
+    "/docs" { GET Open info::docs }
 }
 
 /// Builds the whole surface as a tower service.
@@ -91,7 +91,7 @@ fn is_designed(method: &Method, path: &str) -> bool {
             let later = ["segments", "checkpoint", "proofs", "export", "holds", "redactions", "keys", "operations", "heal"];
             fourth.is_some_and(|word| later.contains(&word))
         }
-        (Some("docs" | "ui"), _, _) => true,
+        (Some("ui"), _, _) => true,
         _ => false,
     }
 }

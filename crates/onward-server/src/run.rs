@@ -17,17 +17,18 @@ use onward::model::RequestId;
 use onward::time::Clock;
 use onward::{Code, Effect, Error, random};
 
+use crate::auth::Least;
+use crate::auth::caller::Caller;
 use crate::call::Call;
-use crate::log;
+use crate::log::{self, About};
 use crate::refusal::{Answer, Refusal};
-use crate::routes::Gate;
 use crate::state::State;
 
 /// Longest path with its query.
 const URI_BYTES: usize = 8 << 10;
 
 /// Runs one operation.
-pub(crate) async fn run<F, Fut>(state: State, request: Request, route: &'static str, gate: Gate, op: F) -> Response
+pub(crate) async fn run<F, Fut>(state: State, request: Request, route: &'static str, least: Least, op: F) -> Response
 where
     F: FnOnce(Call) -> Fut,
     Fut: Future<Output = Answer>,
@@ -35,6 +36,8 @@ where
     let clock = Clock::system();
     let began = clock.now();
     let method = request.method().clone();
+    let trace = trace_id(request.headers()).map(str::to_owned);
+    let mut who = Caller::Anyone;
     let writes = !matches!(method, Method::GET | Method::HEAD);
     let read = Arc::new(AtomicBool::new(request.body().is_end_stream()));
     let (mut id, mut window): (Option<Arc<str>>, _) = (None, Window::Own);
@@ -46,10 +49,15 @@ where
         }
         check_head(&state, &request)?;
         let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let caller = match gate {
-            Gate::Token => state.caller(authorization)?,
-            Gate::Open => state.anyone(),
+        let caller = match least {
+            Least::Open => Caller::Anyone,
+            Least::Role(role) => {
+                let caller = state.caller(authorization)?;
+                caller.needs(role)?;
+                caller
+            }
         };
+        who = caller.clone();
         let slot = state.request_slot()?;
         let call = Call::new(state.clone(), caller, id.clone().unwrap_or_default(), window, slot, read.clone(), request)?;
         caught(op(call)).await.unwrap_or_else(|panic| {
@@ -58,27 +66,41 @@ where
         })
     }
     .await;
+    let took = clock.now().since(began);
+    let about = About {
+        trace_id: trace.as_deref(),
+        token_id: who.name(),
+        method: Some(method.as_str()),
+        route: Some(route),
+        ms: Some((took.as_secs_f64() * 1e6).round() / 1e3),
+        ..About::default()
+    };
+    let mut effect = None;
     let mut response = match answer {
         Ok(response) => response,
         Err(refusal) => {
-            let id = id.clone().unwrap_or_else(|| new_id().into());
+            let id = id.get_or_insert_with(|| new_id().into()).clone();
+            effect = Some(refusal.problem.effect);
             // Bounds that are kept are no failures. Who calls from this very process is told, and has no log.
             let bound = matches!(refusal.problem.code, Code::Unsupported | Code::Overloaded | Code::Draining | Code::LockingOff);
             if refusal.problem.status >= 500 && !bound && !state.is_embedded() {
-                log::failed(route, &id, &refusal);
+                log::failed(About { request_id: Some(&id), status: Some(refusal.problem.status), ..about }, &refusal);
             }
             refusal.into_response(&id)
         }
     };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Some(id) = id.and_then(|id| HeaderValue::from_str(&id).ok()) {
+    if let Some(id) = id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
         headers.insert(HeaderName::from_static(onward_api::header::REQUEST_ID), id);
     }
     if !read.load(Ordering::Relaxed) {
         closes(&mut response);
     }
-    state.metrics().request(&method, route, response.status(), clock.now().since(began));
+    if !state.is_embedded() {
+        log::answered(About { request_id: id.as_deref(), status: Some(response.status().as_u16()), effect, ..about });
+    }
+    state.metrics().request(&method, route, response.status(), took);
     response
 }
 
@@ -101,6 +123,16 @@ fn given_id(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     }
     let text = first.to_str().map_err(|_| Refusal::header(name, "1..=128 visible ASCII characters"))?;
     Ok(Some(RequestId::new(text)?.to_string()))
+}
+
+/// Returns the trace that the caller's `traceparent` names, as W3C Trace Context spells it.
+fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get("traceparent")?.to_str().ok()?;
+    let mut fields = text.split('-');
+    let (version, trace, parent, flags) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+    let hex = |text: &str, len| text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let shaped = hex(version, 2) && version != "ff" && hex(trace, 32) && hex(parent, 16) && hex(flags, 2);
+    (shaped && trace.bytes().any(|b| b != b'0')).then_some(trace)
 }
 
 fn check_head(state: &State, request: &Request) -> Result<(), Refusal> {
@@ -168,6 +200,20 @@ mod tests {
             ["", "evil.example", "evil.example:7337", "127.0.0.1.evil.example", "localhost.evil.example", "127.0.0.1:", "localhost:a"]
         {
             assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_trace_is_taken_from_a_well_formed_parent_only() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let of = |text: &str| {
+            let headers = HeaderMap::from_iter([(HeaderName::from_static("traceparent"), HeaderValue::from_str(text).unwrap())]);
+            trace_id(&headers).map(str::to_owned)
+        };
+        assert_eq!(of(&format!("00-{trace}-00f067aa0ba902b7-01")).as_deref(), Some(trace));
+        for bad in ["", "00", "00-x-y-z", &format!("ff-{trace}-00f067aa0ba902b7-01"), &format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32))]
+        {
+            assert_eq!(of(bad), None, "{bad}");
         }
     }
 

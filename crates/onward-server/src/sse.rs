@@ -76,6 +76,9 @@ pub(crate) enum Step {
 
 /// Where events come from.
 pub(crate) trait Source: Send + 'static {
+    /// What it streams, as the metrics name it.
+    const KIND: &'static str;
+
     /// Waits for the next step; may be dropped and called again.
     fn next(&mut self) -> impl Future<Output = Step> + Send;
 }
@@ -90,17 +93,17 @@ pub(crate) fn stream(state: &State, first: Event, source: impl Source) -> Result
     Ok(response)
 }
 
-async fn feed(state: State, slot: OwnedSemaphorePermit, to: mpsc::Sender<Bytes>, first: Event, mut source: impl Source) {
-    state.metrics().streams().inc();
+async fn feed<S: Source>(state: State, slot: OwnedSemaphorePermit, to: mpsc::Sender<Bytes>, first: Event, mut source: S) {
+    state.metrics().stream_begun(S::KIND);
     // An error of a send means that the client is gone.
-    let _ = run(&state, &to, first, &mut source).await;
-    state.metrics().streams().dec();
+    let reason = run(&state, &to, first, &mut source).await.unwrap_or("gone");
+    state.metrics().stream_ended(S::KIND, reason);
     drop(slot);
 }
 
 type Gone = mpsc::error::SendError<Bytes>;
 
-async fn run(state: &State, to: &mpsc::Sender<Bytes>, first: Event, source: &mut impl Source) -> Result<(), Gone> {
+async fn run(state: &State, to: &mpsc::Sender<Bytes>, first: Event, source: &mut impl Source) -> Result<&'static str, Gone> {
     send(to, Bytes::from(format!("retry: {RETRY_MS}\n"))).await?;
     send(to, first.spell()).await?;
     let spread = u32::from_le_bytes(random::bytes()) % 1_000;
@@ -111,7 +114,7 @@ async fn run(state: &State, to: &mpsc::Sender<Bytes>, first: Event, source: &mut
         let step = tokio::select! {
             biased;
             () = state.draining().cancelled() => Step::End("draining"),
-            () = to.closed() => return Ok(()),
+            () = to.closed() => return Ok("gone"),
             step = within(SIGN_OF_LIFE, source.next()) => step.unwrap_or(Step::Quiet),
         };
         let now = clock.now();
@@ -121,7 +124,7 @@ async fn run(state: &State, to: &mpsc::Sender<Bytes>, first: Event, source: &mut
                     biased;
                     sent = send(to, event.spell()) => sent?,
                     // A half-sent event is none: the client comes back with the id before it.
-                    () = state.draining().cancelled() => return Ok(()),
+                    () = state.draining().cancelled() => return Ok("draining"),
                 }
                 told = now;
             }
@@ -138,7 +141,8 @@ async fn run(state: &State, to: &mpsc::Sender<Bytes>, first: Event, source: &mut
     };
     // A client that does not read any more needs no farewell.
     let bye = Event::new("bye", None, &Bye { reason: reason.to_owned() });
-    within(Duration::from_secs(1), send(to, bye.spell())).await.unwrap_or(Ok(()))
+    within(Duration::from_secs(1), send(to, bye.spell())).await.unwrap_or(Ok(()))?;
+    Ok(reason)
 }
 
 async fn send(to: &mpsc::Sender<Bytes>, mut bytes: Bytes) -> Result<(), Gone> {

@@ -9,9 +9,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::caller::Caller;
+use crate::auth::token::{Token, Tokens};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
-use crate::token::{Token, Tokens};
 
 /// What all requests share. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -103,26 +104,6 @@ enum Access {
     Tokens(Tokens),
 }
 
-/// Who calls.
-#[derive(Clone, Debug)]
-pub(crate) struct Caller(Option<Arc<str>>);
-
-impl Caller {
-    /// The scope of the caller's request ids, so that two callers cannot collide.
-    pub(crate) fn scope(&self) -> &str {
-        self.0.as_deref().unwrap_or("local")
-    }
-
-    /// The actor of the caller's audit entries: the token's name, with the claimed one behind it.
-    pub(crate) fn actor(&self, claimed: Option<String>) -> Option<String> {
-        match (&self.0, claimed) {
-            (None, claimed) => claimed,
-            (Some(name), None) => Some(name.to_string()),
-            (Some(name), Some(claimed)) => Some(format!("{name}/{claimed}")),
-        }
-    }
-}
-
 impl State {
     /// Serves one token, which may do everything, under the name that audit entries show.
     pub fn new(onward: Onward, name: &str, token: &Token, metrics: Arc<Metrics>) -> Self {
@@ -197,20 +178,15 @@ impl State {
         &self.inner.tasks
     }
 
-    /// Returns whoever calls a route that is open to all.
-    pub(crate) fn anyone(&self) -> Caller {
-        Caller(None)
-    }
-
     /// Returns who shows this `Authorization`; one text for everything that is not a token of ours.
     pub(crate) fn caller(&self, authorization: Option<&str>) -> Result<Caller, Refusal> {
         let Access::Tokens(tokens) = &self.inner.access else {
-            return Ok(Caller(None));
+            return Ok(Caller::InProcess);
         };
         let presented = authorization.and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let found = tokens.find(presented.map_or("", |(_, token)| token.trim_start()));
         self.inner.metrics.authenticated(found.is_some());
-        found.map(|name| Caller(Some(name))).ok_or_else(|| Refusal::new(Code::Unauthenticated, "a valid bearer token is needed"))
+        found.map(Caller::Token).ok_or_else(|| Refusal::new(Code::Unauthenticated, "a valid bearer token is needed"))
     }
 
     /// Takes a place among the connections.
@@ -224,22 +200,22 @@ impl State {
 
     /// Takes a place among the requests that run.
     pub(crate) fn request_slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.slot(&self.places.requests, "too many requests run")
+        self.slot(&self.places.requests, "requests", "too many requests run")
     }
 
     /// Takes a place among the calls that wait.
     pub(crate) fn wait_slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.slot(&self.places.waits, "too many calls wait")
+        self.slot(&self.places.waits, "waits", "too many calls wait")
     }
 
     /// Takes a place among the event streams.
     pub(crate) fn stream_slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.slot(&self.places.streams, "too many event streams are open")
+        self.slot(&self.places.streams, "streams", "too many event streams are open")
     }
 
-    fn slot(&self, places: &Arc<Semaphore>, full: &str) -> Result<OwnedSemaphorePermit, Refusal> {
+    fn slot(&self, places: &Arc<Semaphore>, bound: &'static str, full: &str) -> Result<OwnedSemaphorePermit, Refusal> {
         places.clone().try_acquire_owned().map_err(|_| {
-            self.inner.metrics.shed();
+            self.inner.metrics.shed(bound);
             Refusal::new(Code::Overloaded, full)
         })
     }

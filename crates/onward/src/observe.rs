@@ -12,17 +12,44 @@ use crate::Error;
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A batch of commits was decided.
+    /// A batch of commits was written, or could not be.
     Batch {
         /// How many commits it held.
         commits: usize,
-        /// How long the COMMIT took, fsync included.
-        sync: Duration,
+        /// The name of the engine.
+        engine: &'static str,
+        /// `ok` or `error`.
+        result: &'static str,
+        /// How long the engine took to write it, COMMIT and fsync included.
+        took: Duration,
     },
     /// A commit was answered.
     Commit {
-        /// `committed`, `unchanged`, `replayed`, `conflict`, `fenced` or `error`.
+        /// `committed`, `unchanged`, `replayed`, `conflict`, `fenced`, `refused` (bad input), `overloaded` or `error`.
         outcome: &'static str,
+        /// From the call to the answer.
+        took: Duration,
+    },
+    /// The reader of the change feed that cleans the cache looked how far it is.
+    Feed {
+        /// The age of the commit that it works on; zero at the end of the log.
+        behind: Duration,
+        /// Commits that it has read and not worked through.
+        waiting: usize,
+    },
+    /// An append to a chain was answered; its commit is told of too.
+    Append {
+        /// `appended`, `replayed` or `error`.
+        result: &'static str,
+        /// From the call to the answer.
+        took: Duration,
+    },
+    /// A verification of a chain ended.
+    Verify {
+        /// `ok`, `broken`, `undetermined`, or `failed`: it came to no verdict.
+        verdict: &'static str,
+        /// Whether it was of the whole chain.
+        whole: bool,
     },
     /// An audit entry was dropped.
     AuditDrop {
@@ -124,3 +151,44 @@ pub(crate) fn tell(observer: &SharedObserver, event: &Event<'_>) {
 
 /// A shared observer.
 pub type SharedObserver = Arc<dyn Observer>;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grade {
+    /// As it should be.
+    Fine,
+    /// Works, and will hurt one day.
+    Warning,
+    /// A promise is not kept, or will not be soon.
+    Failure,
+}
+
+/// One thing that an engine found about itself and its surroundings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is about, such as `sqlite.journal`: from a closed list of the engine.
+    pub check: &'static str,
+    /// How bad it is.
+    pub grade: Grade,
+    /// What was found; no key, value or secret.
+    pub found: String,
+    /// What to do about it, unless it is fine.
+    pub fix: Option<&'static str>,
+}
+
+impl Finding {
+    /// Reports something that is as it should be.
+    pub fn fine(check: &'static str, found: impl Into<String>) -> Self {
+        Self { check, grade: Grade::Fine, found: found.into(), fix: None }
+    }
+
+    /// Reports something to do.
+    pub fn bad(check: &'static str, grade: Grade, found: impl Into<String>, fix: &'static str) -> Self {
+        Self { check, grade, found: found.into(), fix: Some(fix) }
+    }
+
+    /// Reports something by whether it is as it should be.
+    pub fn of(check: &'static str, fine: bool, grade: Grade, found: impl Into<String>, fix: &'static str) -> Self {
+        if fine { Self::fine(check, found) } else { Self::bad(check, grade, found, fix) }
+    }
+}

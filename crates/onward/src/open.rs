@@ -16,7 +16,7 @@ use crate::engine::sqlite::{SqliteLocks, SqliteStore};
 use crate::guarded::GuardedWrite;
 use crate::lock::{LockEngine, Locks, LocksConfig};
 use crate::model::{FencingToken, MacKeys};
-use crate::observe::{SharedObserver, Silent};
+use crate::observe::{Finding, SharedObserver, Silent};
 use crate::store::{CacheSink, Deliverer, Store};
 use crate::time::Clock;
 use crate::{Code, Error, Kind, Result};
@@ -28,7 +28,9 @@ pub struct Config {
     keys: MacKeys,
     files: Files,
     locks_enabled: bool,
+    lock_namespace: String,
     lock_targets: Vec<String>,
+    lock_scopes: Vec<String>,
     cache: CacheOptions,
     cache_bytes: usize,
     retention: Retention,
@@ -57,7 +59,9 @@ impl Config {
             keys: MacKeys::none(),
             files: Files::Make,
             locks_enabled: true,
+            lock_namespace: LocksConfig::default().namespace,
             lock_targets: Vec::new(),
+            lock_scopes: Vec::new(),
             cache: CacheOptions::default(),
             cache_bytes: CACHE_BYTES,
             retention: Retention::default(),
@@ -108,6 +112,20 @@ impl Config {
     #[must_use]
     pub fn with_locks_off(mut self) -> Self {
         self.locks_enabled = false;
+        self
+    }
+
+    /// Sets the first segment of every typed lock key, `[a-z0-9_-]{1,32}`; `main` by default. Each has a kill switch of its own.
+    #[must_use]
+    pub fn with_lock_namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.lock_namespace = namespace.into();
+        self
+    }
+
+    /// Sets the closed set of lock scopes that are labels in metrics.
+    #[must_use]
+    pub fn with_lock_scopes(mut self, scopes: Vec<String>) -> Self {
+        self.lock_scopes = scopes;
         self
     }
 
@@ -236,20 +254,37 @@ impl Onward {
     /// [`Kind::Invalid`](crate::Kind::Invalid): the URL or an option. `NotFound`: see [`Config::with_existing_file`]. `Unsupported`: the
     /// engine is too old or its schema too new. `Backend`: it is away, or not ours.
     pub async fn connect(config: Config) -> Result<Self> {
-        let Config { store: url, keys, files, locks_enabled, lock_targets, cache, cache_bytes, retention, clock, observer } = config;
+        let Config {
+            store: url,
+            keys,
+            files,
+            locks_enabled,
+            lock_namespace,
+            lock_targets,
+            lock_scopes,
+            cache,
+            cache_bytes,
+            retention,
+            clock,
+            observer,
+        } = config;
         let engines = engines(&url, files, &clock).await?;
         let options = QueueOptions { clock: clock.clone(), observer: observer.clone(), keys, retention };
         let queue = CommitQueue::start(engines.commits.clone(), options).await?;
 
         let settings = LocksConfig {
+            namespace: lock_namespace,
             enabled: locks_enabled,
             targets: lock_targets,
+            scope_labels: lock_scopes,
             commits: Some(queue.clone()),
             clock: clock.clone(),
             observer: observer.clone(),
             ..LocksConfig::default()
         };
         let locks = Locks::new(engines.locks, settings)?;
+        // Known before the first caller asks.
+        locks.look_at_switch().await;
         // A lock engine that lost its counter goes on above everything that the store has seen (C4).
         if let Ok(newest) = FencingToken::new(queue.engine().meta().await?.newest_token) {
             locks.raise_tokens(newest).await?;
@@ -266,6 +301,16 @@ impl Onward {
             audit = audit.with_drops_beside(file).await?;
         }
         Ok(Self(Arc::new(Inner { store: Store::new(queue, deliverer), locks, cache, audit })))
+    }
+
+    /// Looks at the store's engine and at what it stands on, such as the disk; changes nothing and may take a second.
+    ///
+    /// The findings are for people: what is wrong, how bad it is, and what to do. An engine without files has none.
+    ///
+    /// # Errors
+    /// [`Kind::Backend`](crate::Kind::Backend): the engine is away.
+    pub async fn check(&self) -> Result<Vec<Finding>> {
+        self.0.store.queue().engine().check().await
     }
 
     /// Returns the versioned objects.

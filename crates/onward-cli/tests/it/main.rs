@@ -6,6 +6,7 @@ mod bench;
 mod cache_and_audit;
 mod crash;
 mod dev;
+mod doctor;
 mod lock_run;
 mod objects;
 mod streams;

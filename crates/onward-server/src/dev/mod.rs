@@ -1,7 +1,7 @@
 //! A development server: zero configuration, one machine, one user.
 //!
 //! Binds loopback only, keeps everything in one folder, makes its own token and audit key, and tells the tools of the same user where it
-//! runs. Reads no configuration file.
+//! runs. Reads no configuration file; of the environment it heeds `ONWARD__OPS__LOG`, `ONWARD__LOCKS__ENABLED` and `ONWARD__AUDIT__KEY`.
 
 mod announce;
 mod folder;
@@ -16,10 +16,12 @@ use onward::model::MacKeys;
 use onward::{Config, Kind, Onward, random};
 use serde::Serialize;
 
+use crate::auth::Token;
+use crate::config::{Configuration, Sources};
 use crate::listen::{Drained, Server};
+use crate::log;
 use crate::metrics::Metrics;
 use crate::state::State;
-use crate::token::Token;
 use announce::Announced;
 pub use announce::{Running, running};
 use folder::Folder;
@@ -45,7 +47,7 @@ pub struct Ready {
     pub url: String,
     /// The web console; not built.
     pub ui_url: Option<String>,
-    /// The browsable documentation; not built.
+    /// The description of the API as a page.
     pub docs_url: Option<String>,
     /// The token; secret.
     pub token: String,
@@ -112,6 +114,8 @@ impl Dev {
     /// [`DevError::Usage`]: the folder is in use by another process, the port that was asked for is busy, a file in the folder is not what
     /// it should be, or the environment holds a bad value. [`DevError::Failed`]: anything else.
     pub async fn start(options: DevOptions) -> Result<Self, DevError> {
+        let configuration = Configuration::load(&Sources::of_dev()).map_err(|error| DevError::Usage(error.to_string()))?;
+        log::install(configuration.settings().log);
         let folder = Folder::open(options.data.as_deref())?;
         let token = folder.secret("dev.token", Token::draw().secret(), |text| text.parse::<Token>().ok())?;
         let key: String = random::bytes::<32>().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -128,7 +132,7 @@ impl Dev {
         let ready = Ready {
             url: format!("http://{address}"),
             ui_url: None,
-            docs_url: None,
+            docs_url: Some(format!("http://{address}/docs")),
             token: token.secret().to_owned(),
             data_dir: folder.path().to_owned(),
             temporary: folder.is_temporary(),

@@ -13,6 +13,7 @@ use onward_api::cache::{Done, Lease, Name, Op, Ops, Results, Stats};
 use onward_api::locks::Outcome;
 
 use super::json;
+use crate::auth::Role;
 use crate::call::{Call, WAIT_MS, ours};
 use crate::log;
 use crate::refusal::{Answer, Refusal, millis};
@@ -29,14 +30,14 @@ pub(crate) async fn begin(mut call: Call) -> Answer {
     if wait_ms > WAIT_MS {
         return Err(Refusal::new(Code::InvalidRequest, "query parameter `wait_ms`: expected 0 to 60000"));
     }
-    let lease = query.flag("lease", true)?;
+    // Who only looks, or may only look, takes no lease: nobody would fill it.
+    let lease = query.flag("lease", true)? && call.caller.has(Role::Writer);
     if let Some(stale_ms) = query.parse("stale_ms", "whole milliseconds")? {
         if !lease {
             return Err(Refusal::new(Code::InvalidRequest, "`stale_ms` is for those who may refresh: not with lease=false"));
         }
         cache = keeping(&cache, Duration::from_millis(stale_ms))?;
     }
-    // Who only looks takes no lease: nobody would fill it.
     if call.is_head() || !lease {
         return match call.reading(cache.peek(&key, field)).await? {
             Some(found) => hit(found, Lent::default()),

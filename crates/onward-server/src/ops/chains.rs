@@ -151,6 +151,8 @@ async fn tail(call: &Call, chain: &Chain) -> Answer {
 struct Following(Tail);
 
 impl Source for Following {
+    const KIND: &'static str = "tail";
+
     async fn next(&mut self) -> Step {
         match self.0.next().await {
             Ok(entry) => Step::Event(Event::new("entry", Some(entry.seq.get()), &spell(&entry))),

@@ -6,13 +6,19 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use onward::Code;
-use onward::model::limits;
-use onward_api::info::{Engine, Info, Limits};
+use onward::model::{LockKey, limits};
+use onward::observe::Grade;
+use onward_api::info::{self, Engine, Findings, Info, Limits};
 
 use super::json;
 use crate::call::{Call, WAIT_MS};
+use crate::docs;
+use crate::metrics::Look;
 use crate::refusal::{Answer, Refusal};
 use crate::wait::within;
+
+/// How long an engine may take to answer a probe.
+const REACH: Duration = Duration::from_secs(1);
 
 /// `GET /v1/info`
 pub(crate) async fn info(call: Call) -> Answer {
@@ -43,6 +49,23 @@ pub(crate) async fn info(call: Call) -> Answer {
     json(StatusCode::OK, &Info { version: env!("CARGO_PKG_VERSION").to_owned(), epoch: meta.epoch.to_string(), limits, engines })
 }
 
+/// `GET /v1/admin/doctor`
+pub(crate) async fn doctor(call: Call) -> Answer {
+    call.query(&[])?;
+    let found = call.reading(call.onward().check()).await?;
+    let findings = found.into_iter().map(|finding| info::Finding {
+        check: finding.check.to_owned(),
+        grade: match finding.grade {
+            Grade::Fine => info::Grade::Ok,
+            Grade::Warning => info::Grade::Warn,
+            Grade::Failure => info::Grade::Fail,
+        },
+        found: finding.found,
+        fix: finding.fix.map(str::to_owned),
+    });
+    json(StatusCode::OK, &Findings { findings: findings.collect() })
+}
+
 /// `GET /livez`
 pub(crate) async fn livez(_: Call) -> Answer {
     Ok(text("live\n"))
@@ -54,12 +77,18 @@ pub(crate) async fn readyz(call: Call) -> Answer {
         return Err(Refusal::new(Code::Draining, "the server shuts down"));
     }
     // An engine that is away does not make a server unready: its typed errors are better than none.
-    let reached = within(Duration::from_secs(1), call.onward().store().queue().engine().meta()).await;
+    let reached = within(REACH, call.onward().store().queue().engine().meta()).await;
     Ok(text(if matches!(reached, Some(Ok(_))) { "ready\n" } else { "degraded\n" }))
 }
 
 /// `GET /metrics`
 pub(crate) async fn metrics(call: Call) -> Answer {
+    let (store, locks) = (call.onward().store(), call.onward().locks());
+    let probe = LockKey::raw("onward.probe")?;
+    let (stored, locked) = tokio::join!(within(REACH, store.queue().engine().meta()), within(REACH, locks.status(&probe)));
+    let stored = ("store", store.queue().engine().name(), matches!(stored, Some(Ok(_))));
+    let locked = ("locks", locks.engine_name(), matches!(locked, Some(Ok(_))));
+    call.state.metrics().look(Look { queue: store.queue().waiting(), engines: [stored, locked] });
     let mut response = text(call.state.metrics().text());
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -70,6 +99,18 @@ pub(crate) async fn metrics(call: Call) -> Answer {
 pub(crate) async fn openapi(_: Call) -> Answer {
     let mut response = text(onward_api::OPENAPI);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+/// `GET /docs`
+pub(crate) async fn docs(call: Call) -> Answer {
+    call.query(&[])?;
+    let mut response = text(docs::page());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, docs::policy());
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     Ok(response)
 }
 

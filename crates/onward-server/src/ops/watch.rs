@@ -31,6 +31,7 @@ pub(crate) async fn watch(call: Call) -> Answer {
         namespace: named("namespace")?,
         kind: named("kind")?,
         prefix: query.get("prefix").unwrap_or_default().to_owned(),
+        ..Watch::default()
     };
     let payload = query.flag("payload", true)?;
     if call.is_head() {
@@ -72,6 +73,8 @@ struct Changes {
 }
 
 impl Source for Changes {
+    const KIND: &'static str = "watch";
+
     async fn next(&mut self) -> Step {
         match self.watcher.next().await {
             Ok(FeedItem::Commit(record)) => {
@@ -120,5 +123,6 @@ pub(super) fn word(op: ChangeOp) -> &'static str {
     match op {
         ChangeOp::Put => "put",
         ChangeOp::Delete => "delete",
+        ChangeOp::Expire => "expire",
     }
 }

@@ -135,7 +135,7 @@ async fn a_client_that_does_not_read_is_cut_off_and_holds_little() {
         drop(live.onward.store().put_payload_if(("doc", n.to_string()), payload.clone(), condition, options).await.unwrap());
     }
     // The stream of bytes ends early, and no event says goodbye: nobody was there to read it.
-    live.shows("onward_streams 0").await;
+    live.shows("onward_streams{kind=\"watch\"} 0").await;
     live.shows("onward_connections 0").await;
     let said = rest(&mut stream).await;
     assert!(said.len() < 24 << 20 && !said.contains("event: bye"), "{}", said.len());

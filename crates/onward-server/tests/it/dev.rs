@@ -33,7 +33,7 @@ async fn a_temporary_server_is_ready_and_leaves_nothing() {
     let options = DevOptions { data: None, port: Some(0) };
     let folder = with_dev(options, async |ready: Value| {
         assert_eq!(ready["temporary"], true);
-        assert_eq!((&ready["ui_url"], &ready["docs_url"]), (&Value::Null, &Value::Null));
+        assert_eq!((&ready["ui_url"], &ready["docs_url"]), (&Value::Null, &Value::from(format!("{}/docs", ready["url"].as_str().unwrap()))));
         assert_eq!(ready["pid"], std::process::id());
         let folder = ready["data_dir"].as_str().unwrap().to_owned();
         assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);

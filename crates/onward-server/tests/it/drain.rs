@@ -36,6 +36,8 @@ async fn a_drain_says_goodbye_to_streams_and_waiters_and_is_clean() {
     assert!(said.starts_with("HTTP/1.1 503") && said.contains("\"draining\""), "{said}");
     // An idle connection is closed too.
     assert_eq!(rest(&mut holder).await, "");
+    live.shows("onward_stream_end_total{kind=\"watch\",reason=\"draining\"} 1").await;
+    live.shows("onward_draining 1").await;
     assert_eq!(live.ended().await, Drained::Clean);
 }
 

@@ -16,7 +16,7 @@ async fn one_connection_too_many_is_closed_and_counted() {
     first.write_all(request.as_bytes()).await.unwrap();
     assert_eq!(answer(&mut first).await.0, 200);
     assert_eq!(rest(&mut live.connect().await).await, "");
-    live.shows("onward_connections_refused_total 1").await;
+    live.shows("onward_connections_refused_total{reason=\"limit\"} 1").await;
     // The one that is in goes on, and leaves its place.
     first.write_all(request.as_bytes()).await.unwrap();
     assert_eq!(answer(&mut first).await.0, 200);

@@ -11,6 +11,7 @@ mod dev;
 mod drain;
 mod limits;
 mod locks;
+mod metrics;
 mod objects;
 mod races;
 mod support;

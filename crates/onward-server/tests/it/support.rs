@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use onward::time::Clock;
-use onward::{Onward, retry};
+use onward::{Config, Onward, retry};
 use onward_server::{Drained, Limits, Metrics, Server, State, Timeouts, Token, router};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -88,9 +88,10 @@ impl Client {
     }
 
     async fn with(url: &str, limits: Limits) -> Self {
-        let onward = Onward::open(url).await.unwrap();
+        let metrics = Arc::new(Metrics::default());
+        let onward = Onward::connect(Config::new(url).with_observer(metrics.clone())).await.unwrap();
         let token = Token::draw();
-        let state = State::new(onward.clone(), "dev", &token, Arc::new(Metrics::default())).with_limits(limits);
+        let state = State::new(onward.clone(), "dev", &token, metrics).with_limits(limits);
         Self { router: router(state), onward, token: token.secret().to_owned() }
     }
 

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use onward::Code;
-use onward_server::ROUTES;
+use onward_server::{Least, ROUTES};
 use serde_json::{Value, json};
 
 use crate::support::Client;
@@ -30,7 +30,6 @@ async fn what_the_design_names_and_nobody_built_is_unsupported() {
         ("POST", "/v1/chains/main/segments"),
         ("GET", "/v1/chains/main/proofs/inclusion"),
         ("GET", "/v1/chains/main/export"),
-        ("GET", "/docs"),
         ("GET", "/ui"),
     ] {
         client.send(method, path, &[], "").await.is_problem(501, "unsupported");
@@ -105,10 +104,15 @@ async fn the_description_is_served_as_it_is_committed() {
 }
 
 #[test]
-fn the_description_names_every_route_and_no_other() {
-    let routes: BTreeSet<(String, String)> = ROUTES
+fn the_description_names_every_route_with_its_least_role_and_no_other() {
+    let role = |least: Least| match least {
+        Least::Open => "open",
+        Least::Role(role) => role.word(),
+    };
+    let routes: BTreeSet<(String, String, String)> = ROUTES
         .iter()
-        .flat_map(|(path, methods)| methods.iter().map(|method| (path.replace("{*", "{"), method.to_ascii_lowercase())))
+        .flat_map(|(path, methods)| methods.iter().map(move |(method, least)| (path, method.to_ascii_lowercase(), role(*least).to_owned())))
+        .map(|(path, method, role)| (path.replace("{*", "{"), method, role))
         .collect();
     let paths = description()["paths"].clone();
     let mut described = BTreeSet::new();
@@ -119,7 +123,8 @@ fn the_description_names_every_route_and_no_other() {
             }
             assert!(operation["responses"].as_object().is_some_and(|responses| !responses.is_empty()), "{method} {path}");
             assert!(operation["operationId"].is_string(), "{method} {path}");
-            described.insert((path.clone(), method.clone()));
+            let role = operation["x-onward-least-role"].as_str().unwrap_or_default();
+            described.insert((path.clone(), method.clone(), role.to_owned()));
         }
     }
     assert_eq!(described, routes);
@@ -178,5 +183,31 @@ fn the_server_names_no_engine_and_holds_no_rule() {
         for word in RULES {
             assert!(!text.contains(word), "{path}: {word}");
         }
+    }
+}
+
+#[tokio::test]
+async fn the_page_for_people_has_every_operation_and_loads_nothing() {
+    let client = Client::memory().await;
+    let reply = client.raw(http::Request::builder().uri("/docs").body(axum::body::Body::empty()).unwrap()).await;
+    assert_eq!((reply.status.as_u16(), reply.header("content-type")), (200, "text/html; charset=utf-8"));
+    let policy = reply.header("content-security-policy");
+    assert!(policy.starts_with("default-src 'none'; style-src 'sha256-") && !policy.contains("unsafe"), "{policy}");
+    let page = String::from_utf8(reply.body.to_vec()).unwrap();
+    for (path, item) in description()["paths"].as_object().unwrap() {
+        assert!(page.contains(path.as_str()), "{path}");
+        for operation in item.as_object().unwrap().values().filter_map(|operation| operation["operationId"].as_str()) {
+            assert!(page.contains(&format!("<section id=\"{operation}\">")), "{operation}");
+        }
+    }
+    for code in Code::ALL {
+        assert!(page.contains(&format!("<code>{}</code>", code.as_str())), "{}", code.as_str());
+    }
+    for loads in ["<script", "<link", "<img", "<iframe", "@import", "url(", "http://", "https://", " onclick", " style="] {
+        assert!(!page.contains(loads), "{loads}");
+    }
+    // Every link of the page leads somewhere on it.
+    for target in page.split("href=\"#").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        assert!(page.contains(&format!("id=\"{target}\"")), "{target}");
     }
 }

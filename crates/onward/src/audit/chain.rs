@@ -12,6 +12,7 @@ use super::tail::{From, Tail};
 use crate::commit::{Commit, CommitOutcome, CommitQueue, EntryReceipt, Window};
 use crate::model::limits::{PAGE_BYTES, REQUEST_ID_BYTES, SEQ_MAX};
 use crate::model::{ChainName, Entry, Hash, Head, RequestId, Revision, Sealed, Seq};
+use crate::observe::Event;
 use crate::time::Timestamp;
 use crate::{Error, Result};
 
@@ -169,6 +170,19 @@ impl Chain {
     }
 
     async fn submit(&self, entries: Vec<Entry>, options: AppendOptions) -> Result<Vec<Receipt>> {
+        let queue = self.trail.queue();
+        let began = queue.clock().now();
+        let receipts = self.commit(entries, options).await;
+        let result = match receipts.as_deref() {
+            Ok([Receipt { replayed: true, .. }, ..]) => "replayed",
+            Ok(_) => "appended",
+            Err(_) => "error",
+        };
+        queue.tell(&Event::Append { result, took: queue.clock().now().since(began) });
+        receipts
+    }
+
+    async fn commit(&self, entries: Vec<Entry>, options: AppendOptions) -> Result<Vec<Receipt>> {
         options.check()?;
         entries.iter().try_for_each(Entry::check)?;
         self.tell_gaps(options.deadline).await?;

@@ -18,7 +18,7 @@ use super::drop_file::{DropFile, Record, adopt};
 use super::options::AppendOptions;
 use crate::commit::{Commit, CommitOutcome, CommitQueue, Window as Memory};
 use crate::model::{ChainName, Data, Entry, RequestId};
-use crate::observe::{Event, tell};
+use crate::observe::Event;
 use crate::time::Timestamp;
 use crate::{Code, Effect, Error, Kind, Result, random, retry};
 
@@ -86,7 +86,7 @@ impl Chain {
         let total = blocking(move || drops.count(&chain, count, now, reason)).await.map_err(|e| e.during("append"))?;
         inner.drops.sync_soon(&inner.queue);
         for _ in 0..count {
-            tell(inner.queue.observer(), &Event::AuditDrop { reason });
+            inner.queue.tell(&Event::AuditDrop { reason });
         }
         Ok(Appended::Dropped { total })
     }

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::chain::Chain;
 use super::verify::{self, Check, Progress, Report};
+use crate::observe::Event;
 use crate::retry;
 use crate::time::{Clock, Moment};
 use crate::{Error, Result};
@@ -63,7 +64,10 @@ impl Chain {
     pub async fn verify_watched(&self, check: Check, pace: Pace, watch: impl FnMut(Progress) + Send + 'static) -> Result<Report> {
         let whole = check.from.is_none() && check.to.is_none();
         let attested = check.saved.is_some();
-        let mut report = self.walk(check, pace, watch).await.map_err(|e| e.during("verify"))?;
+        let walked = self.walk(check, pace, watch).await.map_err(|e| e.during("verify"));
+        let verdict = walked.as_ref().map_or("failed", |report| report.verdict.as_str());
+        self.trail().queue().tell(&Event::Verify { verdict, whole });
+        let mut report = walked?;
         if whole {
             // A verdict that cannot be kept is still a verdict; the report says that it was not.
             report.kept = self.keep(&report, attested).await.is_ok();

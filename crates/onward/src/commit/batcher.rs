@@ -27,10 +27,12 @@ use crate::{Code, Effect, Error, Result};
 const BATCH_COMMITS: usize = 512;
 /// Most bytes of one transaction.
 const BATCH_BYTES: usize = 4 << 20;
-/// How often the writer looks whether the change log is over its bounds, while it has work.
-const PRUNE_EVERY: Duration = Duration::from_secs(1);
+/// How often the writer looks whether the change log is over its bounds and whose time to live is over.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Most rows of the change log that go at a time.
 const PRUNE_ROWS: usize = 1_000;
+/// Most objects that expire at a time.
+const EXPIRE_OBJECTS: usize = 128;
 
 /// What the writer does, in the order of arrival.
 #[derive(Debug)]
@@ -41,6 +43,8 @@ pub(super) enum Task {
         up_to: Revision,
         answer: oneshot::Sender<Result<Pruned>>,
     },
+    /// A second is over: a store that nobody writes has its chores too.
+    Tick,
 }
 
 #[derive(Debug)]
@@ -61,7 +65,7 @@ pub(super) struct Batcher {
     pub(super) options: QueueOptions,
     pub(super) publish: watch::Sender<Revision>,
     pub(super) line: Arc<Line>,
-    /// When the change log is looked at next.
+    /// When it looks for chores next.
     pub(super) look: Moment,
 }
 
@@ -84,6 +88,7 @@ impl Batcher {
                         compact = Some((up_to, answer));
                         break;
                     }
+                    Task::Tick => self.look = Moment::default(),
                 }
                 let full = batch.len() >= BATCH_COMMITS || bytes >= BATCH_BYTES;
                 next = if full { None } else { queue.try_recv().ok() };
@@ -95,15 +100,54 @@ impl Batcher {
             if let Some((up_to, answer)) = compact {
                 // Whoever left needs no answer.
                 let _ = answer.send(self.prune(up_to).await.map_err(|e| e.during("compact")));
-            } else if self.options.clock.now() >= self.look {
-                // What fails now is tried again at the next look: the log only grows meanwhile.
-                let more = matches!(self.prune(Revision::default()).await, Ok(Pruned { more: true, .. }));
-                self.look = self.options.clock.now() + if more { Duration::ZERO } else { PRUNE_EVERY };
+            } else {
+                self.chores(|| queue.is_empty()).await;
             }
             if let Some(writer) = &mut self.writer {
                 writer.tidy().await;
             }
         }
+    }
+
+    /// Prunes and expires, if it is time: all there is while nobody waits, a bounded part behind each batch otherwise.
+    async fn chores(&mut self, idle: impl Fn() -> bool) {
+        while self.options.clock.now() >= self.look {
+            // What fails now is tried again at the next look: nothing is lost meanwhile.
+            let pruned = matches!(self.prune(Revision::default()).await, Ok(Pruned { more: true, .. }));
+            let expired = matches!(self.expire().await, Ok(EXPIRE_OBJECTS));
+            if !pruned && !expired {
+                self.look = self.options.clock.now() + LOOK_EVERY;
+            } else if !idle() {
+                return;
+            }
+        }
+    }
+
+    /// Deletes a bounded number of objects whose time to live is over, each at the version that was found, as a caller would: who was
+    /// faster keeps the object. Returns how many went.
+    async fn expire(&mut self) -> Result<usize> {
+        let mut writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => self.engine.writer()?,
+        };
+        let due = caught(writer.due(self.options.clock.wall(), EXPIRE_OBJECTS)).await;
+        self.writer = Some(writer).filter(|_| !due.as_ref().is_err_and(|e| e.effect() == Effect::Unknown));
+        let due = due?;
+        let deadline = self.options.clock.now() + LOOK_EVERY;
+        // Nobody waits for the answers, but a commit whose caller is gone would be skipped.
+        let (batch, _callers): (Vec<_>, Vec<_>) = due
+            .iter()
+            .map(|(key, version)| {
+                let commit = Commit::new().expire(key.clone(), *version);
+                let (answer, caller) = oneshot::channel();
+                (Pending { print: commit.fingerprint(), commit, entries: Vec::new(), size: 0, deadline, answer }, caller)
+            })
+            .unzip();
+        if batch.is_empty() {
+            return Ok(0);
+        }
+        let outcomes = self.attempt(&batch).await?;
+        Ok(outcomes.iter().filter(|outcome| matches!(outcome, Ok(CommitOutcome::Committed(_)))).count())
     }
 
     /// Takes a bounded part off the old end of the change log.
@@ -165,7 +209,7 @@ impl Batcher {
             Some(writer) => writer,
             None => self.engine.writer()?,
         };
-        let done = caught(transact(&mut *writer, &self.options, &self.line, batch)).await;
+        let done = caught(transact(&mut *writer, self.engine.name(), &self.options, &self.line, batch)).await;
         let (outcomes, revision) = match done {
             Ok(done) => done,
             Err(error) => {
@@ -184,6 +228,7 @@ impl Batcher {
 /// The transaction of a batch: the outcomes, and the newest revision if anything was written.
 async fn transact(
     writer: &mut dyn Writer,
+    engine: &'static str,
     options: &QueueOptions,
     line: &Line,
     batch: &[Pending],
@@ -208,9 +253,11 @@ async fn transact(
         return Ok((outcomes, None));
     };
     let started = options.clock.now();
-    writer.finish(&plan).await?;
-    let sync = options.clock.now().since(started);
-    tell(&options.observer, &Event::Batch { commits: batch.len(), sync });
+    let finished = writer.finish(&plan).await;
+    let result = if finished.is_ok() { "ok" } else { "error" };
+    let took = options.clock.now().since(started);
+    tell(&options.observer, &Event::Batch { commits: batch.len(), engine, result, took });
+    finished?;
     Ok((outcomes, Some(plan.meta.revision)))
 }
 

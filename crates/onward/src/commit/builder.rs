@@ -8,7 +8,9 @@ use uuid::Uuid;
 
 use super::patch::Patch;
 use crate::model::limits::{self, COMMIT_BYTES, COMMIT_FENCES, COMMIT_INVALIDATIONS, COMMIT_WRITES, KEY_BYTES};
-use crate::model::{ChainName, Entry, FencingToken, Fingerprint, IntoKey, Key, LockKey, Payload, RequestId, Version};
+use crate::model::{
+    ChainName, Entry, FencingToken, Fingerprint, IntoKey, Key, LabelChange, Labels, LockKey, Payload, RequestId, TtlChange, Version,
+};
 use crate::{Code, Error, Kind, Result, random};
 
 /// What must hold for a write to land. There is no default: each write says what it is based on.
@@ -52,6 +54,28 @@ impl Guard {
 pub(crate) struct Write {
     pub(crate) key: Key,
     pub(crate) op: Op,
+    pub(crate) labels: LabelChange,
+    pub(crate) ttl: TtlChange,
+}
+
+impl Write {
+    /// Refuses what a write cannot do to labels and time to live; names the member.
+    fn check(&self) -> Result<(), (&'static str, Error)> {
+        if matches!(self.op, Op::Delete { .. } | Op::Expire { .. }) {
+            if self.labels != LabelChange::Keep {
+                return Err(("labels", Error::invalid("a delete leaves nothing that could have labels")));
+            }
+            if self.ttl != TtlChange::Keep {
+                return Err(("ttl_ms", Error::invalid("a delete leaves nothing that could have a time to live")));
+            }
+        }
+        match self.ttl {
+            TtlChange::Set(ttl) if !(limits::TTL_MIN..=limits::TTL_MAX).contains(&ttl) => {
+                Err(("ttl_ms", Error::invalid("a time to live is 1 s..=10 years")))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -62,6 +86,8 @@ pub(crate) enum Op {
     Apply { patch: Patch, at: Option<Version> },
     /// At this version, or at any if none is given. An absent object is a conflict.
     Delete { at: Option<Version> },
+    /// As a delete at this version, whose time to live is over.
+    Expire { at: Version },
 }
 
 /// How long the store remembers the answer to a request id.
@@ -135,12 +161,8 @@ impl Commit {
     }
 
     /// Writes bytes as they are under a condition.
-    pub fn put_payload(mut self, key: impl IntoKey, payload: Payload, condition: WriteCondition) -> Self {
-        match key.into_key() {
-            Ok(key) => self.writes.push(Write { key, op: Op::Put { payload, condition, uid: random::uuid_v4() } }),
-            Err(e) => return self.refuse(e),
-        }
-        self
+    pub fn put_payload(self, key: impl IntoKey, payload: Payload, condition: WriteCondition) -> Self {
+        self.push(key, Op::Put { payload, condition, uid: random::uuid_v4() })
     }
 
     /// Writes bytes blindly: whatever is there is lost.
@@ -149,28 +171,47 @@ impl Commit {
     }
 
     /// Applies a patch to an object, at a version or to whatever is there; an absent object is a conflict.
-    pub fn apply(mut self, key: impl IntoKey, patch: Patch, at: Option<Version>) -> Self {
+    pub fn apply(self, key: impl IntoKey, patch: Patch, at: Option<Version>) -> Self {
+        self.push(key, Op::Apply { patch, at })
+    }
+
+    /// Deletes an object at a version.
+    pub fn delete(self, key: impl IntoKey, at: Version) -> Self {
+        self.push(key, Op::Delete { at: Some(at) })
+    }
+
+    /// Deletes an object at whatever version.
+    pub fn overwrite_delete(self, key: impl IntoKey) -> Self {
+        self.push(key, Op::Delete { at: None })
+    }
+
+    /// Deletes an object whose time to live is over: what the store's sweeper commits.
+    pub(super) fn expire(self, key: Key, at: Version) -> Self {
+        self.push(key, Op::Expire { at })
+    }
+
+    fn push(mut self, key: impl IntoKey, op: Op) -> Self {
         match key.into_key() {
-            Ok(key) => self.writes.push(Write { key, op: Op::Apply { patch, at } }),
+            Ok(key) => self.writes.push(Write { key, op, labels: LabelChange::Keep, ttl: TtlChange::Keep }),
             Err(e) => return self.refuse(e),
         }
         self
     }
 
-    /// Deletes an object at a version.
-    pub fn delete(self, key: impl IntoKey, at: Version) -> Self {
-        self.push_delete(key, Some(at))
+    /// Says what the write that was added last does to the labels of its object; without a word they stay.
+    pub fn labels(mut self, change: LabelChange) -> Self {
+        match self.writes.last_mut() {
+            Some(write) => write.labels = change,
+            None => return self.refuse(Error::invalid("labels belong to a write")),
+        }
+        self
     }
 
-    /// Deletes an object at whatever version.
-    pub fn overwrite_delete(self, key: impl IntoKey) -> Self {
-        self.push_delete(key, None)
-    }
-
-    fn push_delete(mut self, key: impl IntoKey, at: Option<Version>) -> Self {
-        match key.into_key() {
-            Ok(key) => self.writes.push(Write { key, op: Op::Delete { at } }),
-            Err(e) => return self.refuse(e),
+    /// Says what the write that was added last does to the time to live of its object; without a word it stays.
+    pub fn ttl(mut self, change: TtlChange) -> Self {
+        match self.writes.last_mut() {
+            Some(write) => write.ttl = change,
+            None => return self.refuse(Error::invalid("a time to live belongs to a write")),
         }
         self
     }
@@ -267,6 +308,7 @@ impl Commit {
             if let Op::Apply { patch, .. } = &write.op {
                 patch.check().map_err(|e| inside(index, e).during("commit"))?;
             }
+            write.check().map_err(|(member, e)| e.with_pointer(format!("/writes/{index}/{member}")).during("commit"))?;
         }
         for (_, entry) in self.entries.iter().filter(|_| !self.control) {
             entry.check()?;
@@ -282,11 +324,15 @@ impl Commit {
         let writes = self.writes.iter().map(|write| match &write.op {
             Op::Put { payload, .. } => payload.bytes().len() + 256,
             Op::Apply { patch, .. } => patch.check().unwrap_or(0) + 256,
-            Op::Delete { .. } => 256,
+            Op::Delete { .. } | Op::Expire { .. } => 256,
+        });
+        let labels = self.writes.iter().map(|write| match &write.labels {
+            LabelChange::Keep => 0,
+            LabelChange::Set(labels) | LabelChange::Merge(labels) => labels.bytes(),
         });
         let entries = self.entries.iter().map(|(_, entry)| entry.data.as_bytes().len() + 512);
         let invalidations = self.invalidations.iter().map(|(namespace, key)| namespace.len() + key.len());
-        writes.chain(entries).chain(invalidations).sum::<usize>() + 64
+        writes.chain(labels).chain(entries).chain(invalidations).sum::<usize>() + 64
     }
 
     /// What the commit asks for, as 32 bytes.
@@ -296,7 +342,7 @@ impl Commit {
         }
         let mut print = Print(Sha256::new());
         print.number(self.writes.len());
-        for Write { key, op } in &self.writes {
+        for Write { key, op, .. } in &self.writes {
             print.key(key);
             match op {
                 Op::Put { payload, condition, .. } => {
@@ -314,6 +360,9 @@ impl Commit {
                 }
                 Op::Delete { at } => {
                     print.text("delete").long(at.map_or(0, Version::get));
+                }
+                Op::Expire { at } => {
+                    print.text("expire").long(at.get());
                 }
             }
         }
@@ -342,6 +391,19 @@ impl Commit {
         print.number(self.invalidations.len());
         for (namespace, key) in &self.invalidations {
             print.text(namespace).text(key);
+        }
+        // Behind the end, and only where something is asked for: what was asked before there were labels keeps its print.
+        for (index, Write { labels, ttl, .. }) in self.writes.iter().enumerate() {
+            match labels {
+                LabelChange::Keep => {}
+                LabelChange::Set(labels) => print.number(index).text("labels").labels(labels),
+                LabelChange::Merge(labels) => print.number(index).text("merge").labels(labels),
+            }
+            match ttl {
+                TtlChange::Keep => {}
+                TtlChange::Set(ttl) => _ = print.number(index).text("ttl").long(u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX)),
+                TtlChange::Never => _ = print.number(index).text("never"),
+            }
         }
         Fingerprint(print.0.finalize().into())
     }
@@ -385,6 +447,13 @@ impl Print {
     fn long(&mut self, number: u64) -> &mut Self {
         self.0.update(number.to_be_bytes());
         self
+    }
+
+    fn labels(&mut self, labels: &Labels) {
+        self.number(labels.iter().count());
+        for (key, value) in labels.iter() {
+            self.text(key).text(value);
+        }
     }
 
     fn key(&mut self, key: &Key) -> &mut Self {

@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::builder::{Commit, Guard, Op, WriteCondition, inside};
+use super::builder::{Commit, Guard, Op, Write, WriteCondition, inside};
 use super::engine::{Remembered, Rows, StoreMeta};
 use super::feed::{Change, ChangeOp};
 use super::outcome::{Conflict, Reason, Receipt, Written};
 use super::patch::Patched;
 use crate::model::limits::{CONFLICT_BYTES, NUMBER_MAX, TOKEN_AHEAD_US};
-use crate::model::{FencingToken, Fingerprint, Key, LockKey, Meta, Object, Payload, Revision, Version};
+use crate::model::{FencingToken, Fingerprint, Key, LabelChange, Labels, LockKey, Meta, Object, Payload, Revision, TtlChange, Version};
 use crate::time::Timestamp;
 use crate::{Code, Error, Kind, Result};
 
@@ -115,11 +116,15 @@ pub(crate) fn decide(commit: &Commit, print: &Fingerprint, view: &View) -> Resul
             (
                 Op::Put { condition: WriteCondition::MatchVersion(_) | WriteCondition::MustExist, .. }
                 | Op::Apply { .. }
-                | Op::Delete { .. },
+                | Op::Delete { .. }
+                | Op::Expire { .. },
                 None,
             ) => Reason::Missing,
             (
-                Op::Put { condition: WriteCondition::MatchVersion(at), .. } | Op::Apply { at: Some(at), .. } | Op::Delete { at: Some(at) },
+                Op::Put { condition: WriteCondition::MatchVersion(at), .. }
+                | Op::Apply { at: Some(at), .. }
+                | Op::Delete { at: Some(at) }
+                | Op::Expire { at },
                 Some(object),
             ) if object.meta.version != *at => Reason::Stale,
             _ => return None,
@@ -162,11 +167,19 @@ fn apply(commit: &Commit, view: &View, mut patched: HashMap<usize, Payload>, fen
             Op::Put { payload, uid, .. } => Some((payload.clone(), *uid)),
             // The conditions have refused an absent object, and its identity stays.
             Op::Apply { .. } => patched.remove(&index).map(|payload| (payload, uuid::Uuid::nil())),
-            Op::Delete { .. } => None,
+            Op::Delete { .. } | Op::Expire { .. } => None,
         };
         match put {
             Some((payload, uid)) => {
-                if let Some(object) = before.filter(|object| object.value == payload) {
+                let labels = labels(write, before).map_err(|e| e.with_pointer(format!("/writes/{index}/labels")))?;
+                let expires_at = match write.ttl {
+                    TtlChange::Keep => before.and_then(|object| object.meta.expires_at),
+                    TtlChange::Set(ttl) => Some(later(view.now, ttl)),
+                    TtlChange::Never => None,
+                };
+                let same =
+                    |object: &&Arc<Object>| object.value == payload && object.meta.labels == labels && object.meta.expires_at == expires_at;
+                if let Some(object) = before.filter(same) {
                     written.push(Written {
                         version: object.meta.version,
                         revision: object.meta.revision,
@@ -183,6 +196,8 @@ fn apply(commit: &Commit, view: &View, mut patched: HashMap<usize, Payload>, fen
                     version,
                     revision: next,
                     create_revision: before.map_or(next, |object| object.meta.create_revision),
+                    labels,
+                    expires_at,
                     created_at: before.map_or(view.now, |object| object.meta.created_at),
                     updated_at: view.now,
                 };
@@ -196,7 +211,8 @@ fn apply(commit: &Commit, view: &View, mut patched: HashMap<usize, Payload>, fen
                 let version = Version::new(object.meta.version.get().max(restored) + 1).map_err(|_| exhausted())?;
                 floor = floor.max(version.get());
                 written.push(Written { version, revision: next, created: false, changed: true, replayed: false });
-                changes.push(Change { op: ChangeOp::Delete, key: write.key.clone(), version, before: before.cloned(), after: None });
+                let op = if matches!(write.op, Op::Expire { .. }) { ChangeOp::Expire } else { ChangeOp::Delete };
+                changes.push(Change { op, key: write.key.clone(), version, before: before.cloned(), after: None });
             }
         }
     }
@@ -205,6 +221,20 @@ fn apply(commit: &Commit, view: &View, mut patched: HashMap<usize, Payload>, fen
         return Err(exhausted());
     }
     Ok(Verdict { revision: anything.then_some(next), version_floor: floor, changes, fences, written })
+}
+
+/// The labels that a write leaves.
+fn labels(write: &Write, before: Option<&Arc<Object>>) -> Result<Labels> {
+    match (&write.labels, before) {
+        (LabelChange::Keep, None) => Ok(Labels::new()),
+        (LabelChange::Keep, Some(object)) => Ok(object.meta.labels.clone()),
+        (LabelChange::Merge(over), Some(object)) => object.meta.labels.merged(over),
+        (LabelChange::Set(labels) | LabelChange::Merge(labels), _) => Ok(labels.clone()),
+    }
+}
+
+fn later(now: Timestamp, ttl: Duration) -> Timestamp {
+    Timestamp::from_micros(now.as_micros().saturating_add(i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX)))
 }
 
 pub(super) fn reused() -> Error {

@@ -14,7 +14,10 @@ use super::feed::{Past, Record};
 use super::outcome::Receipt;
 use super::retention::{Prune, Pruned};
 use crate::Result;
-use crate::model::{ChainName, Epoch, FencingToken, Fingerprint, Head, Key, LockKey, Object, RequestId, Revision, Sealed, Version};
+use crate::model::{
+    ChainName, Epoch, FencingToken, Fingerprint, Head, Key, LockKey, Object, RequestId, Revision, Sealed, Selector, Version,
+};
+use crate::observe::Finding;
 use crate::time::Timestamp;
 
 /// The one row of facts about a store.
@@ -121,10 +124,35 @@ pub trait Writer: Send {
     /// As [`Writer::finish`].
     fn prune<'a>(&'a mut self, prune: &'a Prune) -> BoxFuture<'a, Result<Pruned>>;
 
+    /// Reads which objects' time to live is over, the earliest first: names and versions. It does not hold the right for that.
+    fn due(&mut self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<(Key, Version)>>>;
+
     /// Does its upkeep, after the answers have left.
     fn tidy(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
+}
+
+/// Most objects that one page looks at in vain (C7).
+pub const SCAN: usize = 10_000;
+
+/// Which objects a list reads.
+#[derive(Clone, Debug, Default)]
+pub struct Scan {
+    /// The namespace.
+    pub namespace: String,
+    /// The kind.
+    pub kind: String,
+    /// What their names start with.
+    pub prefix: String,
+    /// What their labels are.
+    pub selector: Selector,
+    /// Only names after this one; the empty name is before all.
+    pub after: String,
+    /// At most so many.
+    pub limit: usize,
+    /// As they were at this revision; `None`: as they are.
+    pub at: Option<Revision>,
 }
 
 /// A page of a list of objects.
@@ -134,8 +162,8 @@ pub struct Listed {
     pub items: Vec<Arc<Object>>,
     /// The facts in the snapshot that the page was read from.
     pub meta: StoreMeta,
-    /// Whether more follow.
-    pub more: bool,
+    /// After which name to go on; `None` at the end.
+    pub next: Option<String>,
 }
 
 /// A page of the change log.
@@ -176,17 +204,11 @@ pub trait CommitEngine: Debug + Send + Sync {
     /// Reads one object.
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Arc<Object>>>>;
 
-    /// Reads objects of a kind whose name starts with `prefix` and comes after `after`, in order of their bytes, as they were at the
-    /// revision `at` or are now, from one snapshot; fewer than `limit` if they hold a page's bytes.
-    fn list<'a>(
-        &'a self,
-        namespace: &'a str,
-        kind: &'a str,
-        prefix: &'a str,
-        after: Option<&'a str>,
-        limit: usize,
-        at: Option<Revision>,
-    ) -> BoxFuture<'a, Result<Listed>>;
+    /// Reads the objects that a scan names, in order of the bytes of their names, from one snapshot.
+    ///
+    /// A page ends at its limit, at a page's bytes, or after [`SCAN`] objects that the selector left out; an engine may answer the
+    /// selector's first equality by an index.
+    fn list(&self, scan: Scan) -> BoxFuture<'_, Result<Listed>>;
 
     /// Reads an object as it was at a moment that the log still covers, with the facts of the same snapshot.
     fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>>;
@@ -211,5 +233,13 @@ pub trait CommitEngine: Debug + Send + Sync {
     /// As [`CommitEngine::changes`], where nobody wants the changes of objects: an engine may leave them out.
     fn notes(&self, after: Revision, limit: usize) -> BoxFuture<'_, Result<Changes>> {
         self.changes(after, limit)
+    }
+
+    /// Looks at itself and at what it stands on; writes nothing of the store. May take a second.
+    ///
+    /// # Errors
+    /// The engine cannot be reached.
+    fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
 }

@@ -22,6 +22,8 @@ pub enum ChangeOp {
     Put,
     /// It was deleted.
     Delete,
+    /// It was deleted because its time to live was over.
+    Expire,
 }
 
 /// One change of one object.
@@ -35,7 +37,7 @@ pub struct Change {
     pub version: Version,
     /// The object before; `None` for a create.
     pub before: Option<Arc<Object>>,
-    /// The object after; `None` for a delete.
+    /// The object after; `None` once it is deleted.
     pub after: Option<Arc<Object>>,
 }
 
@@ -146,6 +148,11 @@ impl Feed {
     /// Returns the revision up to which everything was yielded.
     pub fn revision(&self) -> Revision {
         self.at
+    }
+
+    /// Returns how many commits were read and not yet yielded.
+    pub(crate) fn waiting(&self) -> usize {
+        self.ready.len()
     }
 
     /// Waits for the next commit, or says how far it is after a second of silence.

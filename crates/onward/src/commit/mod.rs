@@ -8,7 +8,7 @@
 
 mod batcher;
 mod builder;
-mod decide;
+pub(crate) mod decide;
 mod document;
 pub mod engine;
 mod feed;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::batcher::{Batcher, Pending, Task, replayed};
+use super::batcher::{Batcher, LOOK_EVERY, Pending, Task, replayed};
 use super::builder::Commit;
 use super::decide;
 use super::engine::{CommitEngine, Remembered};
@@ -16,8 +16,8 @@ use super::outcome::{CommitOutcome, Receipt};
 use super::retention::Retention;
 use crate::model::{Epoch, MacKeys, RequestId, Revision};
 use crate::observe::{Event, SharedObserver, tell};
-use crate::time::Clock;
-use crate::{Effect, Error, Result, random, retry};
+use crate::time::{Clock, Moment};
+use crate::{Effect, Error, Kind, Result, random, retry};
 
 /// How long a caller waits when it names no deadline.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -62,6 +62,7 @@ impl CommitQueue {
         let line = Arc::new(Line::default());
         let look = options.clock.now();
         let batcher = Batcher { engine: engine.clone(), writer, options: options.clone(), publish, line: line.clone(), look };
+        tokio::spawn(tick(sender.downgrade(), options.clock.clone(), look + LOOK_EVERY));
         std::thread::Builder::new()
             .name("onward-writer".to_owned())
             .spawn(move || pollster::block_on(batcher.run(receiver)))
@@ -84,9 +85,14 @@ impl CommitQueue {
         &self.0.options.clock
     }
 
-    /// Returns who is told of batches and outcomes.
-    pub(crate) fn observer(&self) -> &SharedObserver {
-        &self.0.options.observer
+    /// Tells the observer.
+    pub(crate) fn tell(&self, event: &Event<'_>) {
+        tell(&self.0.options.observer, event);
+    }
+
+    /// Returns how many commits wait for the writer.
+    pub fn waiting(&self) -> usize {
+        self.0.sender.max_capacity() - self.0.sender.capacity()
     }
 
     /// Returns the base of the origins of this store's chains.
@@ -110,7 +116,14 @@ impl CommitQueue {
     ///
     /// # Cancel safety
     /// Dropped while it waits in the queue, nothing is applied; once taken, the writer owns the commit to its end (C6).
-    pub async fn submit(&self, mut commit: Commit) -> Result<CommitOutcome> {
+    pub async fn submit(&self, commit: Commit) -> Result<CommitOutcome> {
+        let began = self.clock().now();
+        let outcome = self.answer(commit).await;
+        self.tell(&Event::Commit { outcome: label(&outcome), took: self.clock().now().since(began) });
+        outcome
+    }
+
+    async fn answer(&self, mut commit: Commit) -> Result<CommitOutcome> {
         let size = commit.check()?;
         let print = commit.fingerprint();
         let inner = &*self.0;
@@ -147,7 +160,6 @@ impl CommitQueue {
             Some(Err(_)) => return Err(unknown("the writer ended before it answered")),
             None => return Err(unknown("the deadline passed while the commit was being written")),
         };
-        tell(&inner.options.observer, &Event::Commit { outcome: label(&outcome) });
         outcome.map_err(|error| match (&request, error.effect()) {
             (Some(id), Effect::Unknown) => error.with_request_id(id.clone()),
             _ => error,
@@ -199,6 +211,18 @@ impl CommitQueue {
     }
 }
 
+/// Tells the writer each second that it is time for chores, until all handles are gone.
+async fn tick(writer: mpsc::WeakSender<Task>, clock: Clock, first: Moment) {
+    let mut next = first;
+    loop {
+        retry::sleep_until(&clock, next).await;
+        next = clock.now() + LOOK_EVERY;
+        let Some(sender) = writer.upgrade() else { return };
+        // A full queue needs no tick: the writer does its chores behind each batch.
+        let _ = sender.try_send(Task::Tick);
+    }
+}
+
 fn label(outcome: &Result<CommitOutcome>) -> &'static str {
     match outcome {
         Ok(CommitOutcome::Committed(receipt)) if receipt.replayed => "replayed",
@@ -206,6 +230,10 @@ fn label(outcome: &Result<CommitOutcome>) -> &'static str {
         Ok(CommitOutcome::Committed(_)) => "unchanged",
         Ok(CommitOutcome::Conflict(_)) => "conflict",
         Ok(CommitOutcome::Fenced { .. }) => "fenced",
-        Err(_) => "error",
+        Err(error) => match error.kind() {
+            Kind::Invalid => "refused",
+            Kind::Overloaded => "overloaded",
+            _ => "error",
+        },
     }
 }

@@ -7,7 +7,7 @@ use super::builder::{Commit, WriteCondition};
 use super::decide::{Decision, View, decide};
 use super::engine::{Rows, StoreMeta};
 use crate::model::limits::{CONFLICT_BYTES, NUMBER_MAX};
-use crate::model::{Epoch, FencingToken, Key, LockKey, Meta, Object, Payload, Revision, Version};
+use crate::model::{Epoch, FencingToken, Key, Labels, LockKey, Meta, Object, Payload, Revision, Version};
 use crate::time::Timestamp;
 use crate::{Effect, Kind};
 
@@ -40,6 +40,8 @@ fn object(name: &str, version: u64, bytes: usize) -> Object {
         version: Version::new(version).unwrap(),
         revision: one,
         create_revision: one,
+        labels: Labels::new(),
+        expires_at: None,
         created_at: at,
         updated_at: at,
     };

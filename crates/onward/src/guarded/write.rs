@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::commit::{Commit, CommitOutcome, Delivery, EntryReceipt, Reason, Receipt, WriteCondition, Written};
 use crate::lock::{GrantView, LockOptions, Locks, Outcome};
-use crate::model::{ChainName, Data, Entry, Key, LockKey, Meta, Object, Payload, RequestId, Version};
+use crate::model::{ChainName, Data, Entry, Key, LabelChange, LockKey, Meta, Object, Payload, RequestId, TtlChange, Version};
 use crate::store::Store;
 use crate::{Code, Error, Kind, Refusal, Result};
 
@@ -61,6 +61,8 @@ pub struct GuardedWrite {
     detail: Option<serde_json::Value>,
     invalidate: Vec<(String, String)>,
     request: Option<RequestId>,
+    labels: LabelChange,
+    ttl: TtlChange,
 }
 
 impl fmt::Debug for GuardedWrite {
@@ -87,6 +89,8 @@ impl GuardedWrite {
             detail: None,
             invalidate: Vec::new(),
             request: None,
+            labels: LabelChange::Keep,
+            ttl: TtlChange::Keep,
         }
     }
 
@@ -149,6 +153,18 @@ impl GuardedWrite {
     /// Deletes the object; that it does not exist is an error.
     pub fn delete(mut self) -> Self {
         self.action = Action::Delete;
+        self
+    }
+
+    /// Says what becomes of the object's labels; without a word they stay.
+    pub fn labels(mut self, change: LabelChange) -> Self {
+        self.labels = change;
+        self
+    }
+
+    /// Says what becomes of the object's time to live; without a word it stays.
+    pub fn ttl(mut self, change: TtlChange) -> Self {
+        self.ttl = change;
         self
     }
 
@@ -300,7 +316,10 @@ impl GuardedWrite {
         let gone = || Error::not_found("the object does not exist").during("guarded write");
         let (payload, condition) = match &mut self.action {
             Action::Nothing => return Err(Error::invalid("a guarded write needs update, create or delete")),
-            Action::Delete => return Ok(Commit::new().delete(key, state.ok_or_else(gone)?.meta.version)),
+            Action::Delete => {
+                let commit = Commit::new().delete(key, state.ok_or_else(gone)?.meta.version);
+                return Ok(commit.labels(self.labels.clone()).ttl(self.ttl));
+            }
             Action::Create(payload) => {
                 let payload = payload.as_ref().map_err(|e| Error::new(e.kind(), e.code(), e.message()))?;
                 (payload.clone(), WriteCondition::MustCreate)
@@ -313,7 +332,7 @@ impl GuardedWrite {
         for check in &mut self.checks {
             check(&payload)?;
         }
-        Ok(Commit::new().put_payload(key, payload, condition))
+        Ok(Commit::new().put_payload(key, payload, condition).labels(self.labels.clone()).ttl(self.ttl))
     }
 
     fn entry(&self, key: &Key, kind: &str, base: Option<Version>, grant: &GrantView) -> Result<Entry> {

@@ -33,11 +33,24 @@ pub trait LockEngine: Debug + Send + Sync + 'static {
     /// not (or no longer) the owner's. Creates and shortens nothing.
     fn renew(&self, batch: Vec<Renewal>) -> BoxFuture<'_, Result<Vec<Option<Renewed>>>>;
 
-    /// Removes each lease whose owner matches; answers in the order of the batch. A lease that had ended is `AlreadyLost`.
+    /// Ends each lease whose owner matches; answers in the order of the batch. A lease that had ended is `AlreadyLost`.
+    ///
+    /// With [`Claim::keep`] the key stays taken for that long from now, longer or shorter than the lease would have run, under an owner
+    /// that nobody knows: nothing renews or releases it any more.
     fn release(&self, batch: Vec<Claim>) -> BoxFuture<'_, Result<Vec<Release>>>;
 
     /// Reads the live lease of a key.
     fn inspect(&self, key: LockKey) -> BoxFuture<'_, Result<Option<LeaseRow>>>;
+
+    /// Reads live leases in the order of their keys' bytes: those that start with `prefix` and come after `after`, at most `limit`.
+    ///
+    /// A hint, not a snapshot: leases come and go between two pages.
+    fn list(&self, prefix: String, after: Option<LockKey>, limit: usize) -> BoxFuture<'_, Result<Vec<(LockKey, LeaseRow)>>>;
+
+    /// Gives a key that somebody holds to the asker, with a new token, whoever holds it; `None`: nobody does, nothing changed.
+    ///
+    /// A live lease of the asker himself is answered as it stands, as by [`LockEngine::try_acquire`].
+    fn take_over(&self, ask: Ask) -> BoxFuture<'_, Result<Option<FencingToken>>>;
 
     /// Raises the token counter to at least `newest`: every later token is above it.
     fn raise(&self, newest: FencingToken) -> BoxFuture<'_, Result<()>>;
@@ -104,13 +117,15 @@ pub struct Renewed {
     pub remaining: Duration,
 }
 
-/// A lease to remove.
+/// A lease to end.
 #[derive(Clone, Debug)]
 pub struct Claim {
     /// The key.
     pub key: LockKey,
     /// Whose lease it must be.
     pub owner: Owner,
+    /// How long the key stays taken all the same; zero: it is free at once.
+    pub keep: Duration,
 }
 
 /// A live lease as the engine has it.

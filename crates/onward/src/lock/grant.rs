@@ -4,15 +4,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::held::Held;
+use super::held::{Held, Term};
 use super::obtain::Won;
+use super::options::whole_millis;
 use super::outcome::lost;
+use super::release::Leaving;
 use super::report::Label;
 use super::shared::Core;
-use super::{Claim, LockOptions, LossReason, Owner, Release, Renew, Renewal};
+use super::{Claim, LockOptions, LossReason, Owner, Release, Renew};
+use crate::Result;
 use crate::model::{FencingToken, LockKey};
 use crate::time::{Clock, Moment};
-use crate::{Error, Result};
 
 /// A held lock: release it; dropping it queues the release.
 ///
@@ -23,8 +25,6 @@ use crate::{Error, Result};
 pub struct Grant {
     held: Arc<Held>,
     core: Arc<Core>,
-    label: Label,
-    begun: Moment,
     state: State,
 }
 
@@ -40,12 +40,14 @@ enum State {
 
 impl Grant {
     pub(super) fn new(core: Arc<Core>, key: LockKey, owner: Owner, won: &Won, options: &LockOptions, label: Label) -> Self {
-        let held = Arc::new(Held::new(key, owner, won.token, options.ttl, won.sent, won.until));
+        let (min_hold, max_hold) = (options.min_hold, options.max_hold);
+        let term = Term { ttl: options.ttl, sent: won.sent, answered: won.answered, until: won.until, min_hold, max_hold };
+        let held = Arc::new(Held::new(key, owner, won.token, label, term));
         core.shared.reports.held();
         if options.renew == Renew::Auto {
             core.shared.renewals.add(&held, won.sent + options.ttl / 3);
         }
-        Self { held, core, label, begun: won.answered, state: State::Held }
+        Self { held, core, state: State::Held }
     }
 
     /// Returns the key.
@@ -95,14 +97,14 @@ impl Grant {
         let shared = &*self.core.shared;
         let sent = shared.clock.now();
         self.held.check(sent)?;
-        let renewal = Renewal { key: self.held.key.clone(), owner: self.held.owner, ttl: self.held.ttl };
+        let renewal = self.held.renewal(sent);
         let answer = shared.bounded(sent, shared.engine.renew(vec![renewal])).await.map_err(|e| e.during("renew"))?;
         let now = shared.clock.now();
         match answer.into_iter().next().flatten() {
             Some(renewed) => {
                 if !self.held.renewed(sent, now, renewed) {
                     // Lost here, alive there: given back rather than left to block the key.
-                    self.core.give_back(self.held.key.clone(), self.held.owner, now + renewed.remaining);
+                    self.core.give_back(Leaving::new(self.held.key.clone(), self.held.owner, now + renewed.remaining));
                 }
                 self.held.check(now)?;
                 Ok(self.held.remaining(now))
@@ -134,19 +136,21 @@ impl Grant {
         let now = self.stop();
         let shared = &*self.core.shared;
         let loss = self.held.loss(now);
-        let claim = Claim { key: self.held.key.clone(), owner: self.held.owner };
+        // A least hold is void after a loss: nobody may be kept out by somebody who held nothing.
+        let keep = if loss.is_none() { whole_millis(self.held.keep_until().left(now)) } else { Duration::ZERO };
+        let claim = Claim { key: self.held.key.clone(), owner: self.held.owner, keep };
         match shared.bounded(now, shared.engine.release(vec![claim])).await {
             Ok(answers) => {
                 self.state = State::Done;
-                shared.queues.wake(&self.held.key);
+                shared.freed(&self.held.key);
                 let loss = loss.or_else(|| (answers.first() != Some(&Release::Released)).then(|| self.held.taken(shared.clock.now())));
                 self.settle(loss);
                 (loss, Ok(()))
             }
             Err(error) => {
                 let error = error.during("release");
-                self.core.count("release_error", self.label);
-                self.core.report("release_error", self.label, &self.held.key, &error);
+                self.core.count("release_error", self.held.label);
+                self.core.report("release_error", self.held.label, &self.held.key, &error);
                 self.settle(loss);
                 // Not done: the drop hands it to the worker.
                 (loss, Err(error))
@@ -162,21 +166,20 @@ impl Grant {
             return now;
         }
         self.state = State::Stopped;
-        shared.reports.ended(self.label, now.since(self.begun), self.held.ttl);
+        shared.reports.ended(self.held.label, now.since(self.held.begun()), self.held.ttl());
         if let Some(place) = self.held.finish() {
             shared.renewals.remove(place);
         }
         if self.held.held_long(now) {
-            let error = Error::new(crate::Kind::Backend, crate::Code::DeadlineExceeded, "held above half of its ttl without a renewal");
-            self.core.report("long_hold", self.label, &self.held.key, &error);
+            shared.reports.long_hold(self.held.label, &self.held.key);
         }
         now
     }
 
     fn settle(&self, loss: Option<LossReason>) {
         if let Some(reason) = loss {
-            self.core.count("lost", self.label);
-            self.core.report("lost", self.label, &self.held.key, &lost(reason));
+            self.core.count("lost", self.held.label);
+            self.core.report("lost", self.held.label, &self.held.key, &lost(reason));
         }
     }
 }
@@ -185,7 +188,9 @@ impl Drop for Grant {
     fn drop(&mut self) {
         if self.state != State::Done {
             let now = self.stop();
-            self.core.give_back(self.held.key.clone(), self.held.owner, now + self.held.ttl);
+            let leaving = Leaving::new(self.held.key.clone(), self.held.owner, now + self.held.ttl());
+            let keep = self.held.loss(now).is_none();
+            self.core.give_back(if keep { leaving.keeping(self.held.keep_until()) } else { leaving });
         }
     }
 }

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::obtain::{Failure, Keeper, obtain};
-use super::options::checked_ttl;
+use super::held::valid_until;
+use super::obtain::{Failure, Keeper, Won, obtain};
 use super::outcome::{lost, switched_off};
 use super::report::Label;
 use super::shared::Core;
 use super::{
-    Claim, Grant, GrantView, LockEngine, LockOptions, LocksConfig, LossReason, OnContention, OnError, OnLoss, Outcome, Owner, Release,
-    Renewal, Why,
+    Grant, GrantView, LeaseRow, LockEngine, LockOptions, LocksConfig, LossReason, OnContention, OnError, OnLoss, Outcome, Owner, Why,
 };
 use crate::commit::CommitQueue;
 use crate::model::limits::TOKEN_AHEAD_US;
@@ -24,7 +23,7 @@ use crate::{Error, Result};
 /// The locks of a process; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Locks {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
 }
 
 /// The locks of one scope, such as a region or a tenant; cheap to clone.
@@ -62,6 +61,12 @@ pub struct LockStatus {
     pub waiters: u64,
 }
 
+impl LockStatus {
+    pub(super) fn of(row: LeaseRow, waiters: u64) -> Self {
+        Self { holder: row.holder, token: row.token, remaining: row.remaining, since: row.since, waiters }
+    }
+}
+
 impl Locks {
     /// Starts the locks of a process on an engine.
     ///
@@ -79,9 +84,9 @@ impl Locks {
         Scoped { locks: self.clone(), scope: scope.into() }
     }
 
-    /// Returns whether locking is on; off, bodies run unlocked and [`Locks::acquire`] is refused.
+    /// Returns whether locking is on, as far as this process knows; off, bodies run unlocked and [`Locks::acquire`] is refused.
     pub fn is_enabled(&self) -> bool {
-        self.core.config.enabled
+        self.core.shared.switch.is_on()
     }
 
     /// Returns the write path of the store beside these locks.
@@ -115,18 +120,23 @@ impl Locks {
         let options = options.checked()?;
         let core = &*self.core;
         let label = core.shared.reports.label(key, options.target.as_deref())?;
-        if !core.config.enabled {
-            core.count("bypassed", label);
-            core.count("unlocked", label);
-            return Ok(Outcome::RanUnlocked(body(GrantView::unlocked()).await, Why::SwitchedOff));
-        }
         let owner = Owner::draw();
-        match self.obtained(key, owner, Keeper::Call, &options, label).await {
+        let answer = if self.is_on().await {
+            self.obtained(key, owner, Keeper::Call, &options, label).await
+        } else {
+            core.count("bypassed", label);
+            Err(Failure::SwitchedOff)
+        };
+        match answer {
             Ok(won) => {
                 let grant = Grant::new(Arc::clone(&self.core), key.clone(), owner, &won, &options, label);
                 self.under(grant, &options, body).await
             }
             Err(Failure::Contended { held_for, .. }) if options.on_contention == OnContention::Skip => Ok(Outcome::Skipped { held_for }),
+            Err(Failure::SwitchedOff) => {
+                core.count("unlocked", label);
+                Ok(Outcome::RanUnlocked(body(GrantView::unlocked()).await, Why::SwitchedOff))
+            }
             Err(Failure::Engine(error)) if options.on_error == OnError::Open => {
                 core.count("unlocked", label);
                 core.report("unlocked", label, key, &error);
@@ -162,73 +172,33 @@ impl Locks {
     /// # Cancel safety
     /// A dropped call leaves its place in the queue; what was granted meanwhile is released by the worker.
     pub async fn acquire(&self, key: &LockKey, options: LockOptions) -> Result<Grant> {
-        let (options, label) = self.prepared(key, options)?;
+        let (options, label) = self.prepared(key, options).await?;
         let owner = Owner::draw();
         let won = self.obtained(key, owner, Keeper::Call, &options, label).await.map_err(Failure::into_error)?;
         Ok(Grant::new(Arc::clone(&self.core), key.clone(), owner, &won, &options, label))
     }
 
-    /// Takes a lock for a caller who keeps the owner: no grant object, no renewal, nothing is released by a drop.
+    /// Makes a grant of a lease whose owner is known, to hand a held lock over: the lease is renewed to `ttl` and from then on in the
+    /// background.
     ///
-    /// Idempotent: asked again with the same owner it finds the live lease as it stands. So after an unknown answer, ask again.
+    /// Whoever had it before must let go of it without releasing it; the token stays the same.
     ///
     /// # Errors
-    /// As [`Locks::acquire`].
+    /// [`Kind::Lost`](crate::Kind::Lost): the lease has ended or is another owner's; nothing changed. [`Kind::Invalid`](crate::Kind::Invalid):
+    /// the ttl is out of bounds. [`Kind::Backend`](crate::Kind::Backend): the lease may be extended once.
     ///
     /// # Cancel safety
-    /// A dropped call leaves its place in the queue. What was granted meanwhile stays the owner's until he releases it or it ends.
-    pub async fn acquire_as(&self, key: &LockKey, owner: Owner, options: LockOptions) -> Result<Leased> {
-        let (options, label) = self.prepared(key, options)?;
-        let won = self.obtained(key, owner, Keeper::Caller, &options, label).await.map_err(Failure::into_error)?;
-        Ok(Leased { token: won.token, remaining: won.remaining, waited: won.waited, already_ours: won.already_ours })
-    }
-
-    /// Extends the lease of a caller who keeps the owner to at least `ttl` from now.
-    ///
-    /// # Errors
-    /// [`Kind::Lost`](crate::Kind::Lost): the lease is not the owner's any more; nothing changed.
-    /// [`Kind::Backend`](crate::Kind::Backend): the caller's validity stays as it was.
-    pub async fn renew_as(&self, key: &LockKey, owner: Owner, ttl: Duration) -> Result<Leased> {
-        let renewed = self.renew_many(&[(key.clone(), owner, ttl)]).await?;
-        renewed.into_iter().next().flatten().ok_or_else(|| lost(LossReason::Taken).during("renew"))
-    }
-
-    /// Extends many leases in one call; answers in their order, `None` for one that is lost.
-    ///
-    /// # Errors
-    /// [`Kind::Invalid`](crate::Kind::Invalid): a ttl is out of bounds, or more than [`LocksConfig::renew_batch`] leases.
-    /// [`Kind::Backend`](crate::Kind::Backend): the validity of all stays as it was.
-    pub async fn renew_many(&self, leases: &[(LockKey, Owner, Duration)]) -> Result<Vec<Option<Leased>>> {
-        self.is_on()?;
-        if leases.len() > self.core.config.renew_batch {
-            return Err(Error::invalid(format!("one call renews at most {} leases", self.core.config.renew_batch)));
-        }
-        let mut batch = Vec::with_capacity(leases.len());
-        for (key, owner, ttl) in leases {
-            batch.push(Renewal { key: key.clone(), owner: *owner, ttl: checked_ttl(*ttl)? });
-        }
-        let shared = &*self.core.shared;
-        let answers = shared.bounded(shared.clock.now(), shared.engine.renew(batch)).await.map_err(|e| e.during("renew"))?;
-        let leased = |renewed: super::Renewed| Leased {
-            token: renewed.token,
-            remaining: renewed.remaining,
-            waited: Duration::ZERO,
-            already_ours: true,
-        };
-        Ok(answers.into_iter().map(|answer| answer.map(leased)).collect())
-    }
-
-    /// Gives back the lease of a caller who keeps the owner; another owner's is left alone.
-    ///
-    /// # Errors
-    /// [`Kind::Backend`](crate::Kind::Backend): whether it is free is unknown; ask again, it ends with its lease anyway.
-    pub async fn release_as(&self, key: &LockKey, owner: &Owner) -> Result<Release> {
-        self.is_on()?;
-        let shared = &*self.core.shared;
-        let claim = Claim { key: key.clone(), owner: *owner };
-        let answer = shared.bounded(shared.clock.now(), shared.engine.release(vec![claim])).await.map_err(|e| e.during("release"))?;
-        shared.queues.wake(key);
-        Ok(answer.first().copied().unwrap_or(Release::AlreadyLost))
+    /// A dropped call releases nothing: the lease stays the owner's until it ends.
+    pub async fn adopt(&self, key: &LockKey, owner: Owner, ttl: Duration) -> Result<Grant> {
+        let options = LockOptions::fail().with_ttl(ttl).checked()?;
+        let label = self.core.shared.reports.label(key, None)?;
+        let sent = self.core.shared.clock.now();
+        let leased = self.renew_as(key, owner, options.ttl).await.map_err(|e| e.during("adopt"))?;
+        let answered = self.core.shared.clock.now();
+        let until = valid_until(sent, leased.remaining, options.ttl);
+        let won =
+            Won { token: leased.token, remaining: leased.remaining, already_ours: true, sent, until, answered, waited: Duration::ZERO };
+        Ok(Grant::new(Arc::clone(&self.core), key.clone(), owner, &won, &options, label))
     }
 
     /// Returns who holds a lock; `None`: nobody.
@@ -236,11 +206,11 @@ impl Locks {
     /// # Errors
     /// [`Kind::Backend`](crate::Kind::Backend): the engine failed, or (`locking_off`) locking is switched off.
     pub async fn status(&self, key: &LockKey) -> Result<Option<LockStatus>> {
-        self.is_on()?;
+        self.is_configured()?;
         let shared = &*self.core.shared;
         let row = shared.bounded(shared.clock.now(), shared.engine.inspect(key.clone())).await.map_err(|e| e.during("status"))?;
         let waiters = shared.queues.line(key).map_or(0, |line| line.waiters);
-        Ok(row.map(|row| LockStatus { holder: row.holder, token: row.token, remaining: row.remaining, since: row.since, waiters }))
+        Ok(row.map(|row| LockStatus::of(row, waiters)))
     }
 
     /// Raises the counter above the newest token that a store has seen, so that it heals after a loss.
@@ -249,7 +219,7 @@ impl Locks {
     /// [`Kind::Invalid`](crate::Kind::Invalid): it is more than a year ahead of the clock in microseconds; no store accepts such a token,
     /// and a counter at its end would grant nothing any more. [`Kind::Backend`](crate::Kind::Backend): it may not be raised.
     pub async fn raise_tokens(&self, newest: FencingToken) -> Result<()> {
-        if !self.core.config.enabled {
+        if self.is_configured().is_err() {
             return Ok(());
         }
         let shared = &*self.core.shared;
@@ -260,29 +230,37 @@ impl Locks {
         shared.bounded(shared.clock.now(), shared.engine.raise(newest)).await.map_err(|e| e.during("raise"))
     }
 
-    fn is_on(&self) -> Result<()> {
-        if self.core.config.enabled { Ok(()) } else { Err(switched_off()) }
+    /// Looks at the live switch if that is due.
+    pub(crate) async fn look_at_switch(&self) {
+        let shared = &*self.core.shared;
+        shared.look_at_switch(shared.clock.now()).await;
     }
 
-    fn prepared(&self, key: &LockKey, options: LockOptions) -> Result<(LockOptions, Label)> {
+    /// Whether locking is on, after a look at the live switch if one is due.
+    async fn is_on(&self) -> bool {
+        self.look_at_switch().await;
+        self.core.shared.switch.is_on()
+    }
+
+    pub(super) async fn prepared(&self, key: &LockKey, options: LockOptions) -> Result<(LockOptions, Label)> {
         let options = options.with_on_contention(OnContention::Fail).checked()?;
         let label = self.core.shared.reports.label(key, options.target.as_deref())?;
-        if let Err(error) = self.is_on() {
+        if !self.is_on().await {
             self.core.count("bypassed", label);
-            return Err(error.during("acquire"));
+            return Err(switched_off().during("acquire"));
         }
         Ok((options, label))
     }
 
     /// Gets the lease and counts how that went.
-    async fn obtained(
+    pub(super) async fn obtained(
         &self,
         key: &LockKey,
         owner: Owner,
         keeper: Keeper,
         options: &LockOptions,
         label: Label,
-    ) -> Result<super::obtain::Won, Failure> {
+    ) -> Result<Won, Failure> {
         let core = &*self.core;
         let begun = core.shared.clock.now();
         let answer = obtain(core, key, owner, keeper, options, begun).await;
@@ -299,6 +277,8 @@ impl Locks {
                 core.count("backend_error", label);
                 core.report("backend_error", label, key, error);
             }
+            // The switch was flipped during the wait.
+            Err(Failure::SwitchedOff) => core.count("bypassed", label),
             // Refused input counts elsewhere.
             Err(Failure::Refused(_)) => {}
         }

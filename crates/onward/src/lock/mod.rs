@@ -28,10 +28,13 @@
 //! # Ok(()) }
 //! ```
 
+mod admin;
 mod engine;
 mod grant;
 mod handle;
 mod held;
+mod kept;
+mod memory;
 mod obtain;
 mod options;
 mod outcome;
@@ -40,14 +43,17 @@ mod release;
 mod renewal;
 mod report;
 mod shared;
+mod switch;
 mod wait;
 
+pub use admin::{Broken, Health, Listing, Reason, Record};
 pub use engine::{Ask, Capabilities, Claim, LeaseRow, LockEngine, Renewal, Renewed, Tried};
 pub use grant::{Grant, GrantView};
 pub use handle::{Leased, LockStatus, Locks, Scoped};
-pub use options::{LockOptions, LocksConfig, OnContention, OnError, OnLoss, Renew};
+pub use options::{HeldMemory, LockOptions, LocksConfig, OnContention, OnError, OnLoss, Renew};
 pub use outcome::{LossReason, Outcome, Release, Why};
 pub use owner::Owner;
+pub use switch::{Switch, SwitchRecord, SwitchState};
 
 #[cfg(test)]
 mod tests;

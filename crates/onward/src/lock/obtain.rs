@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::held::valid_until;
-use super::outcome::contended;
+use super::outcome::{contended, switched_off};
+use super::release::Leaving;
 use super::shared::Core;
 use super::wait::{Heard, Line};
 use super::{Ask, LockOptions, Owner, Tried};
@@ -38,6 +39,8 @@ pub(super) enum Failure {
     Engine(Error),
     /// The call itself is refused: never opened.
     Refused(Error),
+    /// Locking is switched off.
+    SwitchedOff,
 }
 
 impl Failure {
@@ -45,6 +48,7 @@ impl Failure {
         match self {
             Self::Contended { held_for, waiters } => contended(held_for).with_waiters(waiters).during("acquire"),
             Self::Engine(error) | Self::Refused(error) => error.during("acquire"),
+            Self::SwitchedOff => switched_off().during("acquire"),
         }
     }
 }
@@ -71,6 +75,11 @@ pub(super) async fn obtain(
     begun: Moment,
 ) -> Result<Won, Failure> {
     let shared = &*core.shared;
+    if options.takes_memory()
+        && let Some(held_for) = shared.memory.held_for(key, begun)
+    {
+        return Err(Failure::Contended { held_for, waiters: 0 });
+    }
     let mut attempt = Attempt::new(core, key, owner, keeper, options, begun);
     // Those in a line that hears nothing but failures know of no holder: who does not wait asks for himself.
     let line = shared.queues.line(key).filter(|line| !options.wait.is_zero() || matches!(line.heard, Heard::Busy(_)));
@@ -154,7 +163,10 @@ impl<'a> Attempt<'a> {
                 self.open = false;
                 Answer::Won(Won { token, remaining, already_ours, sent, until, answered: now, waited: now.since(self.begun) })
             }
-            Ok((Tried::Busy { remaining }, _)) => {
+            Ok((Tried::Busy { remaining }, sent)) => {
+                if self.options.takes_memory() {
+                    self.core.shared.memory.learn(self.key, sent, remaining);
+                }
                 self.open = before || !resolved;
                 Answer::Busy(remaining)
             }
@@ -197,6 +209,9 @@ impl<'a> Attempt<'a> {
         let mut failed = None;
         loop {
             let mut look = deadline;
+            if !shared.switch.is_on() {
+                return Err(Failure::SwitchedOff);
+            }
             if place.is_head() {
                 let answer = self.once().await;
                 let now = shared.clock.now();
@@ -221,6 +236,7 @@ impl<'a> Attempt<'a> {
             }
             let _ = retry::deadline(&shared.clock, look.min(deadline), place.turn()).await;
             let now = shared.clock.now();
+            shared.look_at_switch(now).await;
             if now >= deadline {
                 return Err(failed.map_or_else(|| in_line(&place.line(), now), Failure::Engine));
             }
@@ -232,7 +248,7 @@ impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         if self.open && self.keeper == Keeper::Call {
             let until = self.core.shared.clock.now() + self.options.ttl;
-            self.core.give_back(self.key.clone(), self.owner, until);
+            self.core.give_back(Leaving::new(self.key.clone(), self.owner, until));
         }
     }
 }

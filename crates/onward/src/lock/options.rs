@@ -11,6 +11,7 @@ use crate::{Error, Result};
 const TTL_LEAST: Duration = Duration::from_millis(10);
 const TTL_MOST: Duration = Duration::from_secs(24 * 3_600);
 const WAIT_MOST: Duration = TTL_MOST;
+const HOLD_MOST: Duration = TTL_MOST;
 const HOLDER_BYTES: usize = 64;
 const TARGETS: usize = 64;
 const SCOPES: usize = 64;
@@ -52,6 +53,15 @@ pub enum OnLoss {
     Cancel,
 }
 
+/// Whether a call may be skipped from memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldMemory {
+    /// A key that was found taken within the last 50 ms is taken: the engine is not asked again. For calls that skip and do not wait.
+    Use,
+    /// The engine is asked every time.
+    Ignore,
+}
+
 /// The choices of one call.
 #[derive(Clone, Debug)]
 pub struct LockOptions {
@@ -60,7 +70,10 @@ pub struct LockOptions {
     pub(super) on_contention: OnContention,
     pub(super) on_error: OnError,
     pub(super) renew: Renew,
+    pub(super) min_hold: Duration,
+    pub(super) max_hold: Option<Duration>,
     pub(super) on_loss: OnLoss,
+    pub(super) held_memory: HeldMemory,
     pub(super) holder: Option<String>,
     pub(super) target: Option<String>,
 }
@@ -74,7 +87,10 @@ impl LockOptions {
             on_contention: OnContention::Skip,
             on_error: OnError::Open,
             renew: Renew::Auto,
+            min_hold: Duration::ZERO,
+            max_hold: None,
             on_loss: OnLoss::Report,
+            held_memory: HeldMemory::Use,
             holder: None,
             target: None,
         }
@@ -126,6 +142,34 @@ impl LockOptions {
         self
     }
 
+    /// Sets for how long the key stays taken at least, 0 to 24 h, counted from the grant: an earlier release keeps it taken for the rest.
+    ///
+    /// May be longer than the ttl. After a crash or a loss the key is free as soon as its lease ends.
+    #[must_use]
+    pub fn with_min_hold(mut self, least: Duration) -> Self {
+        self.min_hold = least;
+        self
+    }
+
+    /// Sets for how long the lock is held at most, counted from the grant: then it is lost, however often it was renewed.
+    #[must_use]
+    pub fn with_max_hold(mut self, most: Duration) -> Self {
+        self.max_hold = Some(most);
+        self
+    }
+
+    /// Sets whether the call may be skipped from memory.
+    #[must_use]
+    pub fn with_held_memory(mut self, choice: HeldMemory) -> Self {
+        self.held_memory = choice;
+        self
+    }
+
+    /// Whether a busy answer of the last moment is as good as a new one.
+    pub(super) fn takes_memory(&self) -> bool {
+        self.held_memory == HeldMemory::Use && self.on_contention == OnContention::Skip && self.wait.is_zero()
+    }
+
     /// Sets what happens to a body whose lease is lost.
     #[must_use]
     pub fn with_on_loss(mut self, choice: OnLoss) -> Self {
@@ -153,6 +197,10 @@ impl LockOptions {
         if self.wait > WAIT_MOST {
             return Err(Error::invalid("wait is at most 24 h"));
         }
+        checked_hold(self.min_hold)?;
+        if self.max_hold.is_some_and(|most| most.is_zero()) {
+            return Err(Error::invalid("max_hold is above zero"));
+        }
         if let Some(holder) = &self.holder {
             let printable = holder.bytes().all(|b| (0x20..0x7f).contains(&b));
             if holder.is_empty() || holder.len() > HOLDER_BYTES || !printable {
@@ -167,8 +215,18 @@ pub(super) fn checked_ttl(ttl: Duration) -> Result<Duration> {
     if !(TTL_LEAST..=TTL_MOST).contains(&ttl) {
         return Err(Error::invalid("ttl is 10 ms to 24 h"));
     }
-    let over = u64::from(!ttl.subsec_nanos().is_multiple_of(1_000_000));
-    Ok(Duration::from_millis(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).saturating_add(over)).min(TTL_MOST))
+    Ok(whole_millis(ttl).min(TTL_MOST))
+}
+
+/// Refuses to keep a key taken for more than 24 h.
+pub(super) fn checked_hold(least: Duration) -> Result<()> {
+    if least > HOLD_MOST { Err(Error::invalid("min_hold is at most 24 h")) } else { Ok(()) }
+}
+
+/// Rounds up to whole milliseconds, as engines count.
+pub(super) fn whole_millis(time: Duration) -> Duration {
+    let over = u64::from(!time.subsec_nanos().is_multiple_of(1_000_000));
+    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX).saturating_add(over))
 }
 
 /// What a holder takes off its own view of the lease: clock rates differ a little, timers fire late.
@@ -181,7 +239,8 @@ pub(super) fn margin(ttl: Duration) -> Duration {
 pub struct LocksConfig {
     /// First segment of every typed key: `[a-z0-9_-]{1,32}`.
     pub namespace: String,
-    /// The kill switch: `false` contacts no engine, bodies run unlocked and the outcome says so.
+    /// The kill switch: `false` contacts no engine, bodies run unlocked and the outcome says so. Locking is on if this and the live switch
+    /// in the store are, see [`Locks::switch`](super::Locks::switch).
     pub enabled: bool,
     /// The closed set of labels: at most 64 of `[a-z][a-z0-9_]{0,31}`; a collection in the set labels itself, all else is `other`.
     pub targets: Vec<String>,
@@ -197,9 +256,12 @@ pub struct LocksConfig {
     pub drop_queue: usize,
     /// Most grants that one engine call renews or releases.
     pub renew_batch: usize,
+    /// Most keys that are remembered as taken; what is forgotten costs an engine call.
+    pub held_memory_entries: usize,
     /// Least time between two reports of the same action and target.
     pub report_every: Duration,
-    /// The write path of the store beside these locks, if there is one: for [`Scoped::set`](super::Scoped::set).
+    /// The write path of the store beside these locks, if there is one: for [`Scoped::set`](super::Scoped::set), the live switch, and
+    /// [`Locks::break_lock`](super::Locks::break_lock).
     pub commits: Option<CommitQueue>,
     /// The clock that decides about validity.
     pub clock: Clock,
@@ -219,6 +281,7 @@ impl Default for LocksConfig {
             max_waiters: 100_000,
             drop_queue: 10_000,
             renew_batch: 200,
+            held_memory_entries: 65_536,
             report_every: Duration::from_secs(60),
             commits: None,
             clock: Clock::system(),

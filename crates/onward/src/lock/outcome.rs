@@ -37,6 +37,8 @@ pub enum LossReason {
     Expired,
     /// The engine no longer knows it: it was taken over or removed.
     Taken,
+    /// It was held as long as it may be: [`LockOptions::with_max_hold`](super::LockOptions::with_max_hold).
+    MaxHold,
 }
 
 /// What came of a release.
@@ -91,6 +93,7 @@ pub(super) fn switched_off() -> Error {
 pub(super) fn lost(reason: LossReason) -> Error {
     let message = match reason {
         LossReason::Expired => "the lease has ended",
+        LossReason::MaxHold => "the lock was held as long as it may be",
         LossReason::Taken => "the lease belongs to somebody else or is gone",
     };
     Error::new(Kind::Lost, Code::LeaseLost, message)

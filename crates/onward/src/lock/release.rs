@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::options::whole_millis;
 use super::report::Label;
 use super::shared::Shared;
 use super::{Claim, Owner};
@@ -17,14 +18,26 @@ use crate::time::Moment;
 /// A lease to give back, if it still is the owner's.
 #[derive(Debug)]
 pub(super) struct Leaving {
-    claim: Claim,
+    key: LockKey,
+    owner: Owner,
     /// When the lease is over at the latest: no try is worth anything after it.
     until: Moment,
+    /// Until when the key stays taken all the same.
+    keep_until: Moment,
 }
 
 impl Leaving {
     pub(super) fn new(key: LockKey, owner: Owner, until: Moment) -> Self {
-        Self { claim: Claim { key, owner }, until }
+        Self { key, owner, until, keep_until: Moment::default() }
+    }
+
+    pub(super) fn keeping(mut self, keep_until: Moment) -> Self {
+        self.keep_until = keep_until;
+        self
+    }
+
+    fn claim(&self, now: Moment) -> Claim {
+        Claim { key: self.key.clone(), owner: self.owner, keep: whole_millis(self.keep_until.left(now)) }
     }
 }
 
@@ -52,9 +65,9 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Leaving>)
             }
         }
         let sent = shared.clock.now();
-        let batch = waiting.iter().map(|leaving| leaving.claim.clone()).collect();
+        let batch = waiting.iter().map(|leaving| leaving.claim(sent)).collect();
         match shared.bounded(sent, shared.engine.release(batch)).await {
-            Ok(_) => waiting.drain(..).for_each(|leaving| shared.queues.wake(&leaving.claim.key)),
+            Ok(_) => waiting.drain(..).for_each(|leaving| shared.freed(&leaving.key)),
             Err(error) => {
                 shared.reports.report("release_error", Label::default(), None, &error);
                 let now = shared.clock.now();

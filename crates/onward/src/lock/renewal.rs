@@ -7,7 +7,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
-use super::Renewal;
 use super::held::Held;
 use super::release::Leaving;
 use super::shared::Shared;
@@ -101,16 +100,21 @@ pub(super) async fn run(shared: Arc<Shared>, releases: mpsc::WeakSender<Leaving>
     }
 }
 
-async fn renew(shared: &Shared, due: Vec<Arc<Held>>, releases: &mpsc::WeakSender<Leaving>) {
+async fn renew(shared: &Shared, mut due: Vec<Arc<Held>>, releases: &mpsc::WeakSender<Leaving>) {
     let sent = shared.clock.now();
-    let batch = due.iter().map(|held| Renewal { key: held.key.clone(), owner: held.owner, ttl: held.ttl }).collect();
+    // Nothing revives what is lost here: it ends by itself, or is released by its holder.
+    due.retain(|held| held.loss(sent).is_none());
+    if due.is_empty() {
+        return;
+    }
+    let batch = due.iter().map(|held| held.renewal(sent)).collect();
     let answer = shared.bounded(sent, shared.engine.renew(batch)).await;
     let now = shared.clock.now();
     match answer {
         Ok(answers) => {
             for (held, answer) in due.iter().zip(answers) {
                 match answer {
-                    Some(renewed) if held.renewed(sent, now, renewed) => shared.renewals.add(held, sent + held.ttl / 3),
+                    Some(renewed) if held.renewed(sent, now, renewed) => shared.renewals.add(held, sent + held.ttl() / 3),
                     // Too late: lost here, alive there. It is given back rather than left to block the key.
                     Some(renewed) => {
                         if let Some(releases) = releases.upgrade() {
@@ -125,7 +129,14 @@ async fn renew(shared: &Shared, due: Vec<Arc<Held>>, releases: &mpsc::WeakSender
             }
         }
         // The validity stays as it was; the next try comes soon enough for several more before the end.
-        Err(_) => due.iter().for_each(|held| shared.renewals.add(held, now + pause(held.ttl))),
+        Err(_) => {
+            for held in &due {
+                if held.held_long(now) {
+                    shared.reports.long_hold(held.label, &held.key);
+                }
+                shared.renewals.add(held, now + pause(held.ttl()));
+            }
+        }
     }
 }
 

@@ -101,6 +101,12 @@ impl Reports {
         Waiting(self)
     }
 
+    /// Reports a hold above half of its ttl without a renewal: the work is longer than its lease, or renewals fail.
+    pub(super) fn long_hold(&self, label: Label, key: &LockKey) {
+        let error = Error::new(crate::Kind::Backend, crate::Code::DeadlineExceeded, "held above half of its ttl without a renewal");
+        self.report("long_hold", label, Some(key), &error);
+    }
+
     /// Reports a failure, unless the same was reported a short time ago.
     pub(super) fn report(&self, action: &'static str, label: Label, key: Option<&LockKey>, error: &Error) {
         let now = self.clock.now();

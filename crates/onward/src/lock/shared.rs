@@ -6,11 +6,13 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 use tokio::sync::mpsc;
 
+use super::memory::Memory;
 use super::release::{self, Leaving};
 use super::renewal::{self, Renewals};
 use super::report::{Label, Reports};
+use super::switch::KillSwitch;
 use super::wait::Queues;
-use super::{LockEngine, LocksConfig, Owner};
+use super::{LockEngine, LocksConfig};
 use crate::model::LockKey;
 use crate::time::{Clock, Moment};
 use crate::{Error, Result, retry};
@@ -23,6 +25,8 @@ pub(super) struct Shared {
     pub(super) queues: Queues,
     pub(super) renewals: Renewals,
     pub(super) reports: Reports,
+    pub(super) memory: Memory,
+    pub(super) switch: KillSwitch,
     pub(super) renew_batch: usize,
     command_timeout: Duration,
 }
@@ -34,6 +38,27 @@ impl Shared {
             Some(answer) => answer,
             None => Err(Error::unknown("the lock engine did not answer in time")),
         }
+    }
+}
+
+impl Shared {
+    /// Tells those who wait or skip that a key may be free.
+    pub(super) fn freed(&self, key: &LockKey) {
+        self.memory.forget(key);
+        self.queues.wake(key);
+    }
+
+    /// Looks at the live switch if that is due.
+    pub(super) async fn look_at_switch(&self, now: Moment) {
+        if self.switch.look(now).await {
+            self.flipped();
+        }
+    }
+
+    /// Tells everybody who waits that the switch was flipped.
+    pub(super) fn flipped(&self) {
+        self.memory.clear();
+        self.queues.wake_all();
     }
 }
 
@@ -58,6 +83,8 @@ impl Core {
             queues: Queues::default(),
             renewals: Renewals::default(),
             reports,
+            memory: Memory::new(config.held_memory_entries),
+            switch: KillSwitch::new(&config),
             renew_batch: config.renew_batch,
             command_timeout: config.command_timeout,
         });
@@ -71,9 +98,9 @@ impl Core {
     }
 
     /// Queues a compare-and-delete; never blocks, spawns or panics.
-    pub(super) fn give_back(&self, key: LockKey, owner: Owner, until: Moment) {
+    pub(super) fn give_back(&self, leaving: Leaving) {
         // A full queue or a runtime that is gone: the lease ends by itself.
-        if self.releases.try_send(Leaving::new(key, owner, until)).is_err() {
+        if self.releases.try_send(leaving).is_err() {
             let error = Error::overloaded("a lock could not be given back and ends with its lease", Duration::from_secs(1));
             self.shared.reports.report("release_error", Label::default(), None, &error);
         }

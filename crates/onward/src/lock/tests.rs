@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::held::{Held, valid_until};
+use super::held::{Held, Term, valid_until};
 use super::options::{checked_ttl, margin};
 use super::renewal::Renewals;
+use super::report::Label;
 use super::wait::{Heard, Queues};
 use super::{LossReason, Owner, Renewed};
 use crate::Kind;
@@ -28,7 +29,12 @@ fn at(seconds: u64) -> Moment {
 }
 
 fn held() -> Held {
-    Held::new(key(), Owner::draw(), token(), TTL, at(0), valid_until(at(0), TTL, TTL))
+    held_with(Duration::ZERO, None)
+}
+
+fn held_with(min_hold: Duration, max_hold: Option<Duration>) -> Held {
+    let term = Term { ttl: TTL, sent: at(0), answered: at(0), until: valid_until(at(0), TTL, TTL), min_hold, max_hold };
+    Held::new(key(), Owner::draw(), token(), Label::default(), term)
 }
 
 fn is_ready(future: impl Future<Output = ()>) -> bool {

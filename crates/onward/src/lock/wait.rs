@@ -76,6 +76,13 @@ impl Queues {
         }
     }
 
+    /// Lets every waiter of every key look again.
+    pub(super) fn wake_all(&self) {
+        if self.total.load(Ordering::SeqCst) > 0 {
+            self.by_key.lock().values().flat_map(|queue| queue.waiting.values()).for_each(|turn| turn.notify_one());
+        }
+    }
+
     /// Takes the last place of a key's queue.
     pub(super) fn join<'a>(&'a self, key: &'a LockKey, most_of_key: usize, most: usize) -> Result<Place<'a>> {
         let mut by_key = self.by_key.lock();

@@ -36,6 +36,18 @@ pub const SEQ_MAX: u64 = (1 << 53) - 1;
 pub const PAGE_ITEMS: usize = 1_000;
 /// Longest page in bytes of payload.
 pub const PAGE_BYTES: usize = 8 << 20;
+/// Most labels of one object.
+pub const LABELS: usize = 32;
+/// Longest key of a label.
+pub const LABEL_KEY_BYTES: usize = 64;
+/// Longest value of a label.
+pub const LABEL_VALUE_BYTES: usize = 256;
+/// Most terms of a selector.
+pub const SELECTOR_TERMS: usize = 16;
+/// Shortest time to live of an object.
+pub const TTL_MIN: Duration = Duration::from_secs(1);
+/// Longest time to live of an object: ten years.
+pub const TTL_MAX: Duration = Duration::from_secs(3_653 * 24 * 3_600);
 /// Greatest depth of JSON that is stored as an object.
 pub const JSON_DEPTH: usize = 128;
 /// Shortest time that a caller may set for a write to wait.

@@ -4,6 +4,7 @@ mod chain;
 mod data;
 mod entry;
 mod key;
+mod labels;
 pub mod limits;
 mod lock_key;
 mod mac;
@@ -21,11 +22,12 @@ pub(crate) use entry::{
 pub use entry::{Entry, Hash, Sealed, genesis};
 pub(crate) use key::{DEFAULT_NAMESPACE, check_cache_namespace};
 pub use key::{IntoKey, Key};
+pub use labels::{LabelChange, Labels, Selector};
 pub use lock_key::LockKey;
 pub use mac::{Kid, MacKeys};
 pub use number::{Epoch, FencingToken, Revision, Seq, Version, above};
 pub(crate) use object::{JSON, depth as json_depth};
-pub use object::{Meta, Object, Payload};
+pub use object::{Meta, Object, Payload, TtlChange};
 pub use request::{Fingerprint, RequestId};
 pub use row::{Row, RowRef};
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
@@ -11,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
 use super::limits::{CONTENT_TYPE_BYTES, JSON_DEPTH, PAYLOAD_BYTES};
-use super::{Key, Revision, Version};
+use super::{Key, Labels, Revision, Version};
 use crate::time::Timestamp;
 use crate::{Code, Error, Kind, Result};
 
@@ -212,10 +213,26 @@ pub struct Meta {
     pub revision: Revision,
     /// The revision of the commit that created the object.
     pub create_revision: Revision,
+    /// Its labels.
+    pub labels: Labels,
+    /// When its time to live ends, by the engine's clock; it is there until the store deletes it soon after. `None`: never.
+    pub expires_at: Option<Timestamp>,
     /// When it was created, by the engine's clock.
     pub created_at: Timestamp,
     /// When this version was written, by the engine's clock.
     pub updated_at: Timestamp,
+}
+
+/// What a write does to the time to live of its object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TtlChange {
+    /// It ends when it would have; a new object never does.
+    #[default]
+    Keep,
+    /// It ends this long after the write, 1 s..=10 years: the store deletes the object within about a second of it.
+    Set(Duration),
+    /// It never ends.
+    Never,
 }
 
 /// An object as it stood at one moment.

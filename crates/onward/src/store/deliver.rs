@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use crate::commit::{CommitQueue, Delivery, FeedItem, Record};
 use crate::model::Revision;
+use crate::observe::Event;
 use crate::retry::{self, Backoff};
 use crate::time::Clock;
 use crate::{Code, Kind, Result};
@@ -82,29 +83,45 @@ impl Deliverer {
         let (this, queue) = (self.clone(), queue.clone());
         Ok(async move {
             let Some(sink) = this.sink.clone() else { return };
+            let mut reached = this.clock.now();
             loop {
-                match feed.next().await {
-                    Ok(FeedItem::Commit(record)) => this.deliver(&*sink, &record).await,
-                    Ok(FeedItem::Bookmark(_)) => {}
+                let next = feed.next().await;
+                if next.is_ok() {
+                    reached = this.clock.now();
+                }
+                let stuck = || queue.tell(&Event::Feed { behind: this.clock.now().since(reached), waiting: 0 });
+                match next {
+                    Ok(FeedItem::Commit(record)) => {
+                        // For whoever watches, never for an order: the commit's time may be another machine's.
+                        let age = || u64::try_from(this.clock.wall().as_micros().saturating_sub(record.at.as_micros())).unwrap_or(0);
+                        let waiting = feed.waiting() + 1;
+                        let tell = || queue.tell(&Event::Feed { behind: Duration::from_micros(age()), waiting });
+                        this.deliver(&*sink, &record, tell).await;
+                    }
+                    Ok(FeedItem::Bookmark(_)) => queue.tell(&Event::Feed { behind: Duration::ZERO, waiting: 0 }),
                     // A log that contradicts itself stays so: waiting for it would leave the cache stale for ever.
                     Err(error) if error.kind() == Kind::Expired || error.code() == Code::IntegrityFailure => {
-                        this.forever(|| sink.invalidate_all()).await;
+                        this.forever(|| sink.invalidate_all(), stuck).await;
                         feed = this.reopen(&queue).await;
                         // What came between the two is not known either.
-                        this.forever(|| sink.invalidate_all()).await;
+                        this.forever(|| sink.invalidate_all(), stuck).await;
                     }
-                    Err(_) => retry::sleep(&this.clock, Duration::from_millis(100)).await,
+                    Err(_) => {
+                        stuck();
+                        retry::sleep(&this.clock, Duration::from_millis(100)).await;
+                    }
                 }
             }
         })
     }
 
-    async fn deliver(&self, sink: &dyn CacheSink, record: &Record) {
+    async fn deliver(&self, sink: &dyn CacheSink, record: &Record, tell: impl Fn()) {
+        tell();
         if record.invalidations.is_empty() || self.done.lock().remove(&record.revision) {
             return;
         }
         for (namespace, key) in &record.invalidations {
-            self.forever(|| sink.invalidate(namespace, key)).await;
+            self.forever(|| sink.invalidate(namespace, key), &tell).await;
         }
     }
 
@@ -118,13 +135,15 @@ impl Deliverer {
         }
     }
 
-    async fn forever<'a>(&self, act: impl Fn() -> BoxFuture<'a, Result<()>>) {
+    /// Acts until it is done, and tells before each wait that it is not.
+    async fn forever<'a>(&self, act: impl Fn() -> BoxFuture<'a, Result<()>>, tell: impl Fn()) {
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
         while let Err(error) = act().await {
             // No cache can hold what it refuses to name, and what comes behind must not wait for it.
             if error.kind() == Kind::Invalid {
                 return;
             }
+            tell();
             retry::sleep(&self.clock, backoff.next()).await;
         }
     }

@@ -4,8 +4,9 @@ use sha2::{Digest, Sha256};
 
 use super::past::covered;
 use crate::commit::CommitQueue;
+use crate::commit::engine::Scan;
 use crate::model::limits::{NAME_BYTES, PAGE_BYTES, PAGE_ITEMS};
-use crate::model::{Epoch, Key, Object, Revision};
+use crate::model::{Epoch, Key, Object, Revision, Selector};
 use crate::{Code, Error, Kind, Result};
 
 /// Which objects to list.
@@ -14,6 +15,7 @@ pub struct List {
     namespace: String,
     kind: String,
     prefix: String,
+    selector: Selector,
     limit: usize,
     cursor: Option<String>,
 }
@@ -21,7 +23,14 @@ pub struct List {
 impl List {
     /// All objects of a kind in the namespace `default`, 100 a page.
     pub fn new(kind: impl Into<String>) -> Self {
-        Self { namespace: crate::model::DEFAULT_NAMESPACE.to_owned(), kind: kind.into(), prefix: String::new(), limit: 100, cursor: None }
+        Self {
+            namespace: crate::model::DEFAULT_NAMESPACE.to_owned(),
+            kind: kind.into(),
+            prefix: String::new(),
+            selector: Selector::new(),
+            limit: 100,
+            cursor: None,
+        }
     }
 
     /// Sets the namespace.
@@ -38,7 +47,14 @@ impl List {
         self
     }
 
-    /// Sets how many objects a page has, 1..=1,000.
+    /// Lists only objects with such labels.
+    #[must_use]
+    pub fn with_selector(mut self, selector: Selector) -> Self {
+        self.selector = selector;
+        self
+    }
+
+    /// Sets how many objects a page has at most, 1..=1,000.
     #[must_use]
     pub fn with_limit(mut self, limit: usize) -> Self {
         self.limit = limit;
@@ -53,7 +69,7 @@ impl List {
     }
 }
 
-/// A page of a list; ordered by the bytes of the names.
+/// A page of a list; ordered by the bytes of the names. A page may have few objects, or none, and still be followed by others.
 #[derive(Debug, Clone)]
 pub struct Page {
     /// The objects.
@@ -75,28 +91,33 @@ pub(super) async fn list(queue: &CommitQueue, query: List) -> Result<Page> {
     }
     let epoch = queue.engine().meta().await?.epoch;
     let (after, at) = query.cursor.as_deref().map(|cursor| open(cursor, epoch, &query)).transpose()?.unzip();
-    let listed = queue
-        .engine()
-        .list(&query.namespace, &query.kind, &query.prefix, after.as_deref(), query.limit, at)
-        .await
-        .map_err(|e| e.during("list"))?;
+    let scan = Scan {
+        namespace: query.namespace.clone(),
+        kind: query.kind.clone(),
+        prefix: query.prefix.clone(),
+        selector: query.selector.clone(),
+        after: after.unwrap_or_default(),
+        limit: query.limit,
+        at,
+    };
+    let listed = queue.engine().list(scan).await.map_err(|e| e.during("list"))?;
     let revision = at.unwrap_or(listed.meta.revision);
     // Judged in the snapshot of the page: what was compacted is not shown as if it were whole.
     covered(revision, &listed.meta).map_err(|e| e.during("list"))?;
     let mut left = PAGE_BYTES;
     let mut items: Vec<Object> = Vec::with_capacity(listed.items.len());
-    let mut more = listed.more;
+    let mut next = listed.next;
     for object in &listed.items {
         match left.checked_sub(object.value.bytes().len()) {
             Some(rest) => left = rest,
             None => {
-                more = true;
+                next = items.last().map(|last| last.key.name().to_owned());
                 break;
             }
         }
         items.push(Object::clone(object));
     }
-    let next = items.last().filter(|_| more).map(|object| seal(object.key.name(), revision, epoch, &query));
+    let next = next.map(|name| seal(&name, revision, epoch, &query));
     Ok(Page { items, revision, next })
 }
 
@@ -119,6 +140,12 @@ fn checksum(name: &str, at: Revision, epoch: Epoch, query: &List) -> String {
     for part in [name, &at.to_string(), &epoch.to_string(), &query.namespace, &query.kind, &query.prefix] {
         hasher.update((part.len() as u64).to_be_bytes());
         hasher.update(part);
+    }
+    for (key, value) in query.selector.terms() {
+        for part in ["label", key, if value.is_some() { "=" } else { "" }, value.unwrap_or_default()] {
+            hasher.update((part.len() as u64).to_be_bytes());
+            hasher.update(part);
+        }
     }
     hex::encode(&hasher.finalize()[..6])
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use crate::commit::{Commit, Conflict, Window, Written};
-use crate::model::{FencingToken, LockKey, RequestId};
+use crate::model::{FencingToken, LabelChange, LockKey, RequestId, TtlChange};
 
 /// What a single write may carry beside its condition.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +14,8 @@ pub struct WriteOptions {
     request: Option<(RequestId, Window)>,
     intent: Option<Vec<u8>>,
     deadline: Option<Duration>,
+    labels: LabelChange,
+    ttl: TtlChange,
 }
 
 impl WriteOptions {
@@ -36,6 +38,20 @@ impl WriteOptions {
         self
     }
 
+    /// Says what becomes of the object's labels; without a word they stay.
+    #[must_use]
+    pub fn with_labels(mut self, change: LabelChange) -> Self {
+        self.labels = change;
+        self
+    }
+
+    /// Says what becomes of the object's time to live; without a word it stays.
+    #[must_use]
+    pub fn with_ttl(mut self, change: TtlChange) -> Self {
+        self.ttl = change;
+        self
+    }
+
     /// Knows the request by what it wants, where what it writes differs between tries.
     pub(crate) fn with_intent(mut self, intent: Vec<u8>) -> Self {
         self.intent = Some(intent);
@@ -53,18 +69,25 @@ impl WriteOptions {
         self
     }
 
+    /// Adds all this to a commit of one write.
     pub(crate) fn apply(self, mut commit: Commit) -> Commit {
+        commit = self.of_request(commit).labels(self.labels).ttl(self.ttl);
         for (lock, token) in self.fences {
             commit = commit.fence(lock, token);
         }
-        if let Some((id, window)) = self.request {
-            commit = commit.request(id).window(window);
-        }
-        if let Some(intent) = self.intent {
-            commit = commit.intent(&intent);
-        }
         match self.deadline {
             Some(wait) => commit.deadline(wait),
+            None => commit,
+        }
+    }
+
+    /// Adds only what the request is known by.
+    pub(crate) fn of_request(&self, mut commit: Commit) -> Commit {
+        if let Some((id, window)) = &self.request {
+            commit = commit.request(id.clone()).window(*window);
+        }
+        match &self.intent {
+            Some(intent) => commit.intent(intent),
             None => commit,
         }
     }

@@ -14,7 +14,7 @@ use super::handle::Store;
 use super::options::{Put, Updated, WriteOptions};
 use crate::commit::{Commit, Window, WriteCondition, Written};
 use crate::model::limits::{WAIT_MAX, WAIT_MIN};
-use crate::model::{FencingToken, Key, LockKey, Meta, Object, Payload, RequestId, Revision};
+use crate::model::{FencingToken, Key, LabelChange, LockKey, Meta, Object, Payload, RequestId, Revision, TtlChange};
 use crate::retry::{self, Backoff};
 use crate::{Code, Error, Kind, Refusal, Result};
 
@@ -105,6 +105,18 @@ where
         self
     }
 
+    /// Says what becomes of the object's labels; without a word they stay.
+    pub fn labels(mut self, change: LabelChange) -> Self {
+        self.options = self.options.with_labels(change);
+        self
+    }
+
+    /// Says what becomes of the object's time to live; without a word it stays.
+    pub fn ttl(mut self, change: TtlChange) -> Self {
+        self.options = self.options.with_ttl(change);
+        self
+    }
+
     /// Makes the update happen once, however often it is sent with this id: the way to settle an unknown outcome.
     ///
     /// The request is known by its key and id, since what is written differs between tries. A replay answers with the value that was
@@ -131,7 +143,7 @@ where
         if self.options.has_request() {
             self.options = self.options.with_intent(format!("update {key}").into_bytes());
             // Nothing of this commit is applied: it stands for the request.
-            let known = self.store.replay(self.options.clone().apply(Commit::new())).await?;
+            let known = self.store.replay(self.options.of_request(Commit::new())).await?;
             if let Some(written) = known.and_then(|mut receipt| receipt.writes.pop()) {
                 return replayed(self.store, &key, written).await;
             }

@@ -2,10 +2,11 @@
 
 use crate::Result;
 use crate::time::{Clock, Moment};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::commit::{CommitQueue, Feed, FeedItem, Record};
-use crate::model::{Epoch, Key, Revision};
+use crate::commit::{Change, CommitQueue, Feed, FeedItem, Record};
+use crate::model::{Epoch, Object, Revision, Selector};
 
 /// Where a watch begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,13 +31,19 @@ pub struct Watch {
     pub kind: Option<String>,
     /// Only names that start with these bytes.
     pub prefix: String,
+    /// Only objects with such labels, before or after the change: one that leaves the selector is told too, with the labels that it has
+    /// now.
+    pub selector: Selector,
 }
 
 impl Watch {
-    fn wants(&self, key: &Key) -> bool {
+    fn wants(&self, change: &Change) -> bool {
+        let key = &change.key;
+        let selects = |object: &Option<Arc<Object>>| object.as_ref().is_some_and(|object| self.selector.selects(&object.meta.labels));
         self.namespace.as_deref().is_none_or(|namespace| namespace == key.namespace())
             && self.kind.as_deref().is_none_or(|kind| kind == key.kind())
             && key.name().starts_with(&self.prefix)
+            && (selects(&change.before) || selects(&change.after))
     }
 }
 
@@ -99,7 +106,7 @@ impl Watcher {
         loop {
             match self.feed.next().await.map_err(|e| e.during("watch"))? {
                 FeedItem::Commit(Record { revision, at, mut changes, invalidations, entries, request }) => {
-                    changes.retain(|change| self.watch.wants(&change.key));
+                    changes.retain(|change| self.watch.wants(change));
                     if !changes.is_empty() {
                         return Ok(FeedItem::Commit(Record { revision, at, changes, invalidations, entries, request }));
                     }

@@ -23,6 +23,10 @@ pub enum Call {
     Release,
     /// `inspect`.
     Inspect,
+    /// `list`.
+    List,
+    /// `take_over`.
+    TakeOver,
     /// `raise`.
     Raise,
 }
@@ -234,6 +238,14 @@ impl LockEngine for FaultyLocks {
 
     fn inspect(&self, key: LockKey) -> BoxFuture<'_, Result<Option<LeaseRow>>> {
         self.run(Call::Inspect, async move { self.inner.inspect(key).await })
+    }
+
+    fn list(&self, prefix: String, after: Option<LockKey>, limit: usize) -> BoxFuture<'_, Result<Vec<(LockKey, LeaseRow)>>> {
+        self.run(Call::List, async move { self.inner.list(prefix, after, limit).await })
+    }
+
+    fn take_over(&self, ask: Ask) -> BoxFuture<'_, Result<Option<FencingToken>>> {
+        self.run(Call::TakeOver, async move { self.inner.take_over(ask).await })
     }
 
     fn raise(&self, newest: FencingToken) -> BoxFuture<'_, Result<()>> {

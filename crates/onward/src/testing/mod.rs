@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod audit_drops;
 pub mod cache;
+pub mod decide;
 pub mod history;
 pub mod lock;
 pub mod lock_faults;

@@ -3,17 +3,17 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
-use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, Scan, StoreMeta, Wanted, Writer};
 use crate::commit::{Past, Prune, Pruned};
-use crate::model::{Key, Object, RequestId, Revision};
-use crate::time::Clock;
+use crate::model::{Key, Object, RequestId, Revision, Version};
+use crate::time::{Clock, Timestamp};
 use crate::{Error, Result};
 
 /// What goes wrong with a write.
@@ -45,6 +45,8 @@ struct Board {
     script: Mutex<VecDeque<Option<Fault>>>,
     /// Commits that the change log has lost.
     hidden: Mutex<Vec<Revision>>,
+    /// Whether reads of single objects fail.
+    away: AtomicBool,
     held: Mutex<bool>,
     let_go: Condvar,
     waiting: watch::Sender<bool>,
@@ -65,6 +67,7 @@ impl Faults {
             often: Mutex::new(often),
             script: Mutex::default(),
             hidden: Mutex::default(),
+            away: AtomicBool::new(false),
             held: Mutex::new(false),
             let_go: Condvar::new(),
             waiting: watch::Sender::new(false),
@@ -91,6 +94,11 @@ impl Faults {
     /// Lets the change log lose a commit.
     pub fn hide(&self, revision: Revision) {
         self.0.hidden.lock().push(revision);
+    }
+
+    /// Lets reads of single objects fail from now on, or no more.
+    pub fn away(&self, away: bool) {
+        self.0.away.store(away, Ordering::SeqCst);
     }
 
     /// Stops each write right before it is carried out, until [`Faults::release`].
@@ -208,6 +216,10 @@ impl Writer for FaultyWriter {
         self.inner.prune(prune)
     }
 
+    fn due(&mut self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<(Key, Version)>>> {
+        self.inner.due(now, limit)
+    }
+
     fn tidy(&mut self) -> BoxFuture<'_, ()> {
         self.inner.tidy()
     }
@@ -232,19 +244,14 @@ impl CommitEngine for Faulty {
 
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Arc<Object>>>> {
         self.faults.0.reads.fetch_add(1, Ordering::SeqCst);
+        if self.faults.0.away.load(Ordering::SeqCst) {
+            return Box::pin(std::future::ready(Err(Error::unavailable("the store is away"))));
+        }
         self.inner.get(key)
     }
 
-    fn list<'a>(
-        &'a self,
-        namespace: &'a str,
-        kind: &'a str,
-        prefix: &'a str,
-        after: Option<&'a str>,
-        limit: usize,
-        at: Option<Revision>,
-    ) -> BoxFuture<'a, Result<Listed>> {
-        self.inner.list(namespace, kind, prefix, after, limit, at)
+    fn list(&self, scan: Scan) -> BoxFuture<'_, Result<Listed>> {
+        self.inner.list(scan)
     }
 
     fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>> {

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use onward::Result;
-use onward::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use onward::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, Scan, StoreMeta, Wanted, Writer};
 use onward::commit::{Past, Prune, Pruned};
 use onward::engine::memory::MemoryStore;
-use onward::model::{Key, Object, RequestId, Revision};
+use onward::model::{Key, Object, RequestId, Revision, Version};
 use onward::testing::history::{Answer, Call, FencedWrite, Found, Ledger, Op, check_feed, check_fences, check_ledger, check_object};
 use onward::testing::store::{self, Harness};
 use onward::testing::store_faults::Fault;
+use onward::time::Timestamp;
 
 type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -85,6 +86,10 @@ impl Writer for BuggyWriter {
         self.0.prune(prune)
     }
 
+    fn due(&mut self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<(Key, Version)>>> {
+        self.0.due(now, limit)
+    }
+
     fn give_back(&mut self) -> BoxFuture<'_, ()> {
         self.0.give_back()
     }
@@ -111,16 +116,8 @@ impl CommitEngine for Buggy {
         self.0.get(key)
     }
 
-    fn list<'a>(
-        &'a self,
-        namespace: &'a str,
-        kind: &'a str,
-        prefix: &'a str,
-        after: Option<&'a str>,
-        limit: usize,
-        at: Option<Revision>,
-    ) -> BoxFuture<'a, Result<Listed>> {
-        self.0.list(namespace, kind, prefix, after, limit, at)
+    fn list(&self, scan: Scan) -> BoxFuture<'_, Result<Listed>> {
+        self.0.list(scan)
     }
 
     fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>> {

@@ -7,11 +7,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onward::commit::engine::CommitEngine;
+use onward::commit::engine::{CommitEngine, Scan};
 use onward::commit::{Change, Commit, CommitOutcome, CommitQueue, Guard, QueueOptions, Receipt, Record, Retention, Window, WriteCondition};
 use onward::engine::memory::MemoryStore;
 use onward::engine::sqlite::SqliteStore;
-use onward::model::{ChainName, Entry, FencingToken, Key, LockKey, MacKeys, Meta, Object, Payload, RequestId, Revision, Version};
+use onward::model::{
+    ChainName, Entry, FencingToken, Key, LabelChange, Labels, LockKey, MacKeys, Meta, Object, Payload, RequestId, Revision, Selector,
+    TtlChange, Version,
+};
 use onward::observe::Silent;
 use onward::time::Clock;
 use proptest::prelude::*;
@@ -34,10 +37,17 @@ enum Check {
     At(u64),
 }
 
+#[derive(Debug, Clone)]
+enum Tags {
+    Keep,
+    Set(Vec<(u8, u8)>),
+    Merge(Vec<(u8, u8)>),
+}
+
 /// One commit; names, locks, chains and ids are drawn from so few that they meet.
 #[derive(Debug, Clone)]
 struct Plan {
-    writes: Vec<(u8, Act)>,
+    writes: Vec<(u8, Act, Tags, Option<u8>)>,
     guards: Vec<(u8, Check)>,
     fences: Vec<(u8, u64)>,
     entries: Vec<u8>,
@@ -64,9 +74,12 @@ fn plan() -> impl Strategy<Value = Plan> {
         2 => (1..8_u64).prop_map(Act::Delete),
         1 => Just(Act::DeleteAny),
     ];
+    let pairs = || prop::collection::vec((0..3_u8, 0..3_u8), 0..3);
+    let tags = prop_oneof![3 => Just(Tags::Keep), 2 => pairs().prop_map(Tags::Set), 2 => pairs().prop_map(Tags::Merge)];
+    let ttl = prop::option::weighted(0.4, 0..4_u8);
     let check = prop_oneof![Just(Check::Absent), Just(Check::Exists), (1..8_u64).prop_map(Check::At)];
     (
-        prop::collection::vec((0..4_u8, act), 0..4),
+        prop::collection::vec((0..4_u8, act, tags, ttl), 0..4),
         prop::collection::vec((0..4_u8, check), 0..2),
         prop::collection::vec((0..2_u8, 1..6_u64), 0..2),
         prop::collection::vec(0..2_u8, 0..3),
@@ -96,10 +109,19 @@ fn key(name: u8) -> Key {
     Key::new("thing", ["a", "b", "ä%", "c/d"][usize::from(name)]).unwrap()
 }
 
+/// Odd characters, which are data.
+const TAGS: [&str; 3] = ["a", "k%'_", "ä\""];
+
+fn labels(pairs: &[(u8, u8)]) -> Labels {
+    let pairs: HashMap<&str, &str> =
+        pairs.iter().map(|(key, value)| (TAGS[usize::from(*key)], ["", "x=%", "_"][usize::from(*value)])).collect();
+    Labels::read(pairs).unwrap()
+}
+
 fn build(plan: &Plan) -> Commit {
     let version = |number| Version::new(number).unwrap();
     let mut commit = Commit::new();
-    for (name, act) in &plan.writes {
+    for (name, act, tags, ttl) in &plan.writes {
         commit = match act {
             Act::Create(value) => commit.put(key(*name), value, WriteCondition::MustCreate),
             Act::Replace(value, at) => commit.put(key(*name), value, WriteCondition::MatchVersion(version(*at))),
@@ -108,6 +130,19 @@ fn build(plan: &Plan) -> Commit {
             Act::Delete(at) => commit.delete(key(*name), version(*at)),
             Act::DeleteAny => commit.overwrite_delete(key(*name)),
         };
+        if matches!(act, Act::Delete(_) | Act::DeleteAny) {
+            continue;
+        }
+        commit = commit.labels(match tags {
+            Tags::Keep => LabelChange::Keep,
+            Tags::Set(pairs) => LabelChange::Set(labels(pairs)),
+            Tags::Merge(pairs) => LabelChange::Merge(labels(pairs)),
+        });
+        commit = commit.ttl(match ttl {
+            None => TtlChange::Keep,
+            Some(0) => TtlChange::Never,
+            Some(minutes) => TtlChange::Set(Duration::from_secs(u64::from(*minutes) * 60)),
+        });
     }
     for (name, check) in &plan.guards {
         commit = commit.guard(match check {
@@ -143,9 +178,10 @@ impl Names {
     }
 
     fn object(&mut self, object: &Object) -> String {
-        let Meta { uid, version, revision, create_revision, created_at, updated_at } = object.meta;
-        let uid = self.of(uid);
-        format!("{} #{uid} v{version} r{revision} c{create_revision} {created_at} {updated_at} {:?}", object.key, object.value)
+        let Meta { uid, version, revision, create_revision, labels, expires_at, created_at, updated_at } = &object.meta;
+        let uid = self.of(*uid);
+        let Object { key, value, .. } = object;
+        format!("{key} #{uid} v{version} r{revision} c{create_revision} {created_at} {updated_at} {labels:?} {expires_at:?} {value:?}")
     }
 
     fn option(&mut self, object: Option<&Arc<Object>>) -> String {
@@ -198,8 +234,18 @@ async fn state(queue: &CommitQueue, names: &mut Names) -> Vec<String> {
     let mut all = vec![format!("{} {} {}", meta.revision, meta.version_floor, meta.newest_token)];
     let page = engine.changes(Revision::default(), usize::MAX >> 1).await.unwrap();
     all.extend(page.records.iter().map(|record| names.record(record)));
-    let listed = engine.list("default", "thing", "", None, 100, None).await.unwrap();
-    all.extend(listed.items.iter().map(|object| names.object(object)));
+    let scan = Scan { namespace: "default".to_owned(), kind: "thing".to_owned(), limit: 100, ..Scan::default() };
+    // As it is and as it was at each revision, whole and by labels.
+    let selectors =
+        [Selector::new(), Selector::new().exists("a").unwrap(), Selector::new().equals("ä\"", "x=%").unwrap().exists("k%'_").unwrap()];
+    for selector in selectors {
+        for at in 0..=meta.revision.get() {
+            let scan = Scan { selector: selector.clone(), at: Some(Revision::new(at).unwrap()), ..scan.clone() };
+            let listed = engine.list(scan).await.unwrap();
+            all.push(format!("at {at} by {selector:?}"));
+            all.extend(listed.items.iter().map(|object| names.object(object)));
+        }
+    }
     for id in 0..4 {
         let answer = queue.outcome_of(&RequestId::new(&format!("id{id}")).unwrap()).await.unwrap();
         all.push(answer.as_ref().map_or_else(String::new, show));
@@ -224,6 +270,18 @@ async fn together(queue: &CommitQueue, plans: &[Plan]) -> Vec<onward::Result<Com
     sent.into_iter().filter_map(|(_, answer)| answer).collect()
 }
 
+/// Waits until nothing is there whose time to live is over.
+async fn swept(queue: &CommitQueue, clock: &Clock) {
+    let scan = Scan { namespace: "default".to_owned(), kind: "thing".to_owned(), limit: 100, ..Scan::default() };
+    loop {
+        let listed = queue.engine().list(scan.clone()).await.unwrap();
+        if listed.items.iter().all(|object| object.meta.expires_at.is_none_or(|ends| ends > clock.wall())) {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 async fn compare(steps: &[Step]) -> Result<(), TestCaseError> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.db");
@@ -234,7 +292,12 @@ async fn compare(steps: &[Step]) -> Result<(), TestCaseError> {
     let (mut of_model, mut of_real) = (Names::default(), Names::default());
     for step in steps {
         match step {
-            Step::Wait(seconds) => clock.advance(Duration::from_secs(u64::from(*seconds))),
+            Step::Wait(seconds) => {
+                clock.advance(Duration::from_secs(u64::from(*seconds)));
+                // Expiry has a time of its own in each; both are waited for, so that what follows meets the same state.
+                swept(&real, &clock).await;
+                swept(&model, &clock).await;
+            }
             Step::Reopen => {
                 drop(real);
                 real = open().await;

@@ -27,6 +27,15 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Returns the word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Ok => "ok",
+            Verdict::Broken => "broken",
+            Verdict::Undetermined => "undetermined",
+        }
+    }
+
     /// Returns the exit code of a command that ends with this verdict.
     pub const fn exit(self) -> u8 {
         match self {

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use futures_core::future::BoxFuture;
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
+use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, Scan, StoreMeta, Wanted, Writer};
 use crate::commit::{Past, Prune, Pruned, ROW_BYTES, Record};
-use crate::model::{ChainName, Epoch, FencingToken, Head, Key, LockKey, Object, RequestId, Revision, Sealed};
+use crate::model::{ChainName, Epoch, FencingToken, Head, Key, LockKey, Object, RequestId, Revision, Sealed, Version};
 use crate::time::Timestamp;
 use crate::{Error, Result, random};
 
@@ -29,6 +29,8 @@ struct Shared {
 pub(crate) struct State {
     pub(crate) meta: StoreMeta,
     objects: BTreeMap<Key, Arc<Object>>,
+    /// The objects whose time to live ends, by that time.
+    ends: BTreeSet<(Timestamp, Key)>,
     records: BTreeMap<Revision, Record>,
     log_bytes: u64,
     fences: HashMap<LockKey, FencingToken>,
@@ -76,6 +78,7 @@ impl MemoryStore {
         let state = State {
             meta,
             objects: BTreeMap::new(),
+            ends: BTreeSet::new(),
             records: BTreeMap::new(),
             log_bytes: 0,
             fences: HashMap::new(),
@@ -154,10 +157,16 @@ impl Writer for MemoryWriter {
             let mut state = self.store.0.state.write();
             state.meta = plan.meta.clone();
             for (key, object) in &plan.objects {
-                match object {
+                let before = match object {
                     Some(object) => state.objects.insert(key.clone(), object.clone()),
                     None => state.objects.remove(key),
                 };
+                if let Some(ends) = before.and_then(|object| object.meta.expires_at) {
+                    state.ends.remove(&(ends, key.clone()));
+                }
+                if let Some(ends) = object.as_ref().and_then(|object| object.meta.expires_at) {
+                    state.ends.insert((ends, key.clone()));
+                }
             }
             state.log_bytes += plan.records.iter().map(size).sum::<u64>();
             state.records.extend(plan.records.iter().map(|record| (record.revision, record.clone())));
@@ -191,6 +200,14 @@ impl Writer for MemoryWriter {
         Box::pin(std::future::ready(Ok(pruned)))
     }
 
+    fn due(&mut self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<(Key, Version)>>> {
+        let due = self.store.read(|state| {
+            let over = state.ends.iter().take_while(|(ends, _)| *ends <= now).take(limit);
+            over.filter_map(|(_, key)| Some((key.clone(), state.objects.get(key)?.meta.version))).collect()
+        });
+        Box::pin(std::future::ready(Ok(due)))
+    }
+
     fn give_back(&mut self) -> BoxFuture<'_, ()> {
         self.release();
         Box::pin(std::future::ready(()))
@@ -199,10 +216,13 @@ impl Writer for MemoryWriter {
 
 /// What a commit counts in the log.
 fn size(record: &Record) -> u64 {
-    let changes: u64 =
-        record.changes.iter().map(|change| change.before.as_ref().map_or(0, |object| object.value.bytes().len() as u64) + ROW_BYTES).sum();
+    let changes: u64 = record.changes.iter().map(|change| change.before.as_ref().map_or(0, |object| weight(object)) + ROW_BYTES).sum();
     let notes: usize = record.invalidations.iter().map(|(namespace, key)| namespace.len() + key.len()).sum();
     changes.max(ROW_BYTES) + notes as u64
+}
+
+fn weight(object: &Object) -> u64 {
+    (object.value.bytes().len() + object.meta.labels.bytes()) as u64
 }
 
 /// What an object was at a moment: the state before the first later change of it, or what is there now.
@@ -246,19 +266,12 @@ impl CommitEngine for MemoryStore {
         Box::pin(std::future::ready(Ok(self.read(|state| state.objects.get(key).cloned()))))
     }
 
-    fn list<'a>(
-        &'a self,
-        namespace: &'a str,
-        kind: &'a str,
-        prefix: &'a str,
-        after: Option<&'a str>,
-        limit: usize,
-        at: Option<Revision>,
-    ) -> BoxFuture<'a, Result<Listed>> {
+    fn list(&self, scan: Scan) -> BoxFuture<'_, Result<Listed>> {
+        let Scan { namespace, kind, prefix, selector, after, limit, at } = scan;
         let listed = self.read(|state| {
             let wanted = |key: &Key| {
                 let same = key.namespace() == namespace && key.kind() == kind;
-                same && key.name().starts_with(prefix) && after.is_none_or(|after| key.name() > after)
+                same && key.name().starts_with(&prefix) && key.name() > after.as_str()
             };
             let at = at.unwrap_or(state.meta.revision);
             // What changed since then is what it was before its first change.
@@ -268,12 +281,15 @@ impl CommitEngine for MemoryStore {
                     changed.entry(&change.key).or_insert(change.before.as_ref());
                 }
             }
+            let selected = |object: &&Arc<Object>| selector.selects(&object.meta.labels);
             // A kind's objects are neighbours; the few steps to its first one are the price of a plain map.
-            let same = state.objects.iter().filter(|(key, object)| wanted(key) && object.meta.revision <= at);
+            let same = state.objects.iter().filter(|(key, object)| wanted(key) && object.meta.revision <= at && selected(object));
             let mut found: BTreeMap<&Key, &Arc<Object>> = same.take(limit + 1).collect();
-            found.extend(changed.into_iter().filter_map(|(key, before)| Some((key, before?))));
+            found.extend(changed.into_iter().filter_map(|(key, before)| Some((key, before.filter(selected)?))));
             let more = found.len() > limit;
-            Listed { items: found.into_values().take(limit).cloned().collect(), meta: state.meta.clone(), more }
+            let items: Vec<Arc<Object>> = found.into_values().take(limit).cloned().collect();
+            let next = items.last().filter(|_| more).map(|object| object.key.name().to_owned());
+            Listed { items, meta: state.meta.clone(), next }
         });
         Box::pin(std::future::ready(Ok(listed)))
     }

@@ -100,27 +100,65 @@ impl MemoryLocks {
     fn release_one(&self, claim: Claim) -> Release {
         let mut shard = self.shard(&claim.key).lock();
         let now = self.clock.now();
-        if let Entry::Occupied(found) = shard.leases.entry(claim.key)
-            && found.get().owner == claim.owner
-        {
-            let lease = found.remove();
-            if lease.until > now {
-                return Release::Released;
-            }
+        let Entry::Occupied(mut found) = shard.leases.entry(claim.key) else { return Release::AlreadyLost };
+        if found.get().owner != claim.owner {
+            return Release::AlreadyLost;
         }
-        Release::AlreadyLost
+        let live = found.get().until > now;
+        if live && !claim.keep.is_zero() {
+            let lease = found.get_mut();
+            lease.owner = Owner::draw();
+            lease.until = now + claim.keep;
+        } else {
+            found.remove();
+        }
+        if live { Release::Released } else { Release::AlreadyLost }
     }
 
     fn read(&self, key: &LockKey) -> Option<LeaseRow> {
         let shard = self.shard(key).lock();
         let now = self.clock.now();
-        shard.leases.get(key).filter(|lease| lease.until > now).map(|lease| LeaseRow {
-            owner: lease.owner,
-            holder: Arc::clone(&lease.holder),
-            token: lease.token,
-            remaining: Some(lease.until.left(now)),
-            since: lease.since,
-        })
+        shard.leases.get(key).filter(|lease| lease.until > now).map(|lease| lease.row(now))
+    }
+
+    fn page(&self, prefix: &str, after: Option<&LockKey>, limit: usize) -> Vec<(LockKey, LeaseRow)> {
+        let now = self.clock.now();
+        let mut page = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let wanted = shard
+                .leases
+                .iter()
+                .filter(|(key, lease)| lease.until > now && key.as_str().starts_with(prefix) && after.is_none_or(|after| *key > after));
+            page.extend(wanted.map(|(key, lease)| (key.clone(), lease.row(now))));
+        }
+        page.sort_by(|a, b| a.0.cmp(&b.0));
+        page.truncate(limit);
+        page
+    }
+
+    fn take(&self, ask: Ask) -> Result<Option<FencingToken>> {
+        let mut shard = self.shard(&ask.key).lock();
+        let now = self.clock.now();
+        let Some(lease) = shard.leases.get_mut(&ask.key).filter(|lease| lease.until > now) else { return Ok(None) };
+        if lease.owner != ask.owner {
+            let since = self.clock.wall();
+            let token = self.token(since)?;
+            *lease = Lease { owner: ask.owner, holder: ask.holder, token, until: now + ask.ttl, since };
+        }
+        Ok(Some(lease.token))
+    }
+}
+
+impl Lease {
+    fn row(&self, now: Moment) -> LeaseRow {
+        LeaseRow {
+            owner: self.owner,
+            holder: Arc::clone(&self.holder),
+            token: self.token,
+            remaining: Some(self.until.left(now)),
+            since: self.since,
+        }
     }
 }
 
@@ -147,6 +185,14 @@ impl LockEngine for MemoryLocks {
 
     fn inspect(&self, key: LockKey) -> BoxFuture<'_, Result<Option<LeaseRow>>> {
         Box::pin(async move { Ok(self.read(&key)) })
+    }
+
+    fn list(&self, prefix: String, after: Option<LockKey>, limit: usize) -> BoxFuture<'_, Result<Vec<(LockKey, LeaseRow)>>> {
+        Box::pin(async move { Ok(self.page(&prefix, after.as_ref(), limit)) })
+    }
+
+    fn take_over(&self, ask: Ask) -> BoxFuture<'_, Result<Option<FencingToken>>> {
+        Box::pin(async move { self.take(ask) })
     }
 
     fn raise(&self, newest: FencingToken) -> BoxFuture<'_, Result<()>> {

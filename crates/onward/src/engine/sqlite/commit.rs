@@ -12,10 +12,11 @@ use super::error::{at_commit, before_commit};
 use super::migrate::{Found, Schema};
 use super::reader::Readers;
 use super::rows::{self, col, damaged, signed, unsigned};
-use super::{backup, list, log};
-use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, StoreMeta, Wanted, Writer};
-use crate::commit::{Past, Prune, Pruned};
-use crate::model::{ChainName, Epoch, FencingToken, Fingerprint, Head, Key, Object, RequestId, Revision};
+use super::{backup, check, list, log};
+use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, Scan, StoreMeta, Wanted, Writer};
+use crate::commit::{Change, Past, Prune, Pruned};
+use crate::model::{ChainName, Epoch, FencingToken, Fingerprint, Head, Key, Labels, Object, RequestId, Revision, Version};
+use crate::observe::Finding;
 use crate::time::{Clock, Timestamp};
 use crate::{Error, Result, random};
 
@@ -23,7 +24,11 @@ use crate::{Error, Result, random};
 pub(super) const APPLICATION_ID: i32 = 0x6f6e_7764;
 
 /// The schema of a store file.
-const SCHEMA: Schema = Schema { what: "store", first: "onward_meta", steps: &[include_str!("schema.sql")] };
+const SCHEMA: Schema = Schema {
+    what: "store",
+    first: "onward_meta",
+    steps: &[include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")],
+};
 
 /// After about this many written rows the log is copied back into the database, behind the answers.
 const CHECKPOINT_ROWS: usize = 1_000;
@@ -111,10 +116,11 @@ impl SqliteWriter {
         let logged = log::append(connection, &plan.records)?;
         let mut put = prepare(
             connection,
-            "INSERT INTO onward_objects (namespace, kind, name, uid, version, revision, create_revision, content_type, payload, created_at, updated_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+            "INSERT INTO onward_objects (namespace, kind, name, uid, version, revision, create_revision, content_type, payload, created_at, updated_at,
+               labels, expires_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
              ON CONFLICT DO UPDATE SET uid = ?4, version = ?5, revision = ?6, create_revision = ?7, content_type = ?8, payload = ?9,
-               created_at = ?10, updated_at = ?11",
+               created_at = ?10, updated_at = ?11, labels = ?12, expires_at = ?13",
         )?;
         let mut delete = prepare(connection, "DELETE FROM onward_objects WHERE namespace = ?1 AND kind = ?2 AND name = ?3")?;
         for (key, object) in &plan.objects {
@@ -133,10 +139,15 @@ impl SqliteWriter {
                         &object.value.bytes()[..],
                         object.meta.created_at.as_micros(),
                         object.meta.updated_at.as_micros(),
+                        rows::labels_text(&object.meta.labels)?,
+                        object.meta.expires_at.map(Timestamp::as_micros),
                     ],
                 )?,
                 None => run(&mut delete, params![key.namespace(), key.kind(), key.name()])?,
             }
+        }
+        for change in plan.records.iter().flat_map(|record| &record.changes) {
+            relabel(connection, change)?;
         }
         let mut fence = prepare(
             connection,
@@ -149,7 +160,7 @@ impl SqliteWriter {
         self.append_entries(plan)?;
         let mut meta = prepare(
             connection,
-            "UPDATE onward_meta SET revision = ?1, version_floor = ?2, newest_token = ?3, at = ?4, log_bytes = log_bytes + ?5",
+            "UPDATE onward_meta SET revision = ?1, version_floor = ?2, newest_token = ?3, newest_at = ?4, log_bytes = log_bytes + ?5",
         )?;
         run(
             &mut meta,
@@ -257,6 +268,10 @@ impl SqliteWriter {
 
     fn prune_now(&mut self, prune: &Prune) -> Result<Pruned> {
         let was = read_meta(&self.connection)?.compacted;
+        // Looked at first without the lock: an idle store keeps nobody waiting.
+        if !log::is_over(&self.connection, prune)? {
+            return Ok(Pruned { compacted: was, more: false });
+        }
         self.take_right()?;
         let (pruned, rows) = log::prune(&self.connection, prune)?;
         let end = if pruned.compacted == was { "ROLLBACK" } else { "COMMIT" };
@@ -288,6 +303,10 @@ impl Writer for SqliteWriter {
     fn prune<'a>(&'a mut self, prune: &'a Prune) -> BoxFuture<'a, Result<Pruned>> {
         let pruned = self.prune_now(prune).inspect_err(|_| self.roll_back());
         Box::pin(std::future::ready(pruned))
+    }
+
+    fn due(&mut self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<(Key, Version)>>> {
+        Box::pin(std::future::ready(list::due(&self.connection, now, limit)))
     }
 
     fn give_back(&mut self) -> BoxFuture<'_, ()> {
@@ -324,6 +343,11 @@ impl CommitEngine for SqliteStore {
         Box::pin(self.readers.run(|connection| read_meta(connection)))
     }
 
+    fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        let path = self.path.clone();
+        Box::pin(self.readers.run(move |connection| check::check(connection, &path)))
+    }
+
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Arc<Object>>>> {
         let key = key.clone();
         Box::pin(self.readers.run(move |connection| {
@@ -332,22 +356,12 @@ impl CommitEngine for SqliteStore {
         }))
     }
 
-    fn list<'a>(
-        &'a self,
-        namespace: &'a str,
-        kind: &'a str,
-        prefix: &'a str,
-        after: Option<&'a str>,
-        limit: usize,
-        at: Option<Revision>,
-    ) -> BoxFuture<'a, Result<Listed>> {
-        let (namespace, kind, prefix, after) = (namespace.to_owned(), kind.to_owned(), prefix.to_owned(), after.map(str::to_owned));
+    fn list(&self, scan: Scan) -> BoxFuture<'_, Result<Listed>> {
         Box::pin(self.readers.run(move |connection| {
             let tx = connection.transaction().map_err(before_commit)?;
             let meta = read_meta(&tx)?;
-            let (items, more) =
-                list::list(&tx, [&namespace, &kind, &prefix, &after.unwrap_or_default()], limit, at.unwrap_or(meta.revision))?;
-            Ok(Listed { items, meta, more })
+            let (items, next) = list::list(&tx, &scan, scan.at.unwrap_or(meta.revision))?;
+            Ok(Listed { items, meta, next })
         }))
     }
 
@@ -402,11 +416,29 @@ fn first_facts(connection: &Connection, now: Timestamp) -> Result<()> {
     let epoch = Epoch::from_bits(u64::from_le_bytes(random::bytes()));
     let mut insert = prepare(
         connection,
-        "INSERT INTO onward_meta (id, schema_version, epoch, revision, version_floor, restore_floor, compacted, log_bytes, newest_token, at, origin, created_at,
-           is_copy)
-         VALUES (1, 1, ?1, 0, 0, 0, 0, 0, 0, 0, ?2, ?3, 0)",
+        "INSERT INTO onward_meta (id, schema_version, epoch, revision, version_floor, restore_floor, compacted, log_bytes, newest_token,
+           newest_at, origin, created_at, is_copy)
+         VALUES (1, 2, ?1, 0, 0, 0, 0, 0, 0, 0, ?2, ?3, 0)",
     )?;
     run(&mut insert, params![epoch.to_string(), format!("onward.local/{}", random::uuid_v4()), now.as_micros()])
+}
+
+/// Keeps the index of labels the same as the labels.
+fn relabel(connection: &Connection, change: &Change) -> Result<()> {
+    let labels = |object: &Option<Arc<Object>>| object.as_ref().map(|object| object.meta.labels.clone()).unwrap_or_default();
+    let (before, after) = (labels(&change.before), labels(&change.after));
+    let each = |sql: &str, labels: &Labels, other: &Labels| {
+        let mut statement = prepare(connection, sql)?;
+        for (key, value) in labels.iter().filter(|(key, value)| other.get(key) != Some(value)) {
+            run(&mut statement, params![change.key.namespace(), change.key.kind(), key, value, change.key.name()])?;
+        }
+        Ok::<(), Error>(())
+    };
+    if before != after {
+        each("DELETE FROM onward_labels WHERE namespace = ?1 AND kind = ?2 AND key = ?3 AND value = ?4 AND name = ?5", &before, &after)?;
+        each("INSERT INTO onward_labels (namespace, kind, key, value, name) VALUES (?1, ?2, ?3, ?4, ?5)", &after, &before)?;
+    }
+    Ok(())
 }
 
 pub(super) fn prepare<'a>(connection: &'a Connection, sql: &str) -> Result<CachedStatement<'a>> {
@@ -431,8 +463,10 @@ pub(super) fn select_object(connection: &Connection) -> Result<CachedStatement<'
 }
 
 pub(super) fn read_meta(connection: &Connection) -> Result<StoreMeta> {
-    let mut find =
-        prepare(connection, "SELECT epoch, revision, version_floor, compacted, newest_token, origin, at, restore_floor FROM onward_meta")?;
+    let mut find = prepare(
+        connection,
+        "SELECT epoch, revision, version_floor, compacted, newest_token, origin, newest_at, restore_floor FROM onward_meta",
+    )?;
     one(&mut find, [], rows::meta)?.ok_or_else(|| Error::integrity("the facts of the store are gone"))
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::commit::{one, prepare, run};
@@ -41,7 +41,17 @@ enum Call {
     Renew(Vec<Renewal>, oneshot::Sender<Result<Vec<Option<Renewed>>>>),
     Release(Vec<Claim>, oneshot::Sender<Result<Vec<Release>>>),
     Inspect(LockKey, oneshot::Sender<Result<Option<LeaseRow>>>),
+    List(Range, oneshot::Sender<Result<Vec<(LockKey, LeaseRow)>>>),
+    TakeOver(Ask, oneshot::Sender<Result<Option<FencingToken>>>),
     Raise(FencingToken, oneshot::Sender<Result<()>>),
+}
+
+/// Which leases to list.
+#[derive(Debug)]
+struct Range {
+    prefix: String,
+    after: Option<LockKey>,
+    limit: usize,
 }
 
 impl SqliteLocks {
@@ -109,6 +119,14 @@ impl LockEngine for SqliteLocks {
 
     fn inspect(&self, key: LockKey) -> BoxFuture<'_, Result<Option<LeaseRow>>> {
         Box::pin(self.ask(|answer| Call::Inspect(key, answer)))
+    }
+
+    fn list(&self, prefix: String, after: Option<LockKey>, limit: usize) -> BoxFuture<'_, Result<Vec<(LockKey, LeaseRow)>>> {
+        Box::pin(self.ask(move |answer| Call::List(Range { prefix, after, limit }, answer)))
+    }
+
+    fn take_over(&self, ask: Ask) -> BoxFuture<'_, Result<Option<FencingToken>>> {
+        Box::pin(self.ask(|answer| Call::TakeOver(ask, answer)))
     }
 
     fn raise(&self, newest: FencingToken) -> BoxFuture<'_, Result<()>> {
@@ -182,7 +200,8 @@ impl File {
         let seen = match &call {
             Call::Acquire(ask, _) => self.standing(ask).map(|tried| tried.map(Answer::Tried)),
             Call::Inspect(key, _) => self.live(key).map(|found| Some(Answer::Row(found.map(|(row, _)| row)))),
-            Call::Renew(..) | Call::Release(..) | Call::Raise(..) => Ok(None),
+            Call::List(range, _) => self.page(range).map(|page| Some(Answer::Page(page))),
+            Call::Renew(..) | Call::Release(..) | Call::TakeOver(..) | Call::Raise(..) => Ok(None),
         };
         match seen {
             Ok(Some(answer)) => call.answer(answer),
@@ -207,7 +226,7 @@ impl File {
     }
 
     fn carry_out(&self, batch: &[Call]) -> Result<Vec<Answer>> {
-        let grants = batch.iter().filter(|call| matches!(call, Call::Acquire(..))).count() as u64;
+        let grants = batch.iter().filter(|call| matches!(call, Call::Acquire(..) | Call::TakeOver(..))).count() as u64;
         let raised = batch.iter().filter_map(Call::raised).max().unwrap_or(0);
         loop {
             self.connection.execute_batch("BEGIN IMMEDIATE").map_err(before_commit)?;
@@ -247,6 +266,8 @@ impl File {
             Call::Renew(batch, _) => Answer::Renewed(batch.iter().map(|renewal| self.renew_one(renewal)).collect::<Result<_>>()?),
             Call::Release(batch, _) => Answer::Released(batch.iter().map(|claim| self.release_one(claim)).collect::<Result<_>>()?),
             Call::Inspect(key, _) => Answer::Row(self.live(key)?.map(|(row, _)| row)),
+            Call::List(range, _) => Answer::Page(self.page(range)?),
+            Call::TakeOver(ask, _) => Answer::Taken(self.take_over(ask, tokens)?),
             Call::Raise(newest, _) => {
                 tokens.last = tokens.last.max(newest.get());
                 Answer::Raised
@@ -270,6 +291,20 @@ impl File {
         if let Some(standing) = self.standing(ask)? {
             return Ok(standing);
         }
+        let token = self.grant(ask, tokens)?;
+        Ok(Tried::Granted { token, remaining: ask.ttl, already_ours: false })
+    }
+
+    fn take_over(&self, ask: &Ask, tokens: &mut Tokens) -> Result<Option<FencingToken>> {
+        match self.standing(ask)? {
+            None => Ok(None),
+            Some(Tried::Granted { token, .. }) => Ok(Some(token)),
+            Some(Tried::Busy { .. }) => self.grant(ask, tokens).map(Some),
+        }
+    }
+
+    /// Writes the lease with a new token over whatever is there.
+    fn grant(&self, ask: &Ask, tokens: &mut Tokens) -> Result<FencingToken> {
         let token = tokens.next()?;
         let mut grant = prepare(
             &self.connection,
@@ -279,7 +314,7 @@ impl File {
         let until = signed((self.clock.now() + ask.ttl).as_nanos())?;
         let since = self.clock.wall().as_micros();
         run(&mut grant, params![ask.key.as_str(), ask.owner.as_bytes(), &*ask.holder, signed(token.get())?, until, self.boot, since])?;
-        Ok(Tried::Granted { token, remaining: ask.ttl, already_ours: false })
+        Ok(token)
     }
 
     fn renew_one(&self, renewal: &Renewal) -> Result<Option<Renewed>> {
@@ -295,8 +330,14 @@ impl File {
         if self.live(&claim.key)?.is_none_or(|(row, _)| row.owner != claim.owner) {
             return Ok(Release::AlreadyLost);
         }
-        let mut free = prepare(&self.connection, "DELETE FROM onward_leases WHERE key = ?1")?;
-        run(&mut free, params![claim.key.as_str()])?;
+        if claim.keep.is_zero() {
+            let mut free = prepare(&self.connection, "DELETE FROM onward_leases WHERE key = ?1")?;
+            run(&mut free, params![claim.key.as_str()])?;
+        } else {
+            let mut keep = prepare(&self.connection, "UPDATE onward_leases SET owner = ?2, until_ns = ?3 WHERE key = ?1")?;
+            let until = signed((self.clock.now() + claim.keep).as_nanos())?;
+            run(&mut keep, params![claim.key.as_str(), Owner::draw().as_bytes(), until])?;
+        }
         Ok(Release::Released)
     }
 
@@ -307,18 +348,30 @@ impl File {
             &self.connection,
             "SELECT owner, holder, token, until_ns, since FROM onward_leases WHERE key = ?1 AND boot = ?2 AND until_ns > ?3",
         )?;
-        one(&mut find, params![key.as_str(), self.boot, signed(now.as_nanos())?], |row| {
-            let holder: String = col(row, 1)?;
-            let until = Moment::from_nanos(unsigned(col(row, 3)?)?);
-            let lease = LeaseRow {
-                owner: Owner::from_bytes(col(row, 0)?),
-                holder: holder.into(),
-                token: FencingToken::new(unsigned(col(row, 2)?)?).map_err(damaged)?,
-                remaining: Some(until.left(now)),
-                since: Timestamp::from_micros(col(row, 4)?),
-            };
-            Ok((lease, until))
-        })
+        one(&mut find, params![key.as_str(), self.boot, signed(now.as_nanos())?], |row| lease(row, now))
+    }
+
+    /// Reads a page of live leases: keys that begin alike stand together.
+    fn page(&self, range: &Range) -> Result<Vec<(LockKey, LeaseRow)>> {
+        let now = self.clock.now();
+        let mut find = prepare(
+            &self.connection,
+            "SELECT owner, holder, token, until_ns, since, key FROM onward_leases
+             WHERE key > ?1 AND key >= ?2 AND boot = ?3 AND until_ns > ?4 ORDER BY key",
+        )?;
+        let after = range.after.as_ref().map_or("", LockKey::as_str);
+        let mut rows = find.query(params![after, range.prefix, self.boot, signed(now.as_nanos())?]).map_err(before_commit)?;
+        let mut page = Vec::new();
+        while page.len() < range.limit
+            && let Some(row) = rows.next().map_err(before_commit)?
+        {
+            let key: String = col(row, 5)?;
+            if !key.starts_with(&range.prefix) {
+                break;
+            }
+            page.push((LockKey::raw(&key).map_err(damaged)?, lease(row, now)?.0));
+        }
+        Ok(page)
     }
 
     /// Reads the counter; after another boot it goes on above everything that was reserved.
@@ -362,11 +415,26 @@ impl File {
     }
 }
 
+fn lease(row: &Row<'_>, now: Moment) -> Result<(LeaseRow, Moment)> {
+    let holder: String = col(row, 1)?;
+    let until = Moment::from_nanos(unsigned(col(row, 3)?)?);
+    let lease = LeaseRow {
+        owner: Owner::from_bytes(col(row, 0)?),
+        holder: holder.into(),
+        token: FencingToken::new(unsigned(col(row, 2)?)?).map_err(damaged)?,
+        remaining: Some(until.left(now)),
+        since: Timestamp::from_micros(col(row, 4)?),
+    };
+    Ok((lease, until))
+}
+
 enum Answer {
     Tried(Tried),
     Renewed(Vec<Option<Renewed>>),
     Released(Vec<Release>),
     Row(Option<LeaseRow>),
+    Page(Vec<(LockKey, LeaseRow)>),
+    Taken(Option<FencingToken>),
     Raised,
 }
 
@@ -375,6 +443,8 @@ impl Call {
         match self {
             Call::Acquire(_, answer) => answer.is_closed(),
             Call::Inspect(_, answer) => answer.is_closed(),
+            Call::List(_, answer) => answer.is_closed(),
+            Call::TakeOver(_, answer) => answer.is_closed(),
             // These are wanted whoever waits for their answer.
             Call::Renew(..) | Call::Release(..) | Call::Raise(..) => false,
         }
@@ -382,7 +452,7 @@ impl Call {
 
     /// Whether a look may settle it. It must not overtake a release before it in the batch.
     fn may_only_look(&self) -> bool {
-        matches!(self, Call::Acquire(..) | Call::Inspect(..))
+        matches!(self, Call::Acquire(..) | Call::Inspect(..) | Call::List(..))
     }
 
     fn raised(&self) -> Option<u64> {
@@ -399,6 +469,8 @@ impl Call {
             (Call::Renew(_, to), Answer::Renewed(renewed)) => drop(to.send(Ok(renewed))),
             (Call::Release(_, to), Answer::Released(released)) => drop(to.send(Ok(released))),
             (Call::Inspect(_, to), Answer::Row(row)) => drop(to.send(Ok(row))),
+            (Call::List(_, to), Answer::Page(page)) => drop(to.send(Ok(page))),
+            (Call::TakeOver(_, to), Answer::Taken(taken)) => drop(to.send(Ok(taken))),
             (Call::Raise(_, to), Answer::Raised) => drop(to.send(Ok(()))),
             (call, _) => call.refuse(&Error::integrity("a lock call with another call's answer")),
         }
@@ -410,6 +482,8 @@ impl Call {
             Call::Renew(_, to) => drop(to.send(Err(error.again()))),
             Call::Release(_, to) => drop(to.send(Err(error.again()))),
             Call::Inspect(_, to) => drop(to.send(Err(error.again()))),
+            Call::List(_, to) => drop(to.send(Err(error.again()))),
+            Call::TakeOver(_, to) => drop(to.send(Err(error.again()))),
             Call::Raise(_, to) => drop(to.send(Err(error.again()))),
         }
     }

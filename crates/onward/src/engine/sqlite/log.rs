@@ -22,9 +22,10 @@ pub(super) fn append(connection: &Connection, records: &[Record]) -> Result<u64>
     let mut bytes = 0;
     let mut insert = prepare(
         connection,
-        "INSERT INTO onward_changes (id, at, op, namespace, kind, name, version, before_meta, before_payload, note)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "INSERT INTO onward_changes (id, at, op, namespace, kind, name, version, before_meta, before_payload, note, expired)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?;
+    let nothing = None::<&str>;
     for record in records {
         let first = signed(record.revision.get() * ROWS)?;
         let at = record.at.as_micros();
@@ -32,22 +33,21 @@ pub(super) fn append(connection: &Connection, records: &[Record]) -> Result<u64>
         let mut note = note.text()?;
         bytes += note.as_ref().map_or(0, |note| note.len() as u64) + if record.changes.is_empty() { ROW_BYTES } else { 0 };
         if record.changes.is_empty() {
-            run(
-                &mut insert,
-                params![first, at, "commit", None::<&str>, None::<&str>, None::<&str>, None::<i64>, None::<&str>, None::<&[u8]>, note],
-            )?;
+            run(&mut insert, params![first, at, "commit", nothing, nothing, nothing, nothing, nothing, nothing, note, nothing])?;
         }
         for (id, change) in (first..).zip(&record.changes) {
-            let op = match change.op {
-                ChangeOp::Put => "put",
-                ChangeOp::Delete => "delete",
+            let (op, expired) = match change.op {
+                ChangeOp::Put => ("put", None),
+                ChangeOp::Delete => ("delete", None),
+                ChangeOp::Expire => ("delete", Some(true)),
             };
             let before = change.before.as_deref();
             let meta = before.map(|object| serde_json::to_string(&BeforeMeta::of(object))).transpose().map_err(damaged)?;
             let payload = before.map(|object| &object.value.bytes()[..]);
-            bytes += payload.map_or(0, |payload| payload.len() as u64) + ROW_BYTES;
+            let labels = before.map(|object| rows::labels_text(&object.meta.labels)).transpose()?.flatten();
+            bytes += payload.map_or(0, |payload| payload.len() as u64) + labels.map_or(0, |labels| labels.len() as u64) + ROW_BYTES;
             let (key, version) = (&change.key, signed(change.version.get())?);
-            run(&mut insert, params![id, at, op, key.namespace(), key.kind(), key.name(), version, meta, payload, note.take()])?;
+            run(&mut insert, params![id, at, op, key.namespace(), key.kind(), key.name(), version, meta, payload, note.take(), expired])?;
         }
     }
     Ok(bytes)
@@ -59,7 +59,7 @@ pub(super) fn read(connection: &Connection, after: Revision, newest: Revision, l
     let last = after.get().saturating_add(limit as u64).min(newest.get());
     let mut find = prepare(
         connection,
-        "SELECT id, at, op, namespace, kind, name, version, before_meta, before_payload, note FROM onward_changes
+        "SELECT id, at, op, namespace, kind, name, version, before_meta, before_payload, note, expired FROM onward_changes
          WHERE id >= ?1 AND id < ?2 ORDER BY id",
     )?;
     let mut found = find
@@ -112,6 +112,7 @@ fn change(connection: &Connection, row: &Row<'_>, id: u64) -> Result<Option<Chan
     let op: String = col(row, 2)?;
     let op = match op.as_str() {
         "put" => ChangeOp::Put,
+        "delete" if col::<Option<bool>>(row, 10)? == Some(true) => ChangeOp::Expire,
         "delete" => ChangeOp::Delete,
         _ => return Ok(None),
     };
@@ -121,7 +122,7 @@ fn change(connection: &Connection, row: &Row<'_>, id: u64) -> Result<Option<Chan
     let before = before(&key, col(row, 7)?, col(row, 8)?)?;
     let after = match op {
         ChangeOp::Put => state_after(connection, &key, id)?,
-        ChangeOp::Delete => None,
+        ChangeOp::Delete | ChangeOp::Expire => None,
     };
     Ok(Some(Change { op, key, version, before, after }))
 }
@@ -132,6 +133,18 @@ pub(super) fn before(key: &Key, meta: Option<String>, payload: Option<Vec<u8>>) 
     Ok(Some(meta.object(key.clone(), payload.unwrap_or_default())))
 }
 
+/// Tells whether the oldest commit of the log goes.
+pub(super) fn is_over(connection: &Connection, prune: &Prune) -> Result<bool> {
+    let mut oldest = prepare(
+        connection,
+        "SELECT compacted + 1, log_bytes, (SELECT at FROM onward_changes ORDER BY id LIMIT 1) FROM onward_meta WHERE compacted < revision",
+    )?;
+    let found = one(&mut oldest, [], |row| Ok((unsigned(col(row, 0)?)?, unsigned(col(row, 1)?)?, col::<Option<i64>>(row, 2)?)))?;
+    let Some((revision, bytes, at)) = found else { return Ok(false) };
+    let at = at.ok_or_else(|| Error::integrity("the change log has a gap"))?;
+    Ok(prune.takes(Revision::new(revision).map_err(damaged)?, Timestamp::from_micros(at), bytes))
+}
+
 /// Takes the oldest whole commits off the log and moves the mark, in the transaction that the connection holds. Returns how many rows too.
 pub(super) fn prune(connection: &Connection, prune: &Prune) -> Result<(Pruned, usize)> {
     let mut find = prepare(connection, "SELECT compacted, revision, log_bytes FROM onward_meta")?;
@@ -140,7 +153,8 @@ pub(super) fn prune(connection: &Connection, prune: &Prune) -> Result<(Pruned, u
     let before = bytes;
     let mut oldest = prepare(
         connection,
-        "SELECT count(*), max(at), sum(coalesce(length(before_payload), 0) + coalesce(octet_length(note), 0) + ?3)
+        "SELECT count(*), max(at), sum(coalesce(length(before_payload), 0) + coalesce(octet_length(before_meta ->> 'labels'), 0)
+           + coalesce(octet_length(note), 0) + ?3)
          FROM onward_changes WHERE id >= ?1 AND id < ?2",
     )?;
     let mut rows = 0;
@@ -168,7 +182,7 @@ pub(super) fn prune(connection: &Connection, prune: &Prune) -> Result<(Pruned, u
 pub(super) fn history(connection: &Connection, key: &Key, before: Option<Revision>, limit: usize) -> Result<Vec<Past>> {
     let mut find = prepare(
         connection,
-        "SELECT id, at, op, namespace, kind, name, version, before_meta, before_payload, note FROM onward_changes
+        "SELECT id, at, op, namespace, kind, name, version, before_meta, before_payload, note, expired FROM onward_changes
          WHERE namespace = ?1 AND kind = ?2 AND name = ?3 AND name IS NOT NULL AND id < ?4 ORDER BY id DESC LIMIT ?5",
     )?;
     let end = before.map_or(Ok(i64::MAX), |before| signed(before.get().saturating_mul(ROWS)))?;

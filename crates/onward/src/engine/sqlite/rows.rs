@@ -10,13 +10,13 @@ use uuid::Uuid;
 use crate::commit::EntryReceipt;
 use crate::commit::engine::StoreMeta;
 use crate::model::merkle::Frontier;
-use crate::model::{Hash, Head, Key, Meta, Object, Payload, RequestId, Revision, Seq, Version};
+use crate::model::{Hash, Head, Key, Labels, Meta, Object, Payload, RequestId, Revision, Seq, Version};
 use crate::time::Timestamp;
 use crate::{Error, Result};
 
 /// The columns of an object, in the order that [`object`] reads.
 pub(super) const OBJECT: &str =
-    "namespace, kind, name, uid, version, revision, create_revision, content_type, payload, created_at, updated_at";
+    "namespace, kind, name, uid, version, revision, create_revision, content_type, payload, created_at, updated_at, labels, expires_at";
 
 /// SQLite's integers are signed; ours never reach the sign bit.
 pub(super) fn signed(number: u64) -> Result<i64> {
@@ -54,8 +54,21 @@ pub(super) fn object(row: &Row<'_>) -> Result<Object> {
             create_revision: Revision::new(unsigned(col(row, 6)?)?).map_err(damaged)?,
             created_at: Timestamp::from_micros(col(row, 9)?),
             updated_at: Timestamp::from_micros(col(row, 10)?),
+            labels: labels(row, 11)?,
+            expires_at: col::<Option<i64>>(row, 12)?.map(Timestamp::from_micros),
         },
     })
+}
+
+/// Reads the labels in a column.
+pub(super) fn labels(row: &Row<'_>, index: usize) -> Result<Labels> {
+    let text: Option<String> = col(row, index)?;
+    text.map_or_else(|| Ok(Labels::new()), |text| serde_json::from_str(&text).map_err(damaged))
+}
+
+/// Writes labels; none is no text.
+pub(super) fn labels_text(labels: &Labels) -> Result<Option<String>> {
+    if labels.is_empty() { Ok(None) } else { serde_json::to_string(labels).map(Some).map_err(damaged) }
 }
 
 pub(super) fn meta(row: &Row<'_>) -> Result<StoreMeta> {
@@ -96,6 +109,10 @@ pub(super) struct BeforeMeta {
     content_type: String,
     created_at: i64,
     updated_at: i64,
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    labels: Labels,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires_at: Option<i64>,
 }
 
 impl BeforeMeta {
@@ -109,6 +126,8 @@ impl BeforeMeta {
             content_type: object.value.content_type().to_owned(),
             created_at: meta.created_at.as_micros(),
             updated_at: meta.updated_at.as_micros(),
+            labels: meta.labels.clone(),
+            expires_at: meta.expires_at.map(Timestamp::as_micros),
         }
     }
 
@@ -123,6 +142,8 @@ impl BeforeMeta {
                 create_revision: self.create_revision,
                 created_at: Timestamp::from_micros(self.created_at),
                 updated_at: Timestamp::from_micros(self.updated_at),
+                labels: self.labels,
+                expires_at: self.expires_at.map(Timestamp::from_micros),
             },
         })
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Harness, TTL, key, once};
-use crate::lock::{LockOptions, Locks, LocksConfig, Owner, Release};
+use crate::lock::{LockOptions, Locks, LocksConfig, Owner, Reason, Release};
 use crate::model::{FencingToken, LockKey};
 use crate::{Code, Error, Kind};
 
@@ -17,13 +17,16 @@ fn invalid(error: &Error, code: Code, names: &str) {
 
 /// The bad options and keys of the table, through every entry point.
 pub async fn bad_input_is_refused_before_any_call(h: &Harness) {
-    let bad: [(LockOptions, &str); 10] = [
+    let bad: [(LockOptions, &str); 13] = [
         (once().with_ttl(Duration::ZERO), "ttl"),
         (once().with_ttl(Duration::from_millis(10) - NANO), "ttl"),
         (once().with_ttl(DAY + NANO), "ttl"),
         (once().with_ttl(Duration::MAX), "ttl"),
         (once().with_wait(DAY + NANO), "wait"),
         (once().with_wait(Duration::MAX), "wait"),
+        (once().with_min_hold(DAY + NANO), "min_hold"),
+        (once().with_min_hold(Duration::MAX), "min_hold"),
+        (once().with_max_hold(Duration::ZERO), "max_hold"),
         (once().with_holder(""), "holder"),
         (once().with_holder("x".repeat(65)), "holder"),
         (once().with_holder("tab\there"), "holder"),
@@ -39,6 +42,20 @@ pub async fn bad_input_is_refused_before_any_call(h: &Harness) {
     }
     for ttl in [Duration::ZERO, Duration::from_millis(9), DAY + NANO] {
         invalid(&h.a.locks.renew_as(&key(), Owner::draw(), ttl).await.unwrap_err(), Code::InvalidRequest, "ttl");
+        invalid(&h.a.locks.adopt(&key(), Owner::draw(), ttl).await.unwrap_err(), Code::InvalidRequest, "ttl");
+    }
+    for kept in [once().with_min_hold(TTL), once().with_max_hold(TTL)] {
+        // Nobody would keep it: silence would be a promise.
+        invalid(&h.a.locks.acquire_as(&key(), Owner::draw(), kept).await.unwrap_err(), Code::InvalidRequest, "hold");
+    }
+    let keep = h.a.locks.release_keeping(&key(), &Owner::draw(), DAY + NANO).await;
+    invalid(&keep.unwrap_err(), Code::InvalidRequest, "min_hold");
+    invalid(&h.a.locks.list(&"x".repeat(513), None, 1).await.unwrap_err(), Code::InvalidKey, "prefix");
+    for limit in [0, 1_001] {
+        invalid(&h.a.locks.list("", None, limit).await.unwrap_err(), Code::InvalidRequest, "page");
+    }
+    for text in ["", "  ", "line\nbreak", &"x".repeat(1_025)] {
+        invalid(&Reason::new(text).unwrap_err(), Code::InvalidRequest, "reason");
     }
     let many = vec![(key(), Owner::draw(), TTL); 201];
     invalid(&h.a.locks.renew_many(&many).await.unwrap_err(), Code::InvalidRequest, "200");
@@ -82,6 +99,9 @@ pub async fn bad_settings_are_refused(h: &Harness) {
     refused(|config| config.targets = vec!["Projects".to_owned()]);
     refused(|config| config.targets = vec![String::new()]);
     refused(|config| config.targets = vec!["1st".to_owned()]);
+    refused(|config| config.scope_labels = vec!["eu".to_owned(); 65]);
+    refused(|config| config.scope_labels = vec![String::new()]);
+    refused(|config| config.scope_labels = vec!["x".repeat(65)]);
     refused(|config| config.command_timeout = Duration::ZERO);
     refused(|config| config.drop_queue = 0);
     refused(|config| config.renew_batch = 0);
@@ -90,7 +110,11 @@ pub async fn bad_settings_are_refused(h: &Harness) {
 
 /// The limits themselves are legal, and a ttl is rounded up to whole milliseconds.
 pub async fn every_limit_itself_is_accepted(h: &Harness) {
-    let options = once().with_ttl(DAY).with_wait(DAY).with_holder("~".repeat(64));
+    let options = once().with_ttl(DAY).with_wait(DAY).with_holder("~".repeat(64)).with_max_hold(NANO).with_min_hold(Duration::ZERO);
+    let lost = h.a.locks.acquire(&LockKey::raw("y").unwrap(), options.clone()).await.unwrap();
+    h.clock.advance(NANO);
+    assert_eq!(lost.release().await.unwrap(), Release::AlreadyLost, "a hold of a nanosecond is over");
+    let options = options.with_max_hold(Duration::MAX);
     let grant = h.a.locks.acquire(&LockKey::raw(&"x".repeat(512)).unwrap(), options).await.unwrap();
     assert_eq!(grant.release().await.unwrap(), Release::Released);
     let _short = h.a.locks.acquire(&key(), once().with_ttl(Duration::from_millis(10) + NANO)).await.unwrap();

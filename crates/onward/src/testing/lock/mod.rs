@@ -5,7 +5,9 @@
 
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test code that ships behind a feature")]
 
+pub mod admin;
 pub mod faults;
+pub mod holds;
 pub mod input;
 pub mod outcomes;
 pub mod policy;
@@ -321,13 +323,25 @@ macro_rules! lock_conformance {
                 check_refuses_after_loss, many_grants_are_renewed_in_few_calls, wall_clock_jumps_move_no_validity;
             release: release_frees_at_once, release_by_another_owner_changes_nothing, second_release_says_already_lost,
                 release_after_expiry_spares_the_next_holder, dropped_grant_is_released_by_the_worker, a_panic_in_the_body_releases,
-                released_grant_is_not_renewed, a_full_drop_queue_is_told_and_its_lease_ends;
+                released_grant_is_not_renewed, live_grant_can_be_adopted, an_ended_lease_cannot_be_adopted, a_full_drop_queue_is_told_and_its_lease_ends;
             outcomes: skipped_run_leaves_the_holder_untouched, run_or_fail_waits_then_is_contended, contended_text_has_no_key,
                 loss_in_the_body_keeps_its_value, a_lease_taken_in_the_body_is_told, a_body_is_dropped_at_its_loss_if_asked,
                 switched_off_touches_no_key, status_shows_holder_token_and_waiters;
             told: outcomes_name_their_closed_target, a_scope_is_a_label_only_if_it_is_configured, reports_come_once_in_a_while,
                 a_report_names_engine_and_pattern_and_no_id, waits_and_holds_are_measured, the_held_and_the_waiting_are_counted,
                 a_long_hold_without_a_renewal_is_reported, an_observer_that_panics_changes_nothing;
+            holds: min_hold_keeps_the_key_taken_for_the_rest, min_hold_counts_from_the_answer_and_may_exceed_the_ttl,
+                min_hold_is_void_after_a_loss, a_dropped_grant_keeps_its_min_hold, a_kept_key_has_no_owner, a_lost_reply_to_a_keeping_release_changes_nothing,
+                max_hold_ends_a_grant_that_is_renewed, max_hold_gives_the_key_away_soon, max_hold_cancels_a_body_if_asked,
+                repeated_skips_ask_once_in_fifty_milliseconds, release_elsewhere_clears_held_memory, a_release_here_clears_held_memory_at_once,
+                held_memory_ends_with_the_lease, held_memory_is_for_skips_only, held_memory_is_bounded, a_failure_is_never_remembered_as_taken;
+            admin: list_shows_live_locks_in_pages, break_issues_a_newer_token_and_an_audit_entry, a_broken_holder_hears_that_it_was_taken,
+                late_writes_of_a_broken_holder_are_refused_at_once, a_free_key_is_not_broken_and_leaves_no_entry, break_without_a_trail_is_unsupported_unless_asked,
+                break_touches_nothing_if_its_entry_cannot_be_kept, a_break_that_cannot_fence_frees_nothing_at_once,
+                a_break_goes_on_above_what_the_store_has_seen, a_break_wakes_those_who_wait,
+                switch_stops_new_locks_in_every_process_within_a_second, switch_flip_keeps_held_grants, switch_lets_waiters_go_on,
+                switch_stays_as_it_was_while_the_store_is_away, switch_on_is_refused_by_the_configuration, switch_leaves_an_entry_with_who_and_why,
+                switch_without_a_store_is_unsupported, switch_is_read_once_a_second_at_most, health_tells_a_working_engine_from_a_dead_one;
             input: bad_input_is_refused_before_any_call, bad_settings_are_refused, every_limit_itself_is_accepted;
             waiting: waiters_are_served_in_order, cancelled_waiter_leaves_no_ticket, the_next_asks_when_the_head_leaves, waiter_is_granted_after_expiry,
                 waiter_is_granted_after_a_release_elsewhere, a_full_queue_is_overloaded_and_never_opens, only_the_head_asks_the_engine,

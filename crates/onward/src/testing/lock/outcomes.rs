@@ -77,7 +77,7 @@ pub async fn loss_in_the_body_keeps_its_value(h: &Harness) {
 pub async fn a_lease_taken_in_the_body_is_told(h: &Harness) {
     let remove = async || {
         let owner = h.b.engine.inspect(key()).await.unwrap().unwrap().owner;
-        let _ = h.b.engine.release(vec![Claim { key: key(), owner }]).await.unwrap();
+        let _ = h.b.engine.release(vec![Claim { key: key(), owner, keep: Duration::ZERO }]).await.unwrap();
     };
     let outcome =
         h.a.locks

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{Harness, TTL, key, named, once};
-use crate::lock::{LockOptions, Owner, Release};
+use crate::Kind;
+use crate::lock::{LockOptions, LossReason, Owner, Release};
 use crate::testing::lock_faults::{Call, Fault};
 
 /// A released key is free at once, for everybody.
@@ -104,4 +105,41 @@ pub async fn a_full_drop_queue_is_told_and_its_lease_ends(h: &Harness) {
     for id in ["1", "2", "3"] {
         let _free = h.b.take(&named(id)).await;
     }
+}
+
+/// Whoever knows the owner can go on with a held lock: the token stays, the lease is renewed and released as any other.
+pub async fn live_grant_can_be_adopted(h: &Harness) {
+    let owner = Owner::draw();
+    let leased = h.a.locks.acquire_as(&key(), owner, once()).await.unwrap();
+    h.clock.advance(TTL / 2);
+    let adopted = h.b.locks.adopt(&key(), owner, TTL).await.unwrap();
+    assert_eq!((adopted.token(), adopted.owner()), (leased.token, &owner));
+    assert_eq!(h.a.finds_busy(&key()).await, TTL);
+    for _ in 0..8 {
+        h.advance(TTL / 3).await;
+    }
+    adopted.check().unwrap();
+    let lost = adopted.view();
+    assert_eq!(h.a.locks.release_as(&key(), &owner).await.unwrap(), Release::Released);
+    h.advance(TTL / 3).await;
+    assert_eq!(lost.lost().await, LossReason::Taken, "whoever hands over must not release");
+    drop(adopted);
+    // A drop gives an adopted lock back.
+    h.a.locks.acquire_as(&key(), owner, once()).await.unwrap();
+    drop(h.b.locks.adopt(&key(), owner, TTL).await.unwrap());
+    h.free(&key()).await;
+}
+
+/// What has ended, is free or another's cannot be adopted, and nothing changes.
+pub async fn an_ended_lease_cannot_be_adopted(h: &Harness) {
+    let owner = Owner::draw();
+    assert_eq!(h.a.locks.adopt(&key(), owner, TTL).await.unwrap_err().kind(), Kind::Lost);
+    h.a.locks.acquire_as(&key(), owner, once()).await.unwrap();
+    h.clock.advance(TTL / 2);
+    assert_eq!(h.b.locks.adopt(&key(), Owner::draw(), TTL).await.unwrap_err().kind(), Kind::Lost);
+    assert_eq!(h.b.finds_busy(&key()).await, TTL / 2);
+    h.clock.advance(TTL / 2);
+    assert_eq!(h.b.locks.adopt(&key(), owner, TTL).await.unwrap_err().kind(), Kind::Lost);
+    assert_eq!(h.b.locks.adopt(&key(), owner, Duration::ZERO).await.unwrap_err().kind(), Kind::Invalid);
+    let _free = h.a.take(&key()).await;
 }

@@ -99,6 +99,14 @@ impl LockEngine for Generous {
         self.0.inspect(key)
     }
 
+    fn list(&self, prefix: String, after: Option<LockKey>, limit: usize) -> BoxFuture<'_, Result<Vec<(LockKey, LeaseRow)>>> {
+        self.0.list(prefix, after, limit)
+    }
+
+    fn take_over(&self, ask: Ask) -> BoxFuture<'_, Result<Option<FencingToken>>> {
+        self.0.take_over(ask)
+    }
+
     fn raise(&self, newest: FencingToken) -> BoxFuture<'_, Result<()>> {
         self.0.raise(newest)
     }
@@ -147,7 +155,7 @@ fn two_threads_never_hold_one_key_at_once() {
                 assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two holders");
                 granted.fetch_add(1, Ordering::SeqCst);
                 inside.fetch_sub(1, Ordering::SeqCst);
-                let claim = Claim { key: key.clone(), owner };
+                let claim = Claim { key: key.clone(), owner, keep: Duration::ZERO };
                 assert_eq!(pollster::block_on(engine.release(vec![claim])).unwrap(), [Release::Released]);
             }
         }

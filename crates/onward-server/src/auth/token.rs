@@ -11,6 +11,9 @@ use std::sync::Arc;
 use onward::random;
 use sha2::{Digest, Sha256};
 
+use super::caller::Known;
+use super::role::Role;
+
 const ID: usize = 12;
 const SECRET: usize = 43;
 /// Longest text that is hashed at all.
@@ -67,22 +70,23 @@ impl fmt::Debug for Token {
 /// The tokens that a server takes, as hashes.
 #[derive(Debug)]
 pub(crate) struct Tokens {
-    name: Arc<str>,
+    known: Arc<Known>,
     hash: [u8; 32],
 }
 
 impl Tokens {
-    /// Takes one token under a name.
+    /// Takes one token, which may do everything, under a name.
     pub(crate) fn one(name: &str, token: &Token) -> Self {
-        Self { name: name.into(), hash: Sha256::digest(token.secret()).into() }
+        let known = Known { name: name.to_owned(), role: Role::Admin };
+        Self { known: Arc::new(known), hash: Sha256::digest(token.secret()).into() }
     }
 
-    /// Returns the name of a token that is presented; `None` for any other text, after the same work.
-    pub(crate) fn find(&self, presented: &str) -> Option<Arc<str>> {
+    /// Returns the token that is presented; `None` for any other text, after the same work.
+    pub(crate) fn find(&self, presented: &str) -> Option<Arc<Known>> {
         let bytes = presented.as_bytes();
         let hash: [u8; 32] = Sha256::digest(bytes.get(..LONGEST).unwrap_or(bytes)).into();
         let differs = hash.iter().zip(&self.hash).fold(bytes.len() > LONGEST, |differs, (a, b)| black_box(differs | (a != b)));
-        (!differs).then(|| self.name.clone())
+        (!differs).then(|| self.known.clone())
     }
 }
 
@@ -123,7 +127,7 @@ mod tests {
     fn only_the_token_itself_is_found() {
         let token = Token::draw();
         let tokens = Tokens::one("dev", &token);
-        assert_eq!(tokens.find(token.secret()).as_deref(), Some("dev"));
+        assert_eq!(tokens.find(token.secret()).unwrap().name, "dev");
         for other in ["", "onw_", &token.secret()[1..], &format!("{}x", token.secret()), Token::draw().secret(), &"x".repeat(9_000)] {
             assert_eq!(tokens.find(other), None);
         }

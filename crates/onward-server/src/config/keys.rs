@@ -1,0 +1,505 @@
+//! The table of keys: the one place that says what may be configured. It feeds the parser, `config show`, the example and the
+//! documentation.
+
+use std::path::PathBuf;
+
+use onward::model::MacKeys;
+
+use super::settings::{ListedToken, Settings};
+use super::value::Value;
+use crate::log::{Format, Level};
+
+/// A key of the configuration.
+pub(super) struct Key {
+    /// Section and name, with dots.
+    pub(super) name: &'static str,
+    /// What it is without a word, as TOML.
+    pub(super) default: &'static str,
+    /// What it does, in one sentence without markup.
+    pub(super) effect: &'static str,
+    /// When a change acts.
+    pub(super) live: Live,
+    /// Whether it may be shown.
+    pub(super) secrecy: Secrecy,
+    set: fn(&mut Settings, &Value) -> Result<(), String>,
+}
+
+/// When a change of a key acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Live {
+    /// At the next start.
+    No,
+    /// While the server runs, in the way that the text says.
+    Yes(&'static str),
+}
+
+/// Whether a value may be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Secrecy {
+    Open,
+    /// Shown as `***`; may also stand in a file that `<key>_file` names.
+    Secret,
+}
+
+impl Key {
+    /// Takes a value over.
+    ///
+    /// # Errors
+    /// What the value should have been; never the value.
+    pub(super) fn set(&self, settings: &mut Settings, value: &Value) -> Result<(), String> {
+        (self.set)(settings, value)
+    }
+
+    /// Returns the default.
+    pub(super) fn default_value(&self) -> Value {
+        // The table is tested: each default parses.
+        Value::parse(self.default).unwrap_or_else(|| Value::Text(String::new()))
+    }
+
+    /// Returns the section and the name in it.
+    pub(super) fn section(&self) -> (&'static str, &'static str) {
+        self.name.rsplit_once('.').unwrap_or(("", self.name))
+    }
+}
+
+/// Finds a key by its name.
+pub(super) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// Finds the secret that `<key>_file` names a file of.
+pub(super) fn find_by_file(name: &str) -> Option<&'static Key> {
+    name.strip_suffix("_file").and_then(find).filter(|key| key.secrecy == Secrecy::Secret)
+}
+
+/// Tells whether keys stand below this name.
+pub(super) fn is_section(name: &str) -> bool {
+    KEYS.iter().any(|key| key.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// Tells whether a name is part of the design, and not built: it is refused with that reason (C9).
+pub(super) fn is_designed(name: &str) -> bool {
+    DESIGNED.iter().any(|designed| name.strip_prefix(designed).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+}
+
+/// Designed, not built.
+const DESIGNED: &[&str] = &[
+    "audit.anchors",
+    "audit.archive",
+    "audit.archive_after",
+    "audit.checkpoint_every",
+    "audit.keys_file",
+    "audit.origin",
+    "audit.purge_after",
+    "audit.url",
+    "client",
+    "locks.namespace",
+    "locks.url",
+    "ops.metrics",
+    "ops.ready_requires",
+    "ops.traces",
+    "server.limits.commit_body",
+    "server.limits.streams_per_token",
+    "server.public.trusted_proxies",
+    "server.public.url",
+    "server.surface",
+    "server.timeouts.idle",
+    "server.timeouts.stream_max_age",
+    "store.migrate",
+    "store.pool",
+    "store.queue",
+    "store.request_ids",
+];
+
+/// Shapes a row of the table.
+macro_rules! key {
+    ($name:literal = $default:literal, $live:expr, $secrecy:ident, $set:expr, $effect:literal) => {
+        Key { name: $name, default: $default, effect: $effect, live: $live, secrecy: Secrecy::$secrecy, set: $set }
+    };
+}
+
+const FILES: Live = Live::Yes("SIGHUP, and a look every 30 s");
+
+/// Every key, in the order of the example.
+pub(super) static KEYS: &[Key] = &[
+    key!(
+        "server.listen" = r#"["127.0.0.1:7337"]"#,
+        Live::No,
+        Open,
+        |to, value| {
+            let parsed = value.texts().ok().map(|texts| texts.into_iter().map(str::parse).collect::<Result<Vec<_>, _>>());
+            to.listen = parsed
+                .and_then(Result::ok)
+                .filter(|all| (1..=16).contains(&all.len()))
+                .ok_or("1 to 16 addresses such as \"127.0.0.1:7337\"")?;
+            Ok(())
+        },
+        "Addresses to listen on, IP:PORT; anything but loopback needs TLS."
+    ),
+    key!(
+        "server.allow.insecure_plaintext" = "false",
+        Live::No,
+        Open,
+        |to, value| {
+            to.insecure_plaintext = value.switch()?;
+            Ok(())
+        },
+        "Listen beyond loopback without TLS: whoever sees the network sees the tokens."
+    ),
+    key!(
+        "server.allow.memory" = "false",
+        Live::No,
+        Open,
+        |to, value| {
+            to.allow_memory = value.switch()?;
+            Ok(())
+        },
+        "Keep the store in memory: everything is lost at the end, and one process only."
+    ),
+    key!(
+        "server.public.hosts" = "[]",
+        Live::No,
+        Open,
+        |to, value| {
+            to.hosts = value.texts()?.into_iter().map(str::to_owned).collect();
+            Ok(())
+        },
+        "Names that a request may call this server by, without port; any other gets 421. Empty: any."
+    ),
+    key!(
+        "server.tls.cert_file" = r#""""#,
+        FILES,
+        Open,
+        |to, value| {
+            to.tls.cert = path(value)?;
+            Ok(())
+        },
+        "PEM: the certificate, then those that lead to its root. Empty: plain HTTP."
+    ),
+    key!(
+        "server.tls.key_file" = r#""""#,
+        FILES,
+        Open,
+        |to, value| {
+            to.tls.key = path(value)?;
+            Ok(())
+        },
+        "PEM: the private key of the certificate."
+    ),
+    key!(
+        "server.limits.threads" = "0",
+        Live::No,
+        Open,
+        |to, value| {
+            to.threads = value.places(0..=1_024)?;
+            Ok(())
+        },
+        "Threads that serve; 0: one a core, at least 2."
+    ),
+    key!(
+        "server.limits.connections" = "10000",
+        Live::No,
+        Open,
+        |to, value| {
+            to.limits.connections = value.places(1..=1_000_000)?;
+            Ok(())
+        },
+        "Connections at once; one more is closed."
+    ),
+    key!(
+        "server.limits.requests" = "1024",
+        Live::No,
+        Open,
+        |to, value| {
+            to.limits.requests = value.places(1..=1_000_000)?;
+            Ok(())
+        },
+        "Requests that run at once; one more is 503."
+    ),
+    key!(
+        "server.limits.waits" = "4096",
+        Live::No,
+        Open,
+        |to, value| {
+            to.limits.waits = value.places(1..=1_000_000)?;
+            Ok(())
+        },
+        "Calls that wait for a lock, a fill or a verdict at once; one more is 503."
+    ),
+    key!(
+        "server.limits.streams" = "1000",
+        Live::No,
+        Open,
+        |to, value| {
+            to.limits.streams = value.places(1..=1_000_000)?;
+            Ok(())
+        },
+        "Event streams at once; one more is 503."
+    ),
+    key!(
+        "server.timeouts.header" = r#""10s""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.timeouts.head = value.time("100ms"..="10m")?;
+            Ok(())
+        },
+        "A TLS handshake, and a head, each; also how long a connection may be idle."
+    ),
+    key!(
+        "server.timeouts.body" = r#""30s""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.timeouts.body = value.time("100ms"..="10m")?;
+            Ok(())
+        },
+        "A body, from the end of the head."
+    ),
+    key!(
+        "server.timeouts.request" = r#""10s""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.timeouts.request = value.time("100ms"..="10m")?;
+            Ok(())
+        },
+        "The work of a request, beside what it waits for; a caller may ask for less."
+    ),
+    key!(
+        "server.timeouts.stalled" = r#""30s""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.timeouts.stalled = value.time("100ms"..="10m")?;
+            Ok(())
+        },
+        "An answer that the caller does not read; then the connection is cut."
+    ),
+    key!(
+        "server.shutdown.delay" = r#""5s""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.shutdown.delay = value.time("0s"..="10m")?;
+            Ok(())
+        },
+        "At the end: not ready, but serving, so that load balancers look elsewhere."
+    ),
+    key!(
+        "server.shutdown.drain" = r#""20s""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.shutdown.drain = value.time("0s"..="10m")?;
+            Ok(())
+        },
+        "After the delay: time for requests in flight."
+    ),
+    key!(
+        "server.shutdown.total" = r#""30s""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.shutdown.total = value.time("0s"..="1h")?;
+            Ok(())
+        },
+        "From the first signal to the end; what is left then is cut."
+    ),
+    key!(
+        "store.url" = r#""sqlite:./onward.db""#,
+        Live::No,
+        Open,
+        |to, value| {
+            let text = value.text()?;
+            if text != "memory:" && text.strip_prefix("sqlite:").is_none_or(str::is_empty) {
+                return Err("sqlite:PATH or memory:".to_owned());
+            }
+            text.clone_into(&mut to.store_url);
+            Ok(())
+        },
+        "Store, audit trail and locks: sqlite:PATH, or memory: where allowed."
+    ),
+    key!(
+        "store.history" = r#""7d""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.retention.age = value.time("1m"..="3650d")?;
+            Ok(())
+        },
+        "How long the change log keeps a commit: history, watch and resumed cursors reach back this far."
+    ),
+    key!(
+        "store.history_size" = r#""4GiB""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.retention.bytes = value.size("1MiB"..="1024TiB")?;
+            Ok(())
+        },
+        "The change log's size; the oldest commits go first."
+    ),
+    key!(
+        "locks.enabled" = "true",
+        Live::No,
+        Open,
+        |to, value| {
+            to.locks_enabled = value.switch()?;
+            Ok(())
+        },
+        "The kill switch: false refuses every lock with locking_off."
+    ),
+    key!(
+        "cache.url" = r#""""#,
+        Live::No,
+        Open,
+        |to, value| {
+            let text = value.text()?;
+            if !matches!(text, "" | "memory:") {
+                return Err("memory:, or empty for no cache".to_owned());
+            }
+            text.clone_into(&mut to.cache_url);
+            Ok(())
+        },
+        "The cache: memory:, or empty for none."
+    ),
+    key!(
+        "cache.scope" = r#""shared""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.cache_scope = value.word(&["shared", "process"])?;
+            Ok(())
+        },
+        "Who sees the cache; memory: has to be \"process\", so that nobody takes it for shared."
+    ),
+    key!(
+        "cache.size" = r#""64MiB""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.cache_bytes = usize::try_from(value.size("1MiB"..="1TiB")?).unwrap_or(usize::MAX);
+            Ok(())
+        },
+        "The bound of a cache in memory."
+    ),
+    key!(
+        "audit.key" = r#""""#,
+        Live::No,
+        Secret,
+        |to, value| {
+            let text = value.text()?;
+            let wanted = "64 hex digits, or a name, a colon and 64 hex digits";
+            to.audit_key = if text.is_empty() { MacKeys::none() } else { MacKeys::parse(text).map_err(|_| wanted)? };
+            Ok(())
+        },
+        "The key that seals audit entries. Empty: they are chained by hash, and not sealed."
+    ),
+    key!(
+        "auth.rate.per_second" = "1000",
+        Live::No,
+        Open,
+        |to, value| {
+            to.rate.per_second = u32::try_from(value.count(1..=1_000_000)?).unwrap_or(u32::MAX);
+            Ok(())
+        },
+        "Requests that one token may send in the long run; more are 429."
+    ),
+    key!(
+        "auth.rate.burst" = "2000",
+        Live::No,
+        Open,
+        |to, value| {
+            to.rate.burst = u32::try_from(value.count(1..=1_000_000)?).unwrap_or(u32::MAX);
+            Ok(())
+        },
+        "Requests that one token may send at once after a pause."
+    ),
+    key!(
+        "auth.tokens" = "[]",
+        Live::No,
+        Open,
+        |to, value| {
+            to.tokens = value.list()?.iter().map(listed).collect::<Result<_, _>>()?;
+            Ok(())
+        },
+        "Tokens beside those in the store, each { name, role, scopes, sha256 } with the SHA-256 of the whole token in hex."
+    ),
+    key!(
+        "ops.log.level" = r#""info""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.log.level = Level::ALL
+                .iter()
+                .find(|level| level.word() == value.text().unwrap_or_default())
+                .copied()
+                .ok_or("one of error, warn, info, debug")?;
+            Ok(())
+        },
+        "What is logged: error, warn, info, debug; debug has a line a request."
+    ),
+    key!(
+        "ops.log.format" = r#""auto""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.log.format = match value.word(&["auto", "json", "text"])? {
+                "json" => Format::Json,
+                "text" => Format::Text,
+                _ => Format::Auto,
+            };
+            Ok(())
+        },
+        "How it is logged on stderr: json, text, or auto: text on a terminal, else json."
+    ),
+];
+
+/// A file; empty for none.
+fn path(value: &Value) -> Result<Option<PathBuf>, String> {
+    Ok(Some(value.text()?).filter(|text| !text.is_empty()).map(PathBuf::from))
+}
+
+fn listed(value: &Value) -> Result<ListedToken, String> {
+    let members = value.table(&["name", "role", "scopes", "sha256"])?;
+    let text = |name: &str| members.get(name).and_then(|value| value.text().ok()).filter(|text| !text.is_empty());
+    let mut sha256 = [0; 32];
+    text("sha256").and_then(|digits| hex::decode_to_slice(digits, &mut sha256).ok()).ok_or("each token has a `sha256` of 64 hex digits")?;
+    let scopes = members.get("scopes").map_or(Ok(vec!["*"]), Value::texts).map_err(|_| "the `scopes` of a token are a list of texts")?;
+    Ok(ListedToken {
+        name: text("name").ok_or("each token has a `name`")?.to_owned(),
+        role: text("role").ok_or("each token has a `role`")?.to_owned(),
+        scopes: scopes.into_iter().map(str::to_owned).collect(),
+        sha256,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_default_fits_its_key() {
+        let mut settings = Settings::default();
+        for key in KEYS {
+            let value = Value::parse(key.default).unwrap_or_else(|| panic!("{}", key.name));
+            assert_eq!(key.set(&mut settings, &value), Ok(()), "{}", key.name);
+        }
+        assert_eq!(settings.limits, crate::Limits::default());
+        assert_eq!(settings.timeouts, crate::Timeouts::default());
+        assert_eq!(settings.retention, onward::commit::Retention::default());
+        assert!(settings.locks_enabled && settings.audit_key.is_empty());
+    }
+
+    #[test]
+    fn a_name_stands_once_and_is_built_or_not() {
+        for (index, key) in KEYS.iter().enumerate() {
+            assert!(!is_designed(key.name) && !is_section(key.name), "{}", key.name);
+            assert!(KEYS.iter().skip(index + 1).all(|other| other.name != key.name), "{}", key.name);
+            assert!(key.effect.ends_with('.') && !key.effect.contains(['|', '`']), "{}", key.effect);
+        }
+        assert!(DESIGNED.is_sorted());
+        assert!(is_designed("client.url") && is_designed("store.pool") && !is_designed("store.pools"));
+    }
+}

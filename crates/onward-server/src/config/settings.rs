@@ -1,0 +1,103 @@
+//! What the configuration comes to: one field a key, typed and within its bounds.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use onward::commit::Retention;
+use onward::model::MacKeys;
+
+use crate::log::LogOptions;
+use crate::state::{Limits, Timeouts};
+
+/// Everything that `onward serve` is told.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Where to listen.
+    pub listen: Vec<SocketAddr>,
+    /// Whether to listen beyond loopback without TLS.
+    pub insecure_plaintext: bool,
+    /// Whether store and locks may live in this process only.
+    pub allow_memory: bool,
+    /// The names that a `Host` may have; empty for any.
+    pub hosts: Vec<String>,
+    /// The certificate and its key; absent: plain HTTP.
+    pub tls: TlsFiles,
+    /// Threads of the runtime; 0 for one a core, at least two.
+    pub threads: usize,
+    /// How many of each at once.
+    pub limits: Limits,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// How to end.
+    pub shutdown: Shutdown,
+    /// The store, the audit trail and the locks.
+    pub store_url: String,
+    /// How much of the change log is kept.
+    pub retention: Retention,
+    /// The kill switch of the locks.
+    pub locks_enabled: bool,
+    /// The cache; empty for none.
+    pub cache_url: String,
+    /// Who shares the cache: `shared` or `process`.
+    pub cache_scope: &'static str,
+    /// The bound of a cache in memory.
+    pub cache_bytes: usize,
+    /// The key that seals audit entries.
+    pub audit_key: MacKeys,
+    /// Requests that a token may send.
+    pub rate: Rate,
+    /// Tokens beside those in the store.
+    pub tokens: Vec<ListedToken>,
+    /// What is logged, and how.
+    pub log: LogOptions,
+}
+
+/// Where the certificate is; both or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// PEM: the certificate, then those that lead to the root.
+    pub cert: Option<PathBuf>,
+    /// PEM: the private key.
+    pub key: Option<PathBuf>,
+}
+
+/// How a server ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// Not ready, but serving, for this long, so that load balancers look elsewhere.
+    pub delay: Duration,
+    /// Requests in flight get this long.
+    pub drain: Duration,
+    /// After this long in all, what is left is cut.
+    pub total: Duration,
+}
+
+impl Default for Shutdown {
+    /// At once ready to end, with 2 s for requests in flight: what `onward dev` does.
+    fn default() -> Self {
+        Self { delay: Duration::ZERO, drain: Duration::from_secs(2), total: Duration::from_secs(2) }
+    }
+}
+
+/// Requests that one token may send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rate {
+    /// In the long run.
+    pub per_second: u32,
+    /// At once after a pause.
+    pub burst: u32,
+}
+
+/// A token that the configuration lists by its hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedToken {
+    /// The name that audit entries show.
+    pub name: String,
+    /// What it may do.
+    pub role: String,
+    /// Where it may do that.
+    pub scopes: Vec<String>,
+    /// SHA-256 of the whole token.
+    pub sha256: [u8; 32],
+}
