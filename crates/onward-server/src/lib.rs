@@ -14,6 +14,7 @@ mod config;
 mod cursor;
 mod dev;
 mod docs;
+mod flow;
 mod json;
 mod listen;
 mod log;

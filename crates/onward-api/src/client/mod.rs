@@ -5,6 +5,7 @@
 //!
 //! Two transports, one code path: HTTP/1.1 to a URL, or a service in this process (a server's router over an engine).
 
+mod download;
 mod events;
 mod problem;
 mod request;
@@ -18,6 +19,7 @@ use http_body_util::BodyExt as _;
 
 use crate::{Code, Effect};
 
+pub use download::Pieces;
 pub use events::{Event, Events, IDLE_MAX};
 pub use problem::Problem;
 pub use request::{Request, header_text, segment};
@@ -142,13 +144,27 @@ impl Client {
     /// # Errors
     /// As [`Client::call`].
     pub async fn stream(&self, request: Request) -> Result<Events, Problem> {
+        Ok(Events::new(self.open(request.header("accept", "text/event-stream")).await?))
+    }
+
+    /// Sends a request and hands out the answer's body in pieces, for answers of any length.
+    ///
+    /// The request's time covers the head only.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn download(&self, request: Request) -> Result<Pieces, Problem> {
+        Ok(Pieces::new(self.open(request).await?))
+    }
+
+    /// Sends a request and reads the head of the answer, if it is a success.
+    async fn open(&self, request: Request) -> Result<Body, Problem> {
         let timeout = request.timeout.unwrap_or(self.timeout);
-        let request = request.header("accept", "text/event-stream").untimed();
         let late = || Problem::of(Code::DeadlineExceeded, Effect::NotApplied, "the server did not answer in time");
         within(patience(timeout), async {
-            let (head, body) = self.exchange(request, timeout).await?.into_parts();
+            let (head, body) = self.exchange(request.untimed(), timeout).await?.into_parts();
             if head.status.is_success() {
-                return Ok(Events::new(body));
+                return Ok(body);
             }
             let body = read(body, false).await?;
             Err(Problem::read(Answer { status: head.status, headers: head.headers, body }, false))

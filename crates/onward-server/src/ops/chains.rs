@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::StatusCode;
 use onward::Code;
 use onward::audit::verify::{Check, Depth, Extent, SavedHead};
-use onward::audit::{AppendOptions, Chain, ChainInfo, Filter, From, KeptVerdict, Order, Page, Tail};
+use onward::audit::{AppendOptions, Chain, ChainInfo, Export, Filter, From, KeptVerdict, Order, Page, Tail};
 use onward::model::{ChainName, Entry, Head, Sealed, Seq, limits};
 use onward_api::base64;
 use onward_api::chains::{self, Append, Chains, Entries, Receipts, Verify};
@@ -14,6 +15,7 @@ use super::commit::data;
 use super::json;
 use crate::call::{Call, bad_path, ours};
 use crate::cursor;
+use crate::flow::{Pieces, flow};
 use crate::query::Query;
 use crate::refusal::{Answer, Refusal};
 use crate::sse::{Event, Source, Step, stream};
@@ -104,6 +106,12 @@ pub(crate) async fn query(call: Call) -> Answer {
         return tail(&call, &chain).await;
     }
     let names = ["from_seq", "to_seq", "since", "until", "kind", "actor", "resource", "order"];
+    if call.header("accept")?.is_some_and(|accept| accept.contains(LINES)) {
+        let filter = filter(&call.query(&names)?)?;
+        // Whether there is such a chain is said before the first line.
+        call.reading(chain.head()).await?.ok_or_else(|| Refusal::new(Code::NotFound, "no such chain"))?;
+        return flow(&call.state, LINES, Matching { chain, filter, after: None, ended: false });
+    }
     let query = call.query(&[&names[..], &["limit", "cursor"]].concat())?;
     let filter = filter(&query)?;
     let mut question = vec![chain.name().as_str()];
@@ -114,6 +122,51 @@ pub(crate) async fn query(call: Call) -> Answer {
     let found = call.reading(chain.query(&filter, page)).await?;
     let next_cursor = found.next.map(|seq| cursor::seal(&seq.to_string(), &question));
     json(StatusCode::OK, &Entries { items: found.items.iter().map(spell).collect(), next_cursor })
+}
+
+/// Lines of JSON.
+const LINES: &str = "application/x-ndjson";
+
+/// All entries that a filter wants, a line each.
+struct Matching {
+    chain: Chain,
+    filter: Filter,
+    after: Option<Seq>,
+    ended: bool,
+}
+
+impl Pieces for Matching {
+    async fn next(&mut self) -> onward::Result<Option<Bytes>> {
+        if self.ended {
+            return Ok(None);
+        }
+        let found = self.chain.query(&self.filter, Page { limit: 100, after: self.after }).await?;
+        (self.ended, self.after) = (found.next.is_none(), found.next);
+        let mut lines = Vec::new();
+        for entry in &found.items {
+            serde_json::to_writer(&mut lines, &spell(entry))
+                .map_err(|e| onward::Error::unavailable("a line cannot be written").with_source(e))?;
+            lines.push(b'\n');
+        }
+        Ok(Some(lines.into()))
+    }
+}
+
+/// `GET /v1/chains/{chain}/export`
+pub(crate) async fn export(call: Call) -> Answer {
+    let query = call.query(&["from_seq", "to_seq"])?;
+    let chain = chain(&call)?;
+    let (from, to) = (query.parse("from_seq", "a seq, from 1")?, query.parse("to_seq", "a seq, from 1")?);
+    let export = call.reading(chain.export(from, to)).await?;
+    flow(&call.state, LINES, Exporting(export))
+}
+
+struct Exporting(Export);
+
+impl Pieces for Exporting {
+    async fn next(&mut self) -> onward::Result<Option<Bytes>> {
+        self.0.next().await
+    }
 }
 
 fn filter(query: &Query) -> Result<Filter, Refusal> {

@@ -29,7 +29,6 @@ async fn what_the_design_names_and_nobody_built_is_unsupported() {
         ("GET", "/v1/admin/tokens"),
         ("POST", "/v1/chains/main/segments"),
         ("GET", "/v1/chains/main/proofs/inclusion"),
-        ("GET", "/v1/chains/main/export"),
         ("GET", "/ui"),
     ] {
         client.send(method, path, &[], "").await.is_problem(501, "unsupported");
