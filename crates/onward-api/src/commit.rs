@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::number;
+use crate::{Labels, Ttl, number};
 
 /// A change that is applied whole or not at all.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -70,6 +70,15 @@ pub struct Write {
     /// The merge patch of an `apply` (RFC 7396).
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::present")]
     pub merge: Option<Box<RawValue>>,
+    /// The labels: these and no others. Without this and `merge_labels` they stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Labels>,
+    /// Labels that are laid over those that are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merge_labels: Option<Labels>,
+    /// The time to live, or `never`; without it, it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<Ttl>,
     /// The content type; `application/json` for `payload`, `application/octet-stream` for `payload_base64`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,

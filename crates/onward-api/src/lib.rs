@@ -13,6 +13,7 @@ mod code;
 pub mod commit;
 mod depth;
 pub mod info;
+mod labels;
 pub mod locks;
 pub mod number;
 pub mod objects;
@@ -21,6 +22,7 @@ mod problem;
 
 pub use code::Code;
 pub use depth::json_depth;
+pub use labels::{Labels, Ttl};
 pub use problem::{Effect, Loser, Member, Problem};
 
 /// The OpenAPI description of the HTTP surface, as the server serves it.
@@ -44,7 +46,11 @@ pub mod header {
     pub const FILL: &str = "onward-fill";
     /// In an answer: the life of a fill lease, in milliseconds.
     pub const FILL_TTL_MS: &str = "onward-fill-ttl-ms";
-    /// The life of a cached value, in milliseconds.
+    /// `KEY=VALUE`, percent-encoded: a label of the object; may be repeated.
+    pub const LABEL: &str = "onward-label";
+    /// `set` (the labels are these and no others) or `merge` (these are laid over those that are there).
+    pub const LABELS: &str = "onward-labels";
+    /// The life of a cached value or of an object, in milliseconds; of an object also `never`.
     pub const TTL_MS: &str = "onward-ttl-ms";
     /// `true`: the source has no such row.
     pub const NEGATIVE: &str = "onward-negative";

@@ -117,6 +117,85 @@ pub struct Status {
     pub waiters: u64,
 }
 
+/// A page of locks that are held, in the order of their keys' bytes: a hint, not a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Locks {
+    /// The locks.
+    pub items: Vec<Status>,
+    /// Where the next page begins; null: this was the last.
+    pub next_cursor: Option<String>,
+}
+
+/// What came of breaking a lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Broken {
+    /// `broken`, or `absent` if nobody held it.
+    pub outcome: String,
+    /// A token newer than that of the old holder, whose writes are refused from now on.
+    #[serde(with = "number::optional")]
+    pub token: Option<u64>,
+    /// Who held it.
+    pub holder: Option<String>,
+    /// The token of the old holder.
+    #[serde(with = "number::optional")]
+    pub old_token: Option<u64>,
+}
+
+/// Sets the live kill switch of locking.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetSwitch {
+    /// Whether locks are taken.
+    pub enabled: bool,
+    /// Why: 1 to 1,024 bytes.
+    pub reason: String,
+}
+
+/// What somebody set the live switch to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchRecord {
+    /// Whether locks are taken.
+    pub enabled: bool,
+    /// Who set it, if that is known.
+    pub by: Option<String>,
+    /// When.
+    pub at: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// The live switch before and after it was set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switched {
+    /// Null: nobody had set it before.
+    pub old: Option<SwitchRecord>,
+    /// What it is now.
+    pub new: SwitchRecord,
+}
+
+/// Locking as a whole: whether it is on, who says so, and how its engine is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Locking {
+    /// Whether locks are taken: the configuration and the live switch both say so.
+    pub enabled: bool,
+    /// What decides: `configuration`, `switch`, or `default`.
+    pub source: String,
+    /// What the configuration says.
+    pub configured: bool,
+    /// What the live switch says; null: nobody ever set it.
+    pub live: Option<SwitchRecord>,
+    /// The lock engine, such as `sqlite`.
+    pub engine: String,
+    /// `ok`, `away`, or `off` if it was not asked.
+    pub state: String,
+    /// How long its answer took.
+    pub latency_us: Option<u64>,
+    /// The length of a lease that names none.
+    pub default_ttl_ms: u64,
+    /// The longest wait of one call.
+    pub longest_wait_ms: u64,
+}
+
 /// An outcome in a word: `released`, `stored`, `superseded`, `removed`, `absent`, `queued`, `flushed`, `busy`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {

@@ -1,5 +1,7 @@
 //! Objects, lists and changes on the wire.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -26,6 +28,12 @@ pub struct Envelope {
     pub revision: u64,
     /// The content type.
     pub content_type: String,
+    /// The labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// When its time to live ends: the store deletes it soon after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
     /// When it was created.
     pub created_at: String,
     /// When this version was written.
@@ -86,10 +94,16 @@ pub struct Past {
     /// The revision of the commit.
     #[serde(with = "number")]
     pub revision: u64,
-    /// `put` or `delete`.
+    /// `put`, `delete`, or `expire`: deleted because its time to live was over.
     pub op: String,
     /// When it was committed.
     pub at: String,
+    /// The labels of what was put.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// When the time to live of what was put ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
     /// The content type of what was put.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
@@ -126,7 +140,7 @@ pub struct Change {
 /// One object that changed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Changed {
-    /// `put` or `delete`.
+    /// `put`, `delete`, or `expire`: deleted because its time to live was over.
     pub op: String,
     /// The namespace.
     pub namespace: String,
@@ -139,6 +153,9 @@ pub struct Changed {
     /// The version that the change took.
     #[serde(with = "number")]
     pub version: u64,
+    /// The labels now; of a deleted object, its last ones.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// The content type of what was put.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::output::{Color, Format, Out};
 use crate::target::Target;
 use crate::units::some_time;
-use crate::{audit, bench, cache, config, dev, doctor, help, lock, object, prove};
+use crate::{audit, bench, cache, config, dev, doctor, help, lock, object, prove, serve};
 
 /// The end of each help.
 pub(crate) const EXIT_CODES: &str = "\
@@ -77,6 +77,8 @@ impl Global {
 pub(crate) enum Command {
     /// Start a server for development: loopback, SQLite or memory, nothing to set up
     Dev(dev::Dev),
+    /// Start a server for production, as its configuration says
+    Serve(serve::Serve),
     /// Show or check the configuration of a server
     #[command(subcommand)]
     Config(config::Config),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use onward_server::{Configuration, Origins, Sources};
+use onward_server::{Configuration, Origins, Reach, Sources, check};
 use serde_json::json;
 
 use crate::args::EXIT_CODES;
@@ -15,7 +15,7 @@ use crate::output::{Format, Out};
 pub(crate) enum Config {
     /// Show every key with its value, as a file that reads back
     Show(Show),
-    /// Check the configuration
+    /// Check the configuration as a start would, and start nothing
     Check(Check),
 }
 
@@ -59,19 +59,25 @@ pub(crate) struct Show {
 
 /// Checks the configuration.
 #[derive(Args, Debug)]
-#[command(before_help = "Examples:\n  onward config check\n  onward config check --config onward.toml\n", after_help = EXIT_CODES)]
+#[command(before_help = "Examples:\n  onward config check\n  onward config check --config onward.toml --offline\n", after_help = EXIT_CODES)]
 pub(crate) struct Check {
     #[command(flatten)]
     place: Place,
+    /// Look at the configuration and its files only, not at addresses and engines
+    #[arg(long)]
+    offline: bool,
 }
 
 impl Config {
     /// Shows or checks.
-    pub(crate) fn run(self, out: &Out) -> Result<()> {
+    pub(crate) async fn run(self, out: &Out) -> Result<()> {
         match self {
             Config::Show(show) => show.run(out),
-            Config::Check(check) => {
-                let configuration = load(&check.place.sources())?;
+            Config::Check(asked) => {
+                let configuration = load(&asked.place.sources())?;
+                // Whatever is wrong, a start could not run: exit 2.
+                let reach = if asked.offline { Reach::Offline } else { Reach::Online };
+                check(&configuration, reach).await.map_err(Failure::usage)?;
                 out.say(format_args!("{}: ok", name(&configuration)));
                 Ok(())
             }

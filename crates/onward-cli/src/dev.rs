@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use onward_api::client::Problem;
 use onward_api::{Code, Effect};
-use onward_server::{Dev as Server, DevError, DevOptions, Drained, Ready};
-use tokio::signal::unix::{SignalKind, signal};
+use onward_server::{Dev as Server, DevOptions, Drained, Orders, Ready, StartError};
 
 use crate::args::EXIT_CODES;
 use crate::failure::{Failure, Result};
@@ -31,36 +30,33 @@ impl Dev {
     /// Serves until Ctrl-C or SIGTERM.
     pub(crate) async fn run(self, out: &Out) -> Result<()> {
         // Before the ready line: who reads it may end us at once.
-        let listen = |kind| signal(kind).map_err(|e| Failure::io("cannot listen for signals", &e));
-        let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        let orders = Orders::of_process().map_err(|e| Failure::io("cannot listen for signals", &e))?;
         let server = Server::start(DevOptions { data: self.data, port: self.port }).await.map_err(refused)?;
         let ready = server.ready();
         match out.format() {
             Format::Table => out.bytes(banner(ready).as_bytes())?,
             Format::Json | Format::Jsonl => out.line(&serde_json::to_string(ready).unwrap_or_default())?,
         }
-        let drained = server
-            .run(async {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-            })
-            .await;
-        match drained {
-            Drained::Clean => Ok(()),
-            Drained::Cut => {
-                out.warn(format_args!("onward: requests that took too long were cut"));
-                Err(Failure::Exit(1))
-            }
+        ended(server.run(&orders).await, out)
+    }
+}
+
+/// Says how a server ended; what was cut is a failure.
+pub(crate) fn ended(drained: Drained, out: &Out) -> Result<()> {
+    match drained {
+        Drained::Clean => Ok(()),
+        Drained::Cut => {
+            out.warn(format_args!("onward: requests that took too long were cut"));
+            Err(Failure::Exit(1))
         }
     }
 }
 
-fn refused(error: DevError) -> Failure {
+/// Says why a server did not start.
+pub(crate) fn refused(error: StartError) -> Failure {
     match error {
-        DevError::Usage(message) => Failure::usage(message),
-        DevError::Failed(message) => Failure::Problem(Problem::of(Code::Internal, Effect::NotApplied, message)),
+        StartError::Usage(message) => Failure::usage(message),
+        StartError::Failed(message) => Failure::Problem(Problem::of(Code::Internal, Effect::NotApplied, message)),
     }
 }
 

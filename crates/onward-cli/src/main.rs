@@ -20,6 +20,7 @@ mod output;
 mod pages;
 mod prove;
 mod seed;
+mod serve;
 mod target;
 mod units;
 mod wait;
@@ -56,7 +57,8 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli, out: &Out) -> Result<()> {
     let target = cli.global.target();
-    let mut builder = match cli.command {
+    let mut builder = match &cli.command {
+        Command::Serve(serve) => serve.runtime()?,
         Command::Dev(_) | Command::Prove(_) | Command::Bench(_) | Command::ProveHolder(_) => tokio::runtime::Builder::new_multi_thread(),
         // One thread starts fast; and the command under a lock must be a child of the main thread.
         _ => tokio::runtime::Builder::new_current_thread(),
@@ -65,7 +67,8 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
     runtime.block_on(async {
         match cli.command {
             Command::Dev(dev) => dev.run(out).await,
-            Command::Config(config) => config.run(out),
+            Command::Serve(serve) => serve.run(out).await,
+            Command::Config(config) => config.run(out).await,
             Command::Prove(prove) => interruptible(prove.run(cli.global.output)).await,
             Command::ProveHolder(holder) => holder.run().await,
             Command::Lock(lock::Lock::Run(run)) => run.run(&target, out).await,

@@ -16,7 +16,7 @@ use onward::commit::WriteCondition;
 use onward::model::Payload;
 use onward::store::WriteOptions;
 use onward::time::Clock;
-use onward_server::{Server, State, Token};
+use onward_server::{Orders, Server, State, Token};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -60,7 +60,7 @@ async fn ours(token: &Token) -> SocketAddr {
     drop(put.await.unwrap());
     let server = Server::bind("127.0.0.1:0".parse().unwrap(), State::new(onward, "bench", token, Arc::default())).await.unwrap();
     let address = server.local_addr().unwrap();
-    tokio::spawn(server.serve(std::future::pending()));
+    tokio::spawn(async move { server.serve(&Orders::default()).await });
     address
 }
 

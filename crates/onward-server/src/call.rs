@@ -10,8 +10,9 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, header};
 use onward::commit::Window;
-use onward::model::{FencingToken, LockKey, RequestId, limits};
+use onward::model::{FencingToken, LabelChange, Labels, LockKey, RequestId, TtlChange, limits};
 use onward::{Code, Onward};
+use onward_api::Ttl;
 use onward_api::path::{decode, percent};
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
@@ -143,6 +144,33 @@ impl Call {
         self.parts.headers.get_all(name).iter().map(read).collect()
     }
 
+    /// Returns what the headers say about the labels of an object.
+    pub(crate) fn labels(&self) -> Result<LabelChange, Refusal> {
+        let name = onward_api::header::LABEL;
+        let read = |value: &HeaderValue| {
+            let label = percent(text(value)?).and_then(|label| String::from_utf8(label).ok());
+            let label = label.ok_or_else(|| Refusal::header(name, "percent-encoded UTF-8"))?;
+            let pair = label.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+            pair.ok_or_else(|| Refusal::header(name, "KEY=VALUE"))
+        };
+        let pairs: Vec<_> = self.parts.headers.get_all(name).iter().map(read).collect::<Result<_, _>>()?;
+        let said = !pairs.is_empty();
+        let labels = Labels::read(pairs)?;
+        match self.header(onward_api::header::LABELS)? {
+            None if !said => Ok(LabelChange::Keep),
+            None | Some("set") => Ok(LabelChange::Set(labels)),
+            Some("merge") => Ok(LabelChange::Merge(labels)),
+            Some(_) => Err(Refusal::header(onward_api::header::LABELS, "set or merge")),
+        }
+    }
+
+    /// Returns what the header says about the time to live of an object.
+    pub(crate) fn ttl(&self) -> Result<TtlChange, Refusal> {
+        let name = onward_api::header::TTL_MS;
+        let ttl: Option<Ttl> = self.header(name)?.map(str::parse).transpose().map_err(|expected| Refusal::header(name, expected))?;
+        Ok(ttl.map_or(TtlChange::Keep, ttl_change))
+    }
+
     /// Returns the request id of a commit, private to the caller's name.
     pub(crate) fn request(&self) -> Result<RequestId, Refusal> {
         Ok(RequestId::scoped(self.caller.scope(), &self.id)?)
@@ -151,8 +179,11 @@ impl Call {
     /// Reads the body.
     pub(crate) async fn bytes(&mut self, limit: usize) -> Result<Bytes, Refusal> {
         let body = self.body.get_mut().map(std::mem::take).unwrap_or_default();
+        // Who sends slowly takes no place from those who could run.
+        drop(self.slot.take());
         let bytes = body::read(&self.parts.headers, body, limit, self.state.timeouts().body).await?;
         self.read.store(true, Ordering::Relaxed);
+        self.slot = Some(self.state.request_slot()?);
         Ok(bytes)
     }
 
@@ -200,6 +231,14 @@ impl Call {
             done = within(wait + self.timeout, call) => Ok(done.ok_or_else(late)??),
             () = self.state.draining().cancelled() => Err(Refusal::new(Code::Draining, "the server shuts down")),
         }
+    }
+}
+
+/// What a time to live on the wire asks for.
+pub(crate) fn ttl_change(ttl: Ttl) -> TtlChange {
+    match ttl {
+        Ttl::Millis(millis) => TtlChange::Set(Duration::from_millis(millis)),
+        Ttl::Never => TtlChange::Never,
     }
 }
 

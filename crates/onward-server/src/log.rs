@@ -178,6 +178,13 @@ pub(crate) fn warn(message: &str) {
     }
 }
 
+/// Logs something that happened.
+pub(crate) fn info(message: &str) {
+    if options().level >= Level::Info {
+        write(&Line::new(Level::Info, message));
+    }
+}
+
 /// When a failure of each kind was told last, and how many since. Both halves of the key come from closed sets.
 #[derive(Debug, Default)]
 struct Repeats(HashMap<(Code, String), (Moment, u64)>);

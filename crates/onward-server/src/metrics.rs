@@ -17,8 +17,8 @@ table! {
         "How long requests took to their answer's head, by route pattern; route none is a path that does not exist"
     connections: Level "onward_connections" []
         "Open connections"
-    refused: Total "onward_connections_refused_total" [reason: ["limit"]]
-        "Connections that were closed unserved; limit: as many are open as may be"
+    refused: Total "onward_connections_refused_total" [reason: ["limit", "handshake"]]
+        "Connections that were closed unserved; limit: as many are open as may be; handshake: TLS failed or took too long"
     streams: Level "onward_streams" [kind: ["watch", "tail"]]
         "Open event streams"
     stream_ends: Total "onward_stream_end_total" [kind: ["watch", "tail"], reason: ["draining", "max_age", "compacted", "unavailable", "gone"]]
@@ -73,6 +73,10 @@ table! {
         "Cache invalidations that ended"
     reports: Total "onward_reports_total" [action: ["release_error", "long_hold", "lost", "unlocked", "backend_error"]]
         "Failures of locks that somebody should look at; at most one a minute of each kind and target is counted"
+    config_reloads: Total "onward_config_reload_total" [result: ["ok", "error"]]
+        "Times that changed certificate files were read; error: they do not go, and the old pair serves on"
+    tls_expiry: Level "onward_tls_expiry_timestamp_seconds" []
+        "Unix time at which the certificate ends; 0: no TLS"
     build_info: Level "onward_build_info" [version: []]
         "1, with the version of the program"
 }
@@ -131,8 +135,16 @@ impl Metrics {
         self.connections.dec();
     }
 
-    pub(crate) fn connection_refused(&self) {
-        count(&self.refused, "reason", "limit");
+    pub(crate) fn connection_refused(&self, reason: &'static str) {
+        count(&self.refused, "reason", reason);
+    }
+
+    pub(crate) fn tls_expires(&self, seconds: i64) {
+        self.tls_expiry.set(seconds);
+    }
+
+    pub(crate) fn reloaded(&self, result: &'static str) {
+        count(&self.config_reloads, "result", result);
     }
 
     pub(crate) fn stream_begun(&self, kind: &'static str) {

@@ -1,12 +1,16 @@
-//! Query parameters: unknown and repeated ones are refused.
+//! Query parameters: unknown ones are refused, and repeated ones but for `label`.
 
 use std::str::FromStr;
 
 use onward::Code;
+use onward::model::Selector;
 use onward_api::path::percent;
 
 use crate::nearest::nearest;
 use crate::refusal::Refusal;
+
+/// The one parameter that may be repeated: each is one more wish.
+const REPEATED: &str = "label";
 
 /// The parameters of a request.
 #[derive(Debug, Default)]
@@ -29,7 +33,7 @@ impl Query {
                 };
                 return Err(Refusal::new(Code::InvalidRequest, detail));
             }
-            if found.iter().any(|(known, _)| *known == name) {
+            if name != REPEATED && found.iter().any(|(known, _)| *known == name) {
                 return Err(Refusal::new(Code::InvalidRequest, format!("query parameter `{name}` stands twice")));
             }
             found.push((name, value));
@@ -40,6 +44,12 @@ impl Query {
     /// Returns a parameter.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Reads the labels that are asked for: `label=KEY=VALUE` or `label=KEY`, repeated.
+    pub(crate) fn selector(&self) -> Result<Selector, Refusal> {
+        let labels = self.0.iter().filter(|(name, _)| name == REPEATED);
+        Ok(labels.map(|(_, term)| term).try_fold(Selector::new(), |selector, term| selector.term(term))?)
     }
 
     /// Reads a parameter as something else.

@@ -5,7 +5,7 @@ use axum::body::HttpBody;
 use axum::extract::{Request, State as Shared};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
-use http::{Method, StatusCode, header};
+use http::{StatusCode, header};
 use onward::Code;
 
 use crate::auth::{Least, Role};
@@ -47,7 +47,8 @@ routes! {
     "/v1/commit" { POST Writer commit::commit }
     "/v1/watch" { GET Viewer watch::watch }
     "/v1/locks/{*key}" { POST Writer locks::acquire, PUT Writer locks::renew, DELETE Writer locks::release, GET Viewer locks::status }
-    "/v1/locks" { POST Writer locks::renew_many }
+    "/v1/locks" { GET Viewer locks::list, POST Writer locks::renew_many }
+    "/v1/admin/lock-switch" { GET Operator locks::locking, PUT Operator locks::switch }
     "/v1/cache/{namespace}/{*key}" { GET Viewer cache::begin, PUT Writer cache::fill, DELETE Writer cache::invalidate }
     "/v1/cache/{namespace}" { GET Viewer cache::stats, POST Writer cache::operate, DELETE Operator cache::flush }
     "/v1/chains" { GET Viewer chains::list }
@@ -82,11 +83,10 @@ fn filter(method: &str) -> MethodFilter {
 }
 
 /// Parts of the design that are not built: the route says so instead of denying that it exists (C9).
-fn is_designed(method: &Method, path: &str) -> bool {
+fn is_designed(path: &str) -> bool {
     let mut segments = path.split('/').skip(1);
     let (version, part, third, fourth) = (segments.next(), segments.next(), segments.next(), segments.next());
     match (version, part, third) {
-        (Some("v1"), Some("locks"), None) => *method == Method::GET,
         (Some("v1"), Some("admin"), Some(_)) => true,
         (Some("v1"), Some("chains"), Some(_)) => {
             let later = ["segments", "checkpoint", "proofs", "holds", "redactions", "keys", "operations", "heal"];
@@ -99,7 +99,7 @@ fn is_designed(method: &Method, path: &str) -> bool {
 
 async fn no_route(Shared(state): Shared<State>, request: Request) -> Response {
     let path = request.uri().path();
-    let refusal = if is_designed(request.method(), path) {
+    let refusal = if is_designed(path) {
         not_built()
     } else if path.starts_with("/v1/") && path.split('/').skip(1).any(|segment| matches!(segment, "" | "." | "..")) {
         bad_path()
@@ -110,7 +110,7 @@ async fn no_route(Shared(state): Shared<State>, request: Request) -> Response {
 }
 
 async fn wrong_method(Shared(state): Shared<State>, request: Request) -> Response {
-    let refusal = if is_designed(request.method(), request.uri().path()) {
+    let refusal = if is_designed(request.uri().path()) {
         not_built()
     } else {
         Refusal::new(Code::MethodNotAllowed, "this route does not take this method")

@@ -22,7 +22,7 @@ use crate::auth::caller::Caller;
 use crate::call::Call;
 use crate::log::{self, About};
 use crate::refusal::{Answer, Refusal};
-use crate::state::State;
+use crate::state::{Hosts, State};
 
 /// Longest path with its query.
 const URI_BYTES: usize = 8 << 10;
@@ -145,23 +145,34 @@ fn check_head(state: &State, request: &Request) -> Result<(), Refusal> {
     if request.headers().values().any(|value| value.to_str().is_err()) {
         return Err(Refusal::new(Code::InvalidRequest, "headers are printable ASCII; percent-encode the rest"));
     }
-    if state.is_loopback_only() {
+    if let Some(known) = state.hosts() {
         let mut hosts = request.headers().get_all(header::HOST).iter();
-        match (hosts.next(), hosts.next()) {
-            (Some(host), None) if is_loopback(host.to_str().unwrap_or_default()) => {}
-            (Some(_), None) => return Err(Refusal::new(Code::Misdirected, "this server answers for localhost only").closing()),
-            _ => return Err(Refusal::header("host", "stands exactly once").closing()),
+        let (Some(host), None) = (hosts.next(), hosts.next()) else {
+            return Err(Refusal::header("host", "stands exactly once").closing());
+        };
+        let name = host_name(host.to_str().unwrap_or_default());
+        let ours = match known {
+            Hosts::Any => true,
+            Hosts::Loopback => is_loopback(name),
+            Hosts::Named(names) => names.iter().any(|known| known.eq_ignore_ascii_case(name)),
+        };
+        if !ours {
+            return Err(Refusal::new(Code::Misdirected, "this server does not answer for that host").closing());
         }
     }
     Ok(())
 }
 
-/// Tells whether a `Host` names this machine's loopback. A web page that rebinds its own name to 127.0.0.1 does not.
-fn is_loopback(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
+/// Returns a `Host` without its port.
+fn host_name(host: &str) -> &str {
+    match host.rsplit_once(':') {
         Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => host,
-    };
+    }
+}
+
+/// Tells whether a name is this machine's loopback. A web page that rebinds its own name to 127.0.0.1 does not have it.
+fn is_loopback(name: &str) -> bool {
     matches!(name, "127.0.0.1" | "[::1]") || name.eq_ignore_ascii_case("localhost")
 }
 
@@ -194,12 +205,12 @@ mod tests {
     #[test]
     fn only_loopback_hosts_are_ours() {
         for host in ["localhost", "LOCALHOST:7337", "127.0.0.1", "127.0.0.1:80", "[::1]", "[::1]:7337"] {
-            assert!(is_loopback(host), "{host}");
+            assert!(is_loopback(host_name(host)), "{host}");
         }
         for host in
             ["", "evil.example", "evil.example:7337", "127.0.0.1.evil.example", "localhost.evil.example", "127.0.0.1:", "localhost:a"]
         {
-            assert!(!is_loopback(host), "{host}");
+            assert!(!is_loopback(host_name(host)), "{host}");
         }
     }
 

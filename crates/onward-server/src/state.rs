@@ -1,7 +1,7 @@
 //! What all requests share: the library, who may call, the bounds, the metrics, and whether the server drains.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use onward::{Code, Onward};
@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::caller::Caller;
 use crate::auth::token::{Token, Tokens};
+use crate::config::ListedToken;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 
@@ -20,6 +21,7 @@ pub struct State {
     inner: Arc<Inner>,
     timeouts: Timeouts,
     places: Arc<Places>,
+    has_cache: bool,
 }
 
 /// How many of each there may be at once; one more is refused, never queued (C7).
@@ -58,6 +60,17 @@ impl Places {
     }
 }
 
+/// The hosts that requests may name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Hosts {
+    /// Any one.
+    Any,
+    /// Loopback only, so that no web page can rebind its name to this server.
+    Loopback,
+    /// These names, with any port.
+    Named(Vec<String>),
+}
+
 /// How long things may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
@@ -69,8 +82,6 @@ pub struct Timeouts {
     pub request: Duration,
     /// What we write, unread by the client: 30 s.
     pub stalled: Duration,
-    /// Requests in flight when the server drains: 2 s.
-    pub drain: Duration,
 }
 
 impl Default for Timeouts {
@@ -80,7 +91,6 @@ impl Default for Timeouts {
             body: Duration::from_secs(30),
             request: Duration::from_secs(10),
             stalled: Duration::from_secs(30),
-            drain: Duration::from_secs(2),
         }
     }
 }
@@ -90,7 +100,8 @@ struct Inner {
     onward: Onward,
     access: Access,
     metrics: Arc<Metrics>,
-    loopback_only: AtomicBool,
+    hosts: OnceLock<Hosts>,
+    leaving: AtomicBool,
     draining: CancellationToken,
     tasks: TaskTracker,
 }
@@ -110,6 +121,11 @@ impl State {
         Self::with(onward, Access::Tokens(Tokens::one(name, token)), metrics)
     }
 
+    /// Serves the tokens that a configuration lists.
+    pub(crate) fn listed(onward: Onward, tokens: &[ListedToken], metrics: Arc<Metrics>) -> Self {
+        Self::with(onward, Access::Tokens(Tokens::listed(tokens)), metrics)
+    }
+
     /// Serves this very process and asks for no token. A [`Server`](crate::Server) refuses such a state.
     pub fn embedded(onward: Onward) -> Self {
         Self::with(onward, Access::InProcess, Arc::default())
@@ -120,11 +136,12 @@ impl State {
             onward,
             access,
             metrics,
-            loopback_only: AtomicBool::new(false),
+            hosts: OnceLock::new(),
+            leaving: AtomicBool::new(false),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        Self { inner, timeouts: Timeouts::default(), places: Places::new(Limits::default()) }
+        Self { inner, timeouts: Timeouts::default(), places: Places::new(Limits::default()), has_cache: true }
     }
 
     /// Sets how long things may take.
@@ -141,6 +158,18 @@ impl State {
         self
     }
 
+    /// Says that there is no cache to serve.
+    #[must_use]
+    pub(crate) fn without_cache(mut self) -> Self {
+        self.has_cache = false;
+        self
+    }
+
+    /// Tells whether there is a cache to serve.
+    pub(crate) fn has_cache(&self) -> bool {
+        self.has_cache
+    }
+
     pub(crate) fn timeouts(&self) -> &Timeouts {
         &self.timeouts
     }
@@ -155,13 +184,24 @@ impl State {
         &self.inner.metrics
     }
 
-    /// Answers requests for a loopback host only, so that no web page can rebind its name to this server.
-    pub(crate) fn loopback_only(&self) {
-        self.inner.loopback_only.store(true, Ordering::Relaxed);
+    /// Sets which hosts it answers for, once.
+    pub(crate) fn answer_for(&self, hosts: Hosts) {
+        let _ = self.inner.hosts.set(hosts);
     }
 
-    pub(crate) fn is_loopback_only(&self) -> bool {
-        self.inner.loopback_only.load(Ordering::Relaxed)
+    /// Returns which hosts it answers for; `None` without a socket.
+    pub(crate) fn hosts(&self) -> Option<&Hosts> {
+        self.inner.hosts.get()
+    }
+
+    /// Begins to end: not ready, but serving.
+    pub(crate) fn leave(&self) {
+        self.inner.leaving.store(true, Ordering::Relaxed);
+        self.inner.metrics.draining();
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.inner.leaving.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_embedded(&self) -> bool {
@@ -193,7 +233,7 @@ impl State {
     pub(crate) fn connection_slot(&self) -> Option<OwnedSemaphorePermit> {
         let place = self.places.connections.clone().try_acquire_owned().ok();
         if place.is_none() {
-            self.inner.metrics.connection_refused();
+            self.inner.metrics.connection_refused("limit");
         }
         place
     }

@@ -100,6 +100,12 @@ impl Request {
         }
     }
 
+    /// Adds a query parameter once for each value.
+    #[must_use]
+    pub fn queries<T: std::fmt::Display>(self, name: &str, values: &[T]) -> Self {
+        values.iter().fold(self, |request, value| request.query(name, value))
+    }
+
     /// Adds a header. A value that no header can carry makes the request fail before anything is sent.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: &str) -> Self {

@@ -31,6 +31,24 @@ pub(super) struct Lease {
     token: u64,
     until: Moment,
     renew_at: Moment,
+    granted: Moment,
+    holds: Holds,
+}
+
+/// For how long the lock is held at least and at most, counted from the grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Holds {
+    pub(super) least: Duration,
+    pub(super) most: Option<Duration>,
+}
+
+/// Whether a release leaves the key taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// It is free.
+    Nothing,
+    /// It stays taken for the rest of the least hold.
+    LeastHold,
 }
 
 /// What a renewal says.
@@ -76,7 +94,14 @@ struct Granted {
 
 impl Lease {
     /// Acquires the lock, waiting at most `wait`.
-    pub(super) async fn acquire(client: &Client, key: &str, owner: &Owner, ttl: Duration, wait: Duration) -> Result<Self, Refused> {
+    pub(super) async fn acquire(
+        client: &Client,
+        key: &str,
+        owner: &Owner,
+        ttl: Duration,
+        wait: Duration,
+        holds: Holds,
+    ) -> Result<Self, Refused> {
         let clock = Clock::system();
         let wait_until = clock.now() + wait;
         let mut unknown = 0;
@@ -88,8 +113,8 @@ impl Lease {
             let problem = match client.call(request).await.and_then(|answer| answer.json::<Granted>()) {
                 Ok(Granted { token }) => {
                     let (until, renew_at) = times(sent, ttl);
-                    let (client, key, owner) = (client.apart(), key.to_owned(), *owner);
-                    return Ok(Self { client, clock, key, owner, ttl, token, until, renew_at });
+                    let (client, key, owner, granted) = (client.apart(), key.to_owned(), *owner, clock.now());
+                    return Ok(Self { client, clock, key, owner, ttl, token, until, renew_at, granted, holds });
                 }
                 Err(problem) => problem,
             };
@@ -130,6 +155,21 @@ impl Lease {
         self.until
     }
 
+    /// The lock must not be held after this moment, however often it was renewed.
+    pub(super) fn max_until(&self) -> Option<Moment> {
+        self.holds.most.map(|most| self.granted + most)
+    }
+
+    /// How long before that the command is asked to end.
+    pub(super) fn grace_of_longest_hold(&self, grace: Duration) -> Duration {
+        self.holds.most.map_or(grace, |most| grace.min(most / 3))
+    }
+
+    /// Whether the command must be asked to end since it held the lock for so long.
+    pub(super) fn is_held_too_long(&self, grace: Duration) -> bool {
+        self.max_until().is_some_and(|max| self.clock.now() >= max - self.grace_of_longest_hold(grace))
+    }
+
     pub(super) fn renew_at(&self) -> Moment {
         self.renew_at
     }
@@ -165,8 +205,13 @@ impl Lease {
     }
 
     /// Gives the lock back.
-    pub(super) async fn release(self) -> Release {
-        release(&self.client, &self.key, &self.owner).await
+    pub(super) async fn release(self, keep: Keep) -> Release {
+        let keep = match keep {
+            Keep::Nothing => Duration::ZERO,
+            // Rounded up: never short.
+            Keep::LeastHold => (self.granted + self.holds.least).left(self.clock.now()) + Duration::from_micros(999),
+        };
+        release(&self.client, &self.key, &self.owner, keep).await
     }
 }
 
@@ -175,11 +220,15 @@ const RELEASE_MAX: Duration = Duration::from_secs(2);
 
 /// Releases what an abandoned acquire may have got; if that fails too, it ends by itself.
 pub(super) async fn give_up(client: &Client, key: &str, owner: &Owner) {
-    let _ = release(client, key, owner).await;
+    let _ = release(client, key, owner, Duration::ZERO).await;
 }
 
-async fn release(client: &Client, key: &str, owner: &Owner) -> Release {
-    let request = Request::delete(path(key)).header(header::OWNER, &owner.to_string()).timeout(RELEASE_MAX.min(client.timeout()));
+async fn release(client: &Client, key: &str, owner: &Owner, keep: Duration) -> Release {
+    let keep_ms = Some(millis(keep)).filter(|ms| *ms > 0);
+    let request = Request::delete(path(key))
+        .maybe_query("keep_ms", keep_ms)
+        .header(header::OWNER, &owner.to_string())
+        .timeout(RELEASE_MAX.min(client.timeout()));
     match client.call(request).await {
         Ok(_) => Release::Released,
         Err(problem) if problem.code() == Code::LeaseLost => Release::AlreadyLost,

@@ -10,19 +10,20 @@ use onward::time::{Clock, Moment};
 use rustix::process::Signal;
 
 use super::child::{Running, State};
-use super::lease::{Lease, Refused, Release, Renewal, give_up};
+use super::lease::{Holds, Keep, Lease, Refused, Release, Renewal, give_up};
 use super::signals::Signals;
 use super::terminal::Terminal;
 use crate::failure::{Failure, Result};
 use crate::output::Out;
 use crate::target::{Otherwise, Target};
-use crate::units::duration;
+use crate::units::{duration, some_time};
 use crate::wait;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   onward lock run nightly -- ./backup.sh
   onward lock run deploy --wait 5m --ttl 1m -- make deploy
+  onward lock run tick --min-hold 50s --max-hold 5m -- ./tick.sh       once a minute, whichever host is first
   onward lock run report --on-contention skip -- ./report.sh      in it: --fence report=$ONWARD_FENCE
 ";
 
@@ -81,6 +82,12 @@ pub(crate) struct Run {
     /// What to do when the lock engine fails
     #[arg(long, value_enum, default_value = "closed", value_name = "WHAT")]
     on_error: OnError,
+    /// How long the key stays taken at least, also if the command ends before
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    min_hold: Option<Duration>,
+    /// How long the lock is held at most: the command is dead by then
+    #[arg(long, value_parser = some_time, value_name = "TIME")]
+    max_hold: Option<Duration>,
     /// The time between SIGTERM and SIGKILL when the lease cannot be renewed [default: the lesser of 10s and ttl/3]
     #[arg(long, value_parser = duration, value_name = "TIME")]
     grace: Option<Duration>,
@@ -95,12 +102,13 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) async fn run(self, target: &Target, out: &Out) -> Result<()> {
         let grace = self.grace()?;
+        let holds = Holds { least: self.min_hold.unwrap_or_default(), most: self.max_hold };
         let mut signals = Signals::listen().map_err(|e| Failure::io("cannot listen for signals", &e).with_exit(OURS))?;
         let lease = match target.client(Otherwise::OwnFile).await {
             Ok(client) => {
                 let owner = Owner::draw();
                 let acquired = tokio::select! {
-                    acquired = Lease::acquire(&client, &self.key, &owner, self.ttl, self.wait) => acquired,
+                    acquired = Lease::acquire(&client, &self.key, &owner, self.ttl, self.wait, holds) => acquired,
                     signal = signals.ending() => {
                         give_up(&client, &self.key, &owner).await;
                         return Err(Failure::Exit(128 + signal));
@@ -134,7 +142,7 @@ impl Run {
             Err(e) => {
                 out.failure(&Failure::io("cannot start the command", &e));
                 if let Some(lease) = lease {
-                    lease.release().await;
+                    lease.release(Keep::Nothing).await;
                 }
                 OURS
             }
@@ -146,6 +154,9 @@ impl Run {
     fn grace(&self) -> Result<Duration> {
         if !(TTL_MIN..=TTL_MAX).contains(&self.ttl) {
             return Err(Failure::usage("a ttl is between 10ms and 1d"));
+        }
+        if self.min_hold.is_some_and(|least| least > TTL_MAX) {
+            return Err(Failure::usage("the least hold is at most 1d"));
         }
         match self.grace {
             Some(grace) if grace > self.ttl / 3 => Err(Failure::usage("the grace is at most a third of the ttl")),
@@ -196,7 +207,9 @@ async fn supervise(child: Running, mut lease: Option<Lease>, grace: Duration, si
             }
             () = wait::until(&clock, term_at), if !end.lost => {
                 end.lost = true;
-                out.warn(format_args!("onward: the lease could not be renewed in time: ending the command"));
+                let over = lease.as_ref().is_some_and(|lease| lease.is_held_too_long(grace));
+                let why = if !over { "the lease could not be renewed in time" } else { "the lock may be held no longer" };
+                out.warn(format_args!("onward: {why}: ending the command"));
                 child.signal(Signal::TERM);
             }
             signal = signals.next() => match signal {
@@ -234,7 +247,9 @@ async fn supervise(child: Running, mut lease: Option<Lease>, grace: Duration, si
     let code = child.reap();
     let Some(lease) = lease else { return code };
     let late = clock.now() >= lease.until();
-    match lease.release().await {
+    // A least hold is void after a loss.
+    let keep = if end.lost || late { Keep::Nothing } else { Keep::LeastHold };
+    match lease.release(keep).await {
         _ if end.lost => LOST,
         Release::AlreadyLost => {
             out.warn(format_args!("onward: the lease had ended before the command did"));
@@ -257,11 +272,15 @@ struct End {
     gone_at: Option<Moment>,
 }
 
-/// When to send SIGTERM and when SIGKILL: all is dead before the lease ends.
+/// When to send SIGTERM and when SIGKILL: all is dead before the lease ends, and when the lock was held as long as it may be.
 fn deadlines(lease: &Lease, grace: Duration, gone_at: Option<Moment>) -> (Moment, Moment) {
     let kill_at = lease.until() - Duration::from_millis(200).min(lease.ttl() / 10);
     let kill_at = gone_at.map_or(kill_at, |gone| kill_at.min(gone + GONE_GRACE));
-    (kill_at - grace, kill_at)
+    let term_at = kill_at - grace;
+    match lease.max_until() {
+        Some(max) => (term_at.min(max - lease.grace_of_longest_hold(grace)), kill_at.min(max)),
+        None => (term_at, kill_at),
+    }
 }
 
 async fn poll(renewal: &mut Option<Pin<Box<dyn Future<Output = Renewal>>>>) -> Option<Renewal> {

@@ -9,7 +9,8 @@ use crate::failure::Result;
 use crate::output::{Format, Out};
 use crate::pages::{Columns, Pages};
 
-const COLUMNS: Columns = &[("REVISION", "revision"), ("VERSION", "version"), ("OP", "op"), ("AT", "at"), ("TYPE", "content_type")];
+const COLUMNS: Columns =
+    &[("REVISION", "revision"), ("VERSION", "version"), ("OP", "op"), ("AT", "at"), ("TYPE", "content_type"), ("LABELS", "labels")];
 
 /// Tells the changes of an object.
 #[derive(Args, Debug)]

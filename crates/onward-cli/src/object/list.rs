@@ -9,8 +9,14 @@ use crate::failure::Result;
 use crate::output::{Format, Out};
 use crate::pages::{Columns, Pages};
 
-const COLUMNS: Columns =
-    &[("NAME", "name"), ("VERSION", "version"), ("REVISION", "revision"), ("TYPE", "content_type"), ("UPDATED", "updated_at")];
+const COLUMNS: Columns = &[
+    ("NAME", "name"),
+    ("VERSION", "version"),
+    ("REVISION", "revision"),
+    ("TYPE", "content_type"),
+    ("UPDATED", "updated_at"),
+    ("LABELS", "labels"),
+];
 
 /// Lists objects.
 #[derive(Args, Debug)]
@@ -22,6 +28,9 @@ pub(crate) struct List {
     /// Only names that begin so
     #[arg(long)]
     prefix: Option<String>,
+    /// Only objects with this label, or with any value of it; may be repeated, and all must hold
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
     /// At most so many
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -32,6 +41,7 @@ impl List {
         let request = Request::get(format!("objects/{}", segment(&self.kind)))
             .maybe_query("namespace", self.namespace.namespace.as_deref())
             .maybe_query("prefix", self.prefix.as_deref())
+            .queries("label", &self.label)
             // The table does not show payloads.
             .maybe_query("payload", (out.format() == Format::Table).then_some(false));
         let end: Value = Pages::new(request, COLUMNS, self.limit).write(client, out).await?;

@@ -24,7 +24,7 @@ pub(crate) enum Object {
     #[command(before_help = "Examples:\n  onward object get project/42\n  onward object get project/42 --meta -o json\n  onward object get project/42 -n eu > p.json\n", after_help = EXIT_CODES)]
     Get(Get),
     /// Write an object, if it is as you believe it is
-    #[command(before_help = "Examples:\n  onward object put project/42 p.json --create\n  onward object put project/42 p.json --if-version 7\n  echo '{}' | onward object put project/42 - --if-version 7 --fence nightly=$ONWARD_FENCE\n", after_help = EXIT_CODES)]
+    #[command(before_help = "Examples:\n  onward object put project/42 p.json --create\n  onward object put project/42 p.json --if-version 7\n  echo '{}' | onward object put project/42 - --if-version 7 --fence nightly=$ONWARD_FENCE\n  onward object put session/42 s.json --create --label team=blue --ttl 30m\n", after_help = EXIT_CODES)]
     Put(write::Put),
     /// Change a JSON object on the server: one attempt on its newest state
     #[command(before_help = "Examples:\n  onward object patch project/42 --add /hits=1\n  onward object patch project/42 --compare /state=open --set /state=closed\n  echo '{\"draft\":null}' | onward object patch project/42 --merge -\n", after_help = EXIT_CODES)]
@@ -36,7 +36,7 @@ pub(crate) enum Object {
     #[command(before_help = "Examples:\n  onward object history project/42\n  onward object history project/42 --limit 5 -o jsonl\n  onward object history project/42 -n eu\n", after_help = EXIT_CODES)]
     History(history::History),
     /// List the objects of a kind
-    #[command(before_help = "Examples:\n  onward object list project\n  onward object list project --prefix eu/ --limit 20\n  onward object list project -o jsonl\n", after_help = EXIT_CODES)]
+    #[command(before_help = "Examples:\n  onward object list project\n  onward object list project --prefix eu/ --limit 20\n  onward object list project --label team=blue --label urgent -o jsonl\n", after_help = EXIT_CODES)]
     List(list::List),
     /// Follow changes as they are committed, across cut connections
     #[command(before_help = "Examples:\n  onward object watch\n  onward object watch project --prefix eu/\n  onward object watch project --from 1207 -o table\n", after_help = EXIT_CODES)]

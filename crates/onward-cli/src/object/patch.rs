@@ -6,7 +6,7 @@ use onward_api::{MERGE_TYPE, PATCH_TYPE};
 use serde_json::{Value, json};
 
 use super::Place;
-use super::write::{Common, input, send};
+use super::write::{Common, Extras, input, send};
 use crate::failure::{Failure, Result};
 use crate::output::Out;
 use crate::target::Target;
@@ -42,12 +42,14 @@ pub(crate) struct Patch {
     #[arg(long, value_name = "VERSION")]
     if_version: Option<u64>,
     #[command(flatten)]
+    extras: Extras,
+    #[command(flatten)]
     common: Common,
 }
 
 impl Patch {
     pub(super) async fn run(self, target: &Target, out: &Out) -> Result<()> {
-        let request = Request::patch(self.place.path()?);
+        let request = self.extras.add(Request::patch(self.place.path()?))?;
         let request = match self.if_version {
             Some(version) => request.header("if-match", &format!("\"{version}\"")),
             None => request,

@@ -19,6 +19,9 @@ pub(crate) struct Watch {
     /// Only names that begin so
     #[arg(long)]
     prefix: Option<String>,
+    /// Only objects with this label, or with any value of it; may be repeated, and all must hold
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
     /// Begin after this revision [default: now]
     #[arg(long, value_name = "REVISION")]
     from: Option<u64>,
@@ -30,6 +33,7 @@ impl Watch {
             .maybe_query("namespace", self.namespace.namespace.as_deref())
             .maybe_query("kind", self.kind.as_deref())
             .maybe_query("prefix", self.prefix.as_deref())
+            .queries("label", &self.label)
             .query("from", self.from.map_or_else(|| "now".to_owned(), |revision| revision.to_string()));
         let mut follow = Follow::connect(client, request).await?;
         loop {

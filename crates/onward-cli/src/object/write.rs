@@ -3,14 +3,15 @@
 use std::io::Read as _;
 
 use bytes::Bytes;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use onward_api::client::{Request, header_text};
-use onward_api::header;
+use onward_api::{Ttl, header};
 
 use super::Place;
 use crate::failure::{Failure, Result};
 use crate::output::Out;
 use crate::target::{Otherwise, Target};
+use crate::units::{millis, some_time};
 
 /// The most that is read from a file or from stdin: far above the server's limit, so that the server names it.
 const INPUT_BYTES_MAX: u64 = 64 << 20;
@@ -25,6 +26,8 @@ pub(crate) struct Put {
     file: String,
     #[command(flatten)]
     belief: PutBelief,
+    #[command(flatten)]
+    extras: Extras,
     #[command(flatten)]
     common: Common,
     /// The payload's type [default: application/json if it is JSON, else application/octet-stream]
@@ -81,6 +84,55 @@ pub(super) struct Common {
     request_id: Option<String>,
 }
 
+/// What a write that leaves an object takes beside.
+#[derive(Args, Debug)]
+pub(super) struct Extras {
+    /// A label of the object; may be repeated [default: its labels stay]
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// Whether these are all labels, or are laid over those that are there [default: set]
+    #[arg(long, value_name = "HOW")]
+    labels: Option<Labels>,
+    /// How long the object lives, or never [default: as it was]
+    #[arg(long, value_name = "TIME", value_parser = ttl)]
+    ttl: Option<Ttl>,
+}
+
+/// What becomes of labels.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Labels {
+    /// The object has these labels and no others
+    Set,
+    /// These are laid over those that are there
+    Merge,
+}
+
+fn ttl(text: &str) -> std::result::Result<Ttl, String> {
+    if text == "never" { Ok(Ttl::Never) } else { some_time(text).map(|time| Ttl::Millis(millis(time))) }
+}
+
+impl Extras {
+    pub(super) fn add(&self, mut request: Request) -> Result<Request> {
+        for label in &self.label {
+            if !label.contains('=') {
+                return Err(Failure::usage("a label is KEY=VALUE, such as team=blue"));
+            }
+            request = request.text_header(header::LABEL, label);
+        }
+        if let Some(labels) = self.labels {
+            let how = match labels {
+                Labels::Set => "set",
+                Labels::Merge => "merge",
+            };
+            request = request.header(header::LABELS, how);
+        }
+        Ok(match self.ttl {
+            Some(ttl) => request.header(header::TTL_MS, &ttl.to_string()),
+            None => request,
+        })
+    }
+}
+
 impl Put {
     pub(super) async fn run(self, target: &Target, out: &Out) -> Result<()> {
         let request = Request::put(self.place.path()?);
@@ -92,7 +144,7 @@ impl Put {
         };
         let payload = input(&self.file)?;
         let kind = self.content_type.unwrap_or_else(|| guess(&payload).to_owned());
-        send(request.body(&kind, payload), &self.place, &self.common, target, out).await
+        send(self.extras.add(request)?.body(&kind, payload), &self.place, &self.common, target, out).await
     }
 }
 

@@ -165,3 +165,56 @@ fn a_waiter_that_is_told_to_end_leaves_no_lock_behind() {
 fn waiters(home: &Home, number: u64) {
     while home.run(&["lock", "status", "nightly", "-o", "json"]).json()["waiters"] != number {}
 }
+
+#[test]
+fn a_least_hold_keeps_the_others_out_after_the_command() {
+    let home = Home::with_server();
+    home.expect(0, &["lock", "run", "tick", "--ttl", "900ms", "--min-hold", "50s", "--", "true"]);
+    home.expect(75, &["lock", "run", "tick", "--", "true"]);
+    let left = home.run(&["lock", "status", "tick", "-o", "json"]).json()["remaining_ms"].as_u64().unwrap();
+    assert!((30_000..=50_001).contains(&left), "{left}");
+    home.expect(2, &["lock", "run", "tick", "--min-hold", "25h", "--", "true"]);
+    home.expect(2, &["lock", "run", "tick", "--max-hold", "0s", "--", "true"]);
+}
+
+#[test]
+fn a_command_is_dead_when_the_longest_hold_is_over() {
+    let home = Home::with_server();
+    let (mut running, _) = holder(&home, &["--max-hold", "600ms"], "trap 'echo asked' TERM; while :; do sleep 0.05; done");
+    assert_eq!((running.rest().as_str(), running.code()), ("asked\n", Some(120)));
+    assert!(running.complaints().contains("held no longer"), "{}", running.complaints());
+    home.expect(4, &["lock", "status", "nightly"]);
+}
+
+#[test]
+fn grandchildren_die_with_the_lease() {
+    let mut home = Home::with_server();
+    // The shell waits; its child holds the output open until it is dead.
+    let (mut running, _) = holder(&home, &["--ttl", "900ms"], "trap '' TERM; (trap '' TERM; while :; do sleep 0.05; done) & wait; wait");
+    home.server().signal(Signal::KILL);
+    assert_eq!((running.rest().as_str(), running.code()), ("", Some(120)));
+}
+
+#[test]
+fn a_stopped_command_keeps_its_lock() {
+    let home = Home::with_server();
+    let (mut running, _) = holder(&home, &["--ttl", "500ms"], "trap 'exit 0' USR1; kill -STOP $$; while :; do sleep 0.05; done");
+    // Renewed beyond its first lease while nothing of it runs.
+    let token = |home: &Home| home.run(&["lock", "status", "nightly", "-o", "json"]).json()["token"].clone();
+    let first = token(&home);
+    assert_eq!(home.run(&["lock", "run", "nightly", "--wait", "1500ms", "--", "true"]).code, Some(75));
+    assert_eq!(token(&home), first);
+    running.signal(Signal::CONT);
+    running.signal(Signal::USR1);
+    assert_eq!(running.code(), Some(0));
+}
+
+#[test]
+fn every_signal_of_a_job_reaches_the_command() {
+    let home = Home::with_server();
+    for (signal, name) in [(Signal::QUIT, "QUIT"), (Signal::USR1, "USR1"), (Signal::WINCH, "WINCH"), (Signal::CONT, "CONT")] {
+        let (mut running, _) = holder(&home, &[], &format!("trap 'echo got && exit 9' {name}; while :; do sleep 0.05; done"));
+        running.signal(signal);
+        assert_eq!((running.line().as_str(), running.code()), ("got", Some(9)), "{name}");
+    }
+}

@@ -7,6 +7,7 @@ mod cache_and_audit;
 mod crash;
 mod dev;
 mod doctor;
+mod lock_admin;
 mod lock_run;
 mod objects;
 mod streams;

@@ -191,3 +191,30 @@ fn history_and_earlier_states_are_shown() {
     assert_eq!(home.expect(0, &["object", "history", "project/1", "--limit", "1", "-o", "jsonl"]).lines().count(), 1);
     home.expect(4, &["object", "get", "project/1", "--at", "99"]);
 }
+
+#[test]
+fn labels_and_a_time_to_live_are_set_kept_and_asked_for() {
+    let home = Home::with_server();
+    let file = home.file("p.json", "{}");
+    let labels = ["--label", "team=blue", "--label", "größe=50 %", "--ttl", "30m"];
+    home.expect(0, &[&["object", "put", "project/1", &file, "--create"][..], &labels].concat());
+    home.expect(0, &["object", "put", "project/2", &file, "--create", "--label", "team=red"]);
+    let meta = |name: &str| home.run(&["object", "get", name, "--meta", "-o", "json"]).json();
+    let first = meta("project/1");
+    assert_eq!((&first["labels"], first["expires_at"].is_string()), (&json!({"team": "blue", "größe": "50 %"}), true));
+    home.expect(0, &["object", "patch", "project/1", "--set", "/n=1", "--label", "team=green", "--labels", "merge", "--ttl", "never"]);
+    let second = meta("project/1");
+    assert_eq!((&second["labels"], second.get("expires_at")), (&json!({"team": "green", "größe": "50 %"}), None));
+    let list = |labels: &[&str]| home.expect(0, &[&["object", "list", "project", "-o", "jsonl"], labels].concat()).lines().count();
+    assert_eq!((list(&[]), list(&["--label", "team"]), list(&["--label", "team=red"])), (2, 2, 1));
+    assert_eq!((list(&["--label", "größe=50 %", "--label", "team=green"]), list(&["--label", "team=blue"])), (1, 0));
+    assert!(home.expect(0, &["object", "list", "project", "--label", "team=red", "-o", "table"]).contains(r#"{"team":"red"}"#));
+    assert!(home.expect(0, &["object", "history", "project/1", "-o", "table"]).contains("green"));
+    home.expect(0, &["object", "put", "project/1", &file, "--overwrite", "--labels", "set"]);
+    assert_eq!(meta("project/1")["labels"], json!({}));
+    for bad in [&["--label", "team"][..], &["--labels", "both"], &["--ttl", "0s"], &["--ttl", "5"], &["--ttl", "1ms"], &["--label", "=x"]] {
+        home.expect(2, &[&["object", "put", "project/3", &file, "--create"], bad].concat());
+    }
+    home.expect(2, &["object", "list", "project", "--label", "=x"]);
+    home.expect(4, &["object", "get", "project/3"]);
+}

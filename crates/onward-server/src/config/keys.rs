@@ -469,7 +469,7 @@ fn listed(value: &Value) -> Result<ListedToken, String> {
     let scopes = members.get("scopes").map_or(Ok(vec!["*"]), Value::texts).map_err(|_| "the `scopes` of a token are a list of texts")?;
     Ok(ListedToken {
         name: text("name").ok_or("each token has a `name`")?.to_owned(),
-        role: text("role").ok_or("each token has a `role`")?.to_owned(),
+        role: text("role").and_then(|word| word.parse().ok()).ok_or("each token has a `role`: viewer, writer, operator or admin")?,
         scopes: scopes.into_iter().map(str::to_owned).collect(),
         sha256,
     })

@@ -7,6 +7,7 @@ use std::time::Duration;
 use onward::commit::Retention;
 use onward::model::MacKeys;
 
+use crate::auth::Role;
 use crate::log::LogOptions;
 use crate::state::{Limits, Timeouts};
 
@@ -95,7 +96,7 @@ pub struct ListedToken {
     /// The name that audit entries show.
     pub name: String,
     /// What it may do.
-    pub role: String,
+    pub role: Role,
     /// Where it may do that.
     pub scopes: Vec<String>,
     /// SHA-256 of the whole token.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use onward::random;
 
-use super::{DevError, failed};
+use crate::start::{StartError, failed};
 
 /// How temporary folders begin.
 const PREFIX: &str = "onward-dev-";
@@ -24,7 +24,7 @@ pub(super) struct Folder {
 
 impl Folder {
     /// Takes a folder, or makes a temporary one and removes those that dead processes left.
-    pub(super) fn open(data: Option<&Path>) -> Result<Self, DevError> {
+    pub(super) fn open(data: Option<&Path>) -> Result<Self, StartError> {
         match data {
             Some(path) => Self::keep(path),
             None => {
@@ -35,14 +35,14 @@ impl Folder {
         }
     }
 
-    fn keep(path: &Path) -> Result<Self, DevError> {
+    fn keep(path: &Path) -> Result<Self, StartError> {
         // The caller named it, so it is the caller's to mend.
-        let unfit = |error: io::Error| DevError::Usage(format!("the data folder {} cannot be used: {error}", path.display()));
+        let unfit = |error: io::Error| StartError::Usage(format!("the data folder {} cannot be used: {error}", path.display()));
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unfit)?;
         let path = path.canonicalize().map_err(unfit)?;
         match lock(&path).map_err(unfit)? {
             Some(lock) => Ok(Self { path, temporary: false, _lock: lock }),
-            None => Err(DevError::Usage("another onward dev uses this data folder".to_owned())),
+            None => Err(StartError::Usage("another onward dev uses this data folder".to_owned())),
         }
     }
 
@@ -67,7 +67,7 @@ impl Folder {
     }
 
     /// Reads a secret from a file of mode 0600, which is made with `fresh` if there is none.
-    pub(super) fn secret<T>(&self, name: &str, fresh: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, DevError> {
+    pub(super) fn secret<T>(&self, name: &str, fresh: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, StartError> {
         let path = self.path.join(name);
         let text = match fs::read_to_string(&path) {
             Ok(text) => {
@@ -80,7 +80,7 @@ impl Folder {
             }
             Err(error) => return Err(failed(name)(error)),
         };
-        read(text.trim()).ok_or_else(|| DevError::Usage(format!("{name} in the data folder is damaged; put it back or remove it")))
+        read(text.trim()).ok_or_else(|| StartError::Usage(format!("{name} in the data folder is damaged; put it back or remove it")))
     }
 }
 
@@ -155,13 +155,13 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let data = base.path().join("data");
         let folder = Folder::open(Some(&data)).unwrap();
-        assert!(matches!(Folder::open(Some(&data)), Err(DevError::Usage(_))));
+        assert!(matches!(Folder::open(Some(&data)), Err(StartError::Usage(_))));
         assert_eq!(folder.secret("dev.token", "one", |text| Some(text.to_owned())).unwrap(), "one");
         assert_eq!(fs::metadata(data.join("dev.token")).unwrap().permissions().mode() & 0o777, 0o600);
         drop(folder);
         let again = Folder::open(Some(&data)).unwrap();
         assert_eq!(again.secret("dev.token", "two", |text| Some(text.to_owned())).unwrap(), "one");
-        assert!(matches!(again.secret("dev.token", "two", |_| None::<()>), Err(DevError::Usage(_))));
+        assert!(matches!(again.secret("dev.token", "two", |_| None::<()>), Err(StartError::Usage(_))));
     }
 
     #[test]

@@ -6,14 +6,13 @@
 mod announce;
 mod folder;
 
-use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use onward::model::MacKeys;
-use onward::{Config, Kind, Onward, random};
+use onward::{Config, Onward, random};
 use serde::Serialize;
 
 use crate::auth::Token;
@@ -21,6 +20,8 @@ use crate::config::{Configuration, Sources};
 use crate::listen::{Drained, Server};
 use crate::log;
 use crate::metrics::Metrics;
+use crate::orders::Orders;
+use crate::start::{StartError, failed};
 use crate::state::State;
 use announce::Announced;
 pub use announce::{Running, running};
@@ -62,42 +63,6 @@ pub struct Ready {
     pub port_was_busy: bool,
 }
 
-/// Why a development server did not start.
-#[derive(Debug)]
-pub enum DevError {
-    /// It could not run as it was asked to; exit code 2.
-    Usage(String),
-    /// Something failed; exit code 1.
-    Failed(String),
-}
-
-impl fmt::Display for DevError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            DevError::Usage(message) | DevError::Failed(message) => f.write_str(message),
-        }
-    }
-}
-
-impl std::error::Error for DevError {}
-
-impl From<onward::Error> for DevError {
-    fn from(error: onward::Error) -> Self {
-        let mut text = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        if matches!(error.kind(), Kind::Invalid | Kind::Unsupported) { DevError::Usage(text) } else { DevError::Failed(text) }
-    }
-}
-
-fn failed(what: &str) -> impl FnOnce(io::Error) -> DevError {
-    let what = what.to_owned();
-    move |error| DevError::Failed(format!("{what}: {error}"))
-}
-
 /// A development server that listens.
 #[derive(Debug)]
 pub struct Dev {
@@ -111,17 +76,17 @@ impl Dev {
     /// Opens the folder and the engines and listens; nothing is served before [`Dev::run`].
     ///
     /// # Errors
-    /// [`DevError::Usage`]: the folder is in use by another process, the port that was asked for is busy, a file in the folder is not what
-    /// it should be, or the environment holds a bad value. [`DevError::Failed`]: anything else.
-    pub async fn start(options: DevOptions) -> Result<Self, DevError> {
-        let configuration = Configuration::load(&Sources::of_dev()).map_err(|error| DevError::Usage(error.to_string()))?;
+    /// [`StartError::Usage`]: the folder is in use by another process, the port that was asked for is busy, a file in the folder is not what
+    /// it should be, or the environment holds a bad value. [`StartError::Failed`]: anything else.
+    pub async fn start(options: DevOptions) -> Result<Self, StartError> {
+        let configuration = Configuration::load(&Sources::of_dev()).map_err(|error| StartError::Usage(error.to_string()))?;
         log::install(configuration.settings().log);
         let folder = Folder::open(options.data.as_deref())?;
         let token = folder.secret("dev.token", Token::draw().secret(), |text| text.parse::<Token>().ok())?;
         let key: String = random::bytes::<32>().iter().map(|byte| format!("{byte:02x}")).collect();
         let keys = folder.secret("audit.key", &key, |text| MacKeys::parse(text).ok())?;
         let store = folder.path().join("onward.db");
-        let store = store.to_str().ok_or_else(|| DevError::Usage("the data folder's name is not UTF-8".to_owned()))?;
+        let store = store.to_str().ok_or_else(|| StartError::Usage("the data folder's name is not UTF-8".to_owned()))?;
         let metrics = Arc::new(Metrics::default());
         // A key in the environment wins over the folder's own.
         let config = Config::new(format!("sqlite:{store}")).with_keys(keys).with_observer(metrics.clone()).with_environment()?;
@@ -148,21 +113,21 @@ impl Dev {
         &self.ready
     }
 
-    /// Serves until `shutdown` resolves, drains for 2 s, and removes a temporary folder.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Drained {
-        let drained = self.server.serve(shutdown).await;
+    /// Serves until the order to end, drains for 2 s, and removes a temporary folder.
+    pub async fn run(self, orders: &Orders) -> Drained {
+        let drained = self.server.serve(orders).await;
         drop(self.announced);
         drop(self.folder);
         drained
     }
 }
 
-async fn bind(port: Option<u16>, state: State) -> Result<(Server, bool), DevError> {
+async fn bind(port: Option<u16>, state: State) -> Result<(Server, bool), StartError> {
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     match Server::bind(at(port.unwrap_or(PORT)), state.clone()).await {
         Ok(server) => Ok((server, false)),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => match port {
-            Some(port) => Err(DevError::Usage(format!("port {port} is busy; --port 0 takes a free one"))),
+            Some(port) => Err(StartError::Usage(format!("port {port} is busy; --port 0 takes a free one"))),
             None => Ok((Server::bind(at(0), state).await.map_err(failed("no free port"))?, true)),
         },
         Err(error) => Err(failed("the listener")(error)),

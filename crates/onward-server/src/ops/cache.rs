@@ -263,12 +263,19 @@ fn outcome(word: &str) -> Answer {
 fn namespace(call: &Call) -> Result<Cache, Refusal> {
     let word = call.segment(0)?;
     ours(&word)?;
-    Ok(call.onward().cache_in(&word)?)
+    cache(call, &word)
 }
 
 fn place(call: &Call) -> Result<(Cache, Vec<u8>), Refusal> {
     let (word, key) = call.word_and_key()?;
-    Ok((call.onward().cache_in(&word)?, key))
+    Ok((cache(call, &word)?, key))
+}
+
+fn cache(call: &Call, word: &str) -> Result<Cache, Refusal> {
+    if !call.state.has_cache() {
+        return Err(Refusal::new(Code::Unsupported, "this server has no cache: cache.url is empty"));
+    }
+    Ok(call.onward().cache_in(word)?)
 }
 
 impl Refusal {

@@ -4,13 +4,13 @@ use axum::response::Response;
 use http::StatusCode;
 use onward::Code;
 use onward::commit::{Commit, CommitOutcome, Delivery, Guard as Condition, Patch, Receipt, WriteCondition};
-use onward::model::{ChainName, Data, Entry, FencingToken, Key, LockKey, Payload, Version, limits};
-use onward_api::base64;
+use onward::model::{self, ChainName, Data, Entry, FencingToken, Key, LabelChange, LockKey, Payload, TtlChange, Version, limits};
 use onward_api::commit::{Appended, Audit, Guard, Op, Reply, Request, Write, Written};
+use onward_api::{Labels, base64};
 use serde_json::value::RawValue;
 
 use super::json;
-use crate::call::{Call, ours};
+use crate::call::{Call, ours, ttl_change};
 use crate::refusal::{Answer, Refusal};
 
 /// `POST /v1/commit`
@@ -19,11 +19,13 @@ pub(crate) async fn commit(mut call: Call) -> Answer {
     let request: Request = call.json(limits::COMMIT_BYTES).await?;
     let mut commit = Commit::new().request(call.request()?).window(call.window).deadline(call.queue_time());
     let mut keys = Vec::with_capacity(request.writes.len());
-    for (index, write) in request.writes.into_iter().enumerate() {
+    for (index, mut write) in request.writes.into_iter().enumerate() {
         let place = format!("/writes/{index}");
         let object = key(write.namespace.as_deref(), &write.kind, &write.name).map_err(|e| e.under(&place))?;
         keys.push(object.clone());
-        commit = self::write(commit, object, write).map_err(|e| e.under(&place))?;
+        let labels = label_change(write.labels.take(), write.merge_labels.take()).map_err(|e| e.under(&place))?;
+        let ttl = write.ttl_ms.map_or(TtlChange::Keep, ttl_change);
+        commit = self::write(commit, object, write).map_err(|e| e.under(&place))?.labels(labels).ttl(ttl);
     }
     for (index, guard) in request.guards.into_iter().enumerate() {
         commit = commit.guard(condition(guard).map_err(|e| e.under(&format!("/guards/{index}")))?);
@@ -63,6 +65,16 @@ fn key(namespace: Option<&str>, kind: &str, name: &str) -> Result<Key, Refusal> 
             Ok(Key::in_namespace(namespace, kind, name)?)
         }
         None => Ok(Key::new(kind, name)?),
+    }
+}
+
+fn label_change(set: Option<Labels>, merge: Option<Labels>) -> Result<LabelChange, Refusal> {
+    let read = |labels: Labels, place: &str| model::Labels::read(labels.0).map_err(|e| Refusal::from(e).under(place));
+    match (set, merge) {
+        (None, None) => Ok(LabelChange::Keep),
+        (Some(labels), None) => Ok(LabelChange::Set(read(labels, "/labels")?)),
+        (None, Some(labels)) => Ok(LabelChange::Merge(read(labels, "/merge_labels")?)),
+        (Some(_), Some(_)) => Err(Refusal::member("/labels", "at most one of labels and merge_labels")),
     }
 }
 

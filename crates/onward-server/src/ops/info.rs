@@ -15,6 +15,7 @@ use crate::call::{Call, WAIT_MS};
 use crate::docs;
 use crate::metrics::Look;
 use crate::refusal::{Answer, Refusal};
+use crate::serve::is_alive;
 use crate::wait::within;
 
 /// How long an engine may take to answer a probe.
@@ -40,12 +41,8 @@ pub(crate) async fn info(call: Call) -> Answer {
     };
     let locks = call.onward().locks();
     let cache = call.onward().cache();
-    let engines = vec![
-        part("store", engine.name()),
-        part("audit", engine.name()),
-        part("locks", locks.engine_name()),
-        part("cache", cache.engine_name()),
-    ];
+    let mut engines = vec![part("store", engine.name()), part("audit", engine.name()), part("locks", locks.engine_name())];
+    engines.extend(call.state.has_cache().then(|| part("cache", cache.engine_name())));
     json(StatusCode::OK, &Info { version: env!("CARGO_PKG_VERSION").to_owned(), epoch: meta.epoch.to_string(), limits, engines })
 }
 
@@ -67,28 +64,48 @@ pub(crate) async fn doctor(call: Call) -> Answer {
 }
 
 /// `GET /livez`
-pub(crate) async fn livez(_: Call) -> Answer {
-    Ok(text("live\n"))
+pub(crate) async fn livez(call: Call) -> Answer {
+    if is_alive(&call.state) {
+        return Ok(text("live\n"));
+    }
+    Err(Refusal::new(Code::Unavailable, "the writer has not moved for 10 s"))
 }
 
 /// `GET /readyz`
 pub(crate) async fn readyz(call: Call) -> Answer {
-    if call.state.draining().is_cancelled() {
+    let query = call.query(&["verbose"])?;
+    let verbose = query.get("verbose") == Some("") || query.flag("verbose", false)?;
+    if verbose {
+        // What stands behind is for those who may look.
+        call.state.caller(call.header(header::AUTHORIZATION.as_str())?)?;
+    }
+    if call.state.is_leaving() {
         return Err(Refusal::new(Code::Draining, "the server shuts down"));
     }
     // An engine that is away does not make a server unready: its typed errors are better than none.
-    let reached = within(REACH, call.onward().store().queue().engine().meta()).await;
-    Ok(text(if matches!(reached, Some(Ok(_))) { "ready\n" } else { "degraded\n" }))
+    let engines = reached(&call).await?;
+    let ready = engines.iter().all(|(_, _, up)| *up);
+    let mut said = if ready { "ready\n" } else { "degraded\n" }.to_owned();
+    for (part, engine, up) in engines.iter().filter(|_| verbose) {
+        said.push_str(&format!("{part} {engine} {}\n", if *up { "up" } else { "away" }));
+    }
+    Ok(text(said))
 }
 
-/// `GET /metrics`
-pub(crate) async fn metrics(call: Call) -> Answer {
+/// Asks the engines of store and locks for a sign of life.
+async fn reached(call: &Call) -> Result<[(&'static str, &'static str, bool); 2], Refusal> {
     let (store, locks) = (call.onward().store(), call.onward().locks());
     let probe = LockKey::raw("onward.probe")?;
     let (stored, locked) = tokio::join!(within(REACH, store.queue().engine().meta()), within(REACH, locks.status(&probe)));
     let stored = ("store", store.queue().engine().name(), matches!(stored, Some(Ok(_))));
     let locked = ("locks", locks.engine_name(), matches!(locked, Some(Ok(_))));
-    call.state.metrics().look(Look { queue: store.queue().waiting(), engines: [stored, locked] });
+    Ok([stored, locked])
+}
+
+/// `GET /metrics`
+pub(crate) async fn metrics(call: Call) -> Answer {
+    let engines = reached(&call).await?;
+    call.state.metrics().look(Look { queue: call.onward().store().queue().waiting(), engines });
     let mut response = text(call.state.metrics().text());
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

@@ -1,15 +1,20 @@
-//! Locks.
+//! Locks, and the switch of all of them.
 
 use std::time::Duration;
 
 use http::StatusCode;
-use onward::lock::{LockOptions, Locks, Owner, Release};
+use onward::lock::{self, Health, LockOptions, LockStatus, Locks, Owner, Reason, Record, Release, Switch};
 use onward::model::LockKey;
 use onward::{Code, Error};
-use onward_api::locks::{Acquire, Grant, Outcome, Renew, RenewMany, RenewResult, Renewed, RenewedMany, Status};
+use onward_api::locks::{
+    self as wire, Acquire, Broken, Grant, Locking, Outcome, Renew, RenewMany, RenewResult, Renewed, RenewedMany, SetSwitch, Status,
+    SwitchRecord, Switched,
+};
 
 use super::json;
+use crate::auth::Role;
 use crate::call::{Call, WAIT_MS};
+use crate::cursor;
 use crate::refusal::{Answer, Refusal, millis};
 
 /// The length of a lease that names none.
@@ -92,13 +97,48 @@ pub(crate) async fn renew(mut call: Call) -> Answer {
 
 /// `DELETE /v1/locks/{key}`
 pub(crate) async fn release(call: Call) -> Answer {
-    call.query(&[])?;
-    let (key, owner) = (key(&call)?, owner(&call)?);
+    let query = call.query(&["keep_ms", "break", "audit"])?;
+    let key = key(&call)?;
+    let keep_ms: Option<u64> = query.parse("keep_ms", "0 to 86400000")?;
+    if query.flag("break", false)? {
+        if keep_ms.is_some() {
+            return Err(Refusal::new(Code::InvalidRequest, "query parameter `keep_ms`: a broken lock is free at once"));
+        }
+        let record = if query.flag("audit", true)? { Record::Audited } else { Record::Unaudited };
+        return break_lock(&call, &key, record).await;
+    }
+    if query.get("audit").is_some() {
+        return Err(Refusal::new(Code::InvalidRequest, "query parameter `audit`: only with `break=true`"));
+    }
+    let owner = owner(&call)?;
     let locks = call.onward().locks();
-    match call.writing(locks.release_as(&key, &owner)).await? {
+    let keep = Duration::from_millis(keep_ms.unwrap_or(0));
+    match call.writing(locks.release_keeping(&key, &owner, keep)).await? {
         Release::Released => json(StatusCode::OK, &Outcome { outcome: "released".to_owned() }),
         Release::AlreadyLost => Err(Refusal::new(Code::LeaseLost, "the lease has ended or belongs to somebody else")),
     }
+}
+
+async fn break_lock(call: &Call, key: &LockKey, record: Record) -> Answer {
+    call.caller.needs(Role::Operator)?;
+    let reason = why(call, call.reason()?)?;
+    let locks = call.onward().locks();
+    let broken = match call.writing(locks.break_lock(key, &reason, record)).await? {
+        lock::Broken::Broken { holder, old, token } => {
+            Broken { outcome: "broken".to_owned(), token: Some(token.get()), holder: Some(holder.to_string()), old_token: Some(old.get()) }
+        }
+        lock::Broken::Absent => Broken { outcome: "absent".to_owned(), token: None, holder: None, old_token: None },
+    };
+    json(StatusCode::OK, &broken)
+}
+
+/// Why the caller does something, with his name.
+fn why(call: &Call, text: String) -> Result<Reason, Refusal> {
+    let reason = Reason::new(text)?;
+    Ok(match call.caller.actor(None) {
+        Some(actor) => reason.by(actor),
+        None => reason,
+    })
 }
 
 /// `GET /v1/locks/{key}`
@@ -106,21 +146,84 @@ pub(crate) async fn status(call: Call) -> Answer {
     call.query(&[])?;
     let key = key(&call)?;
     let locks = call.onward().locks();
-    let held = call.reading(locks.status(&key)).await?;
-    let key = key.to_string();
-    let status = match held {
-        Some(held) => Status {
-            key,
-            state: "held".to_owned(),
-            holder: Some(held.holder.to_string()),
-            token: Some(held.token.get()),
-            since: Some(held.since.to_string()),
-            remaining_ms: held.remaining.map(millis),
-            waiters: held.waiters,
+    let status = match call.reading(locks.status(&key)).await? {
+        Some(held) => spell(&key, &held),
+        None => Status {
+            key: key.to_string(),
+            state: "free".to_owned(),
+            holder: None,
+            token: None,
+            since: None,
+            remaining_ms: None,
+            waiters: 0,
         },
-        None => Status { key, state: "free".to_owned(), holder: None, token: None, since: None, remaining_ms: None, waiters: 0 },
     };
     json(StatusCode::OK, &status)
+}
+
+fn spell(key: &LockKey, held: &LockStatus) -> Status {
+    Status {
+        key: key.to_string(),
+        state: "held".to_owned(),
+        holder: Some(held.holder.to_string()),
+        token: Some(held.token.get()),
+        since: Some(held.since.to_string()),
+        remaining_ms: held.remaining.map(millis),
+        waiters: held.waiters,
+    }
+}
+
+/// `GET /v1/locks`
+pub(crate) async fn list(call: Call) -> Answer {
+    let query = call.query(&["prefix", "limit", "cursor"])?;
+    let limit = query.parse("limit", "1 to 1000")?.unwrap_or(100);
+    let prefix = query.get("prefix").unwrap_or_default();
+    let question = ["locks", prefix];
+    let after = query.get("cursor").map(|text| cursor::open(text, &question)).transpose()?;
+    let after = after.map(|key| LockKey::raw(&key)).transpose()?;
+    let locks = call.onward().locks();
+    let page = call.reading(locks.list(prefix, after.as_ref(), limit)).await?;
+    let next_cursor = page.next.map(|key| cursor::seal(key.as_str(), &question));
+    json(StatusCode::OK, &wire::Locks { items: page.items.iter().map(|(key, held)| spell(key, held)).collect(), next_cursor })
+}
+
+/// `GET /v1/admin/lock-switch`
+pub(crate) async fn locking(call: Call) -> Answer {
+    call.query(&[])?;
+    let locks = call.onward().locks();
+    let state = call.reading(locks.switch_state()).await?;
+    let (word, latency) = match call.reading(async { Ok(locks.health().await) }).await? {
+        Health::Answers(latency) => ("ok", Some(latency)),
+        Health::Away => ("away", None),
+        Health::NotAsked => ("off", None),
+    };
+    let locking = Locking {
+        enabled: state.effective() == Switch::On,
+        source: state.source().to_owned(),
+        configured: state.configured == Switch::On,
+        live: state.live.as_ref().map(spell_switch),
+        engine: locks.engine_name().to_owned(),
+        state: word.to_owned(),
+        latency_us: latency.map(|latency| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)),
+        default_ttl_ms: TTL_MS,
+        longest_wait_ms: WAIT_MS,
+    };
+    json(StatusCode::OK, &locking)
+}
+
+/// `PUT /v1/admin/lock-switch`
+pub(crate) async fn switch(mut call: Call) -> Answer {
+    call.query(&[])?;
+    let asked: SetSwitch = call.json(BODY_BYTES).await?;
+    let reason = why(&call, asked.reason).map_err(|e| e.under("/reason"))?;
+    let locks = call.onward().locks();
+    let to = if asked.enabled { Switch::On } else { Switch::Off };
+    let (old, new) = call.writing(locks.switch(to, &reason)).await?;
+    json(StatusCode::OK, &Switched { old: old.as_ref().map(spell_switch), new: spell_switch(&new) })
+}
+
+fn spell_switch(record: &lock::SwitchRecord) -> SwitchRecord {
+    SwitchRecord { enabled: record.enabled, by: record.by.clone(), at: record.at.to_string(), reason: record.reason.clone() }
 }
 
 /// `POST /v1/locks`

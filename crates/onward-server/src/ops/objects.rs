@@ -1,5 +1,7 @@
 //! Objects.
 
+use std::collections::BTreeMap;
+
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -71,6 +73,8 @@ async fn history(call: &Call, query: &Query, key: &Key) -> Answer {
             revision: past.revision.get(),
             op: super::watch::word(past.change.op).to_owned(),
             at: past.at.to_string(),
+            labels: after.map(|object| labels(object)),
+            expires_at: after.and_then(|object| object.meta.expires_at).map(|ends| ends.to_string()),
             content_type: after.map(|object| object.value.content_type().to_owned()),
             payload: json,
             payload_base64: binary,
@@ -94,14 +98,14 @@ pub(crate) async fn put(mut call: Call) -> Answer {
     let condition = match basis {
         Basis::Never => return Err(never(&call, &key).await),
         Basis::Blind => {
-            let written = call.writing(store.overwrite(&key, payload, options)).await?;
+            let written = call.writing(store.overwrite(&key, payload, options)).await.map_err(own_place)?;
             return wrote(&written);
         }
         Basis::Absent => WriteCondition::MustCreate,
         Basis::Present => WriteCondition::MustExist,
         Basis::At(version) => WriteCondition::MatchVersion(version),
     };
-    match call.writing(store.put_payload_if(&key, payload, condition, options)).await? {
+    match call.writing(store.put_payload_if(&key, payload, condition, options)).await.map_err(own_place)? {
         Put::Committed(written) => wrote(&written),
         Put::Conflict(conflict) => Err(Refusal::lost(&conflict, true)),
     }
@@ -129,19 +133,24 @@ pub(crate) async fn patch(mut call: Call) -> Answer {
     };
     let bytes = call.bytes(limits::PAYLOAD_BYTES).await?;
     let text = std::str::from_utf8(&bytes).map_err(|_| Refusal::member("", "JSON is UTF-8"))?;
-    match call.writing(call.onward().store().apply(&key, read(text)?, at, options)).await.map_err(own_step)? {
+    match call.writing(call.onward().store().apply(&key, read(text)?, at, options)).await.map_err(own_place)? {
         Put::Committed(written) => wrote(&written),
         Put::Conflict(conflict) => Err(Refusal::lost(&conflict, conflict.reason != Reason::Compare)),
     }
 }
 
-/// The body is the patch: its steps stand at the root.
-fn own_step(mut refusal: Refusal) -> Refusal {
-    for member in &mut refusal.problem.errors {
-        if let Some(step) = member.pointer.strip_prefix("/writes/0/patch") {
-            member.pointer = step.to_owned();
-        }
-    }
+/// The body is the payload or the patch, whose steps stand at the root; labels and time to live stand in headers, where no pointer leads.
+fn own_place(mut refusal: Refusal) -> Refusal {
+    refusal.problem.errors.retain_mut(|member| match member.pointer.strip_prefix("/writes/0/") {
+        Some(place) => match place.strip_prefix("patch") {
+            Some(step) => {
+                member.pointer = step.to_owned();
+                true
+            }
+            None => false,
+        },
+        None => true,
+    });
     refusal
 }
 
@@ -154,8 +163,8 @@ pub(crate) async fn delete(call: Call) -> Answer {
     let deleted = match basis(&call, &query)? {
         Basis::Never => return Err(never(&call, &key).await),
         Basis::Absent => return Err(Refusal::header("if-none-match", "a delete needs an object")),
-        Basis::Present | Basis::Blind => call.writing(store.overwrite_delete(&key, options)).await?,
-        Basis::At(version) => call.writing(store.delete_if(&key, version, options)).await?,
+        Basis::Present | Basis::Blind => call.writing(store.overwrite_delete(&key, options)).await.map_err(own_place)?,
+        Basis::At(version) => call.writing(store.delete_if(&key, version, options)).await.map_err(own_place)?,
     };
     match deleted {
         Delete::Removed(written) => json(StatusCode::OK, &receipt(&written)),
@@ -166,10 +175,10 @@ pub(crate) async fn delete(call: Call) -> Answer {
 
 /// `GET /v1/objects/{kind}`
 pub(crate) async fn list(call: Call) -> Answer {
-    let query = call.query(&["namespace", "prefix", "payload", "limit", "cursor"])?;
+    let query = call.query(&["namespace", "prefix", "label", "payload", "limit", "cursor"])?;
     let kind = call.segment(0)?;
     ours(&kind)?;
-    let mut list = List::new(kind).with_limit(query.parse("limit", "1 to 1000")?.unwrap_or(100));
+    let mut list = List::new(kind).with_limit(query.parse("limit", "1 to 1000")?.unwrap_or(100)).with_selector(query.selector()?);
     if let Some(namespace) = query.get("namespace") {
         ours(namespace)?;
         list = list.in_namespace(namespace);
@@ -198,11 +207,18 @@ pub(crate) fn envelope(object: &Object, payload: bool) -> Envelope {
         etag: etag(object.meta.version),
         revision: object.meta.revision.get(),
         content_type: object.value.content_type().to_owned(),
+        labels: labels(object),
+        expires_at: object.meta.expires_at.map(|ends| ends.to_string()),
         created_at: object.meta.created_at.to_string(),
         updated_at: object.meta.updated_at.to_string(),
         payload: json,
         payload_base64: binary,
     }
+}
+
+/// Spells the labels of an object.
+pub(crate) fn labels(object: &Object) -> BTreeMap<String, String> {
+    object.meta.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// Spells a payload: JSON as it was written, else base64.
@@ -275,14 +291,9 @@ async fn never(call: &Call, key: &Key) -> Refusal {
     }
 }
 
-/// What the design has and this server has not: it is refused, or a caller would believe it done (C9).
-const NOT_BUILT: [&str; 3] = ["onward-ttl-ms", "onward-label", "onward-labels"];
-
 fn options(call: &Call) -> Result<WriteOptions, Refusal> {
-    if let Some(name) = NOT_BUILT.iter().find(|name| call.parts.headers.contains_key(**name)) {
-        return Err(Refusal::new(Code::Unsupported, format!("header {name}: this server does not do that yet")));
-    }
     let options = WriteOptions::new().with_request(call.request()?, call.window).with_deadline(call.queue_time());
+    let options = options.with_labels(call.labels()?).with_ttl(call.ttl()?);
     Ok(call.fences()?.into_iter().fold(options, |options, (lock, token)| options.with_fence(lock, token)))
 }
 

@@ -7,14 +7,14 @@ use onward::store::{From, Watch, Watcher};
 use onward::{Code, Kind};
 use onward_api::objects::{Bookmark, Changed, Open};
 
-use super::objects::spell;
+use super::objects::{labels, spell};
 use crate::call::{Call, ours};
 use crate::refusal::{Answer, Refusal};
 use crate::sse::{Event, Source, Step, stream};
 
 /// `GET /v1/watch`
 pub(crate) async fn watch(call: Call) -> Answer {
-    let query = call.query(&["namespace", "kind", "prefix", "payload", "from", "epoch"])?;
+    let query = call.query(&["namespace", "kind", "prefix", "label", "payload", "from", "epoch"])?;
     let last = call.header("last-event-id")?.map(str::parse::<Revision>).transpose();
     let last = last.map_err(|_| Refusal::new(Code::InvalidCursor, "Last-Event-ID is the id of an event"))?;
     let from = match (last, query.get("from")) {
@@ -31,7 +31,7 @@ pub(crate) async fn watch(call: Call) -> Answer {
         namespace: named("namespace")?,
         kind: named("kind")?,
         prefix: query.get("prefix").unwrap_or_default().to_owned(),
-        ..Watch::default()
+        selector: query.selector()?,
     };
     let payload = query.flag("payload", true)?;
     if call.is_head() {
@@ -112,6 +112,7 @@ fn changed(change: &Change, payload: bool) -> Option<Changed> {
         name: change.key.name().to_owned(),
         uid: object.meta.uid.to_string(),
         version: change.version.get(),
+        labels: labels(object),
         content_type: change.after.as_ref().map(|after| after.value.content_type().to_owned()),
         payload: json,
         payload_base64: binary,

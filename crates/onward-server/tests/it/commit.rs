@@ -67,6 +67,11 @@ async fn bad_commits_are_refused_with_the_place_and_nothing_is_written() {
     let client = Client::memory().await;
     let many: Vec<_> = (0..129).map(|n| json!({"op": "create", "kind": "doc", "name": format!("n{n}"), "payload": n})).collect();
     let one = json!({"op": "create", "kind": "doc", "name": "a", "payload": 1});
+    let with = |more: serde_json::Value| {
+        let mut write = one.clone();
+        write.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({ "writes": [write] })
+    };
     let cases = [
         (json!({"writes": [one, {"op": "replace", "kind": "doc", "name": "b", "payload": 1}]}), "/writes/1/version"),
         (json!({"writes": [{"op": "create", "kind": "doc", "name": "b"}]}), "/writes/0/payload"),
@@ -79,7 +84,16 @@ async fn bad_commits_are_refused_with_the_place_and_nothing_is_written() {
         ),
         (json!({"writes": [{"op": "create", "kind": "doc", "name": "b", "payload_base64": "*"}]}), "/writes/0/payload_base64"),
         (json!({"writes": [{"op": "create", "kind": "Doc", "name": "b", "payload": 1}]}), "/writes/0"),
-        (json!({"writes": [{"op": "create", "kind": "doc", "name": "b", "payload": 1, "labels": {}}]}), "/writes/0/labels"),
+        (with(json!({"labels": {"": "v"}})), "/writes/0/labels"),
+        (with(json!({"labels": {"a": 1}})), "/writes/0/labels/a"),
+        (with(json!({"merge_labels": {"a=b": ""}})), "/writes/0/merge_labels"),
+        (with(json!({"labels": {}, "merge_labels": {}})), "/writes/0/labels"),
+        (with(json!({"ttl_ms": 0})), "/writes/0/ttl_ms"),
+        (with(json!({"ttl_ms": -1})), "/writes/0/ttl_ms"),
+        (with(json!({"ttl_ms": "1s"})), "/writes/0/ttl_ms"),
+        (with(json!({"op": "delete", "payload": null, "version": 1, "ttl_ms": 5000})), "/writes/0/payload"),
+        (json!({"writes": [{"op": "delete", "kind": "doc", "name": "b", "version": 1, "labels": {"a": "b"}}]}), "/writes/0/labels"),
+        (json!({"writes": [{"op": "delete", "kind": "doc", "name": "b", "version": 1, "ttl_ms": "never"}]}), "/writes/0/ttl_ms"),
         (json!({"guards": [{"kind": "doc", "name": "b", "absent": true, "exists": true}]}), "/guards/0"),
         (json!({"fences": [{"lock": "a", "token": 0}]}), "/fences/0"),
         (json!({"audit": [{"chain": "a", "kind": "Chain"}]}), "/audit/0/kind"),
@@ -101,9 +115,27 @@ async fn bad_commits_are_refused_with_the_place_and_nothing_is_written() {
         .post("/v1/commit", json!({"writes": [{"op": "create", "kind": "onward.x", "name": "a", "payload": 1}]}))
         .await
         .is_problem(403, "forbidden");
-    for body in [r#"{"writes":[],"writes":[]}"#, r#"{"writes":[{"op":"create","op":"create","kind":"doc","name":"a","payload":1}]}"#] {
+    let twice = r#"{"writes":[{"op":"create","kind":"doc","name":"a","payload":1,"labels":{"a":"1","a":"2"}}]}"#;
+    for body in [twice, r#"{"writes":[],"writes":[]}"#, r#"{"writes":[{"op":"create","op":"create","kind":"doc","name":"a","payload":1}]}"#]
+    {
         client.send("POST", "/v1/commit", &[("content-type", "application/json")], body).await.is_problem(400, "invalid_request");
     }
     client.send("POST", "/v1/commit", &[("content-type", "text/plain")], "{}").await.is_problem(415, "unsupported_media_type");
     assert_eq!(client.get("/v1/objects/doc").await.json()["revision"], 0);
+}
+
+#[tokio::test]
+async fn a_commit_labels_and_times_what_it_writes() {
+    let client = Client::memory().await;
+    let envelope = async || client.send("GET", "/v1/objects/doc/a", &[("accept", "application/vnd.onward.object+json")], "").await.json();
+    let write = async |write: serde_json::Value| assert_eq!(client.post("/v1/commit", json!({ "writes": [write] })).await.status, 200);
+    write(json!({"op": "create", "kind": "doc", "name": "a", "payload": {}, "labels": {"a": "1", "b": "2"}, "ttl_ms": 60000})).await;
+    let made = envelope().await;
+    assert_eq!((&made["labels"], made["expires_at"].is_string()), (&json!({"a": "1", "b": "2"}), true));
+    write(json!({"op": "apply", "kind": "doc", "name": "a", "merge": {"n": 1}, "merge_labels": {"b": "3"}})).await;
+    let kept = envelope().await;
+    assert_eq!((&kept["labels"], &kept["expires_at"], &kept["version"]), (&json!({"a": "1", "b": "3"}), &made["expires_at"], &json!(2)));
+    write(json!({"op": "overwrite", "kind": "doc", "name": "a", "payload": {"n": 1}, "labels": {}, "ttl_ms": "never"})).await;
+    let bare = envelope().await;
+    assert_eq!((&bare["labels"], bare.get("expires_at"), &bare["version"]), (&json!({}), None, &json!(3)));
 }

@@ -1,10 +1,9 @@
 use std::os::unix::fs::PermissionsExt;
 
-use onward_server::{Dev, DevError, DevOptions, Drained};
+use onward_server::{Dev, DevOptions, Drained, Orders, StartError};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 
 use crate::support::{answer, soon};
 
@@ -18,12 +17,13 @@ async fn call(url: &str, request: String) -> (u16, String) {
 async fn with_dev<T>(options: DevOptions, body: impl AsyncFnOnce(Value) -> T) -> T {
     let dev = Dev::start(options).await.unwrap();
     let ready = serde_json::to_value(dev.ready()).unwrap();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let task = tokio::spawn(dev.run(async move {
-        let _ = stopped.await;
-    }));
+    let orders = Orders::default();
+    let task = tokio::spawn({
+        let orders = orders.clone();
+        async move { dev.run(&orders).await }
+    });
     let out = body(ready).await;
-    stop.send(()).unwrap();
+    orders.end();
     assert_eq!(soon(task).await.unwrap(), Drained::Clean);
     out
 }
@@ -57,7 +57,7 @@ async fn a_kept_folder_keeps_objects_chains_and_token_and_is_for_one_process() {
     let options = DevOptions { data: Some(base.path().join("data")), port: Some(0) };
     let token = with_dev(options.clone(), async |ready: Value| {
         let second = Dev::start(options.clone()).await;
-        assert!(matches!(second, Err(DevError::Usage(_))), "{second:?}");
+        assert!(matches!(second, Err(StartError::Usage(_))), "{second:?}");
         let token = ready["token"].as_str().unwrap().to_owned();
         let body = r#"{"entries":[{"kind":"a"}]}"#;
         let append = format!(
@@ -89,7 +89,7 @@ async fn a_busy_port_that_was_asked_for_is_refused() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let refused = Dev::start(DevOptions { data: None, port: Some(port) }).await;
-    assert!(matches!(refused, Err(DevError::Usage(_))), "{refused:?}");
+    assert!(matches!(refused, Err(StartError::Usage(_))), "{refused:?}");
 }
 
 #[tokio::test]
@@ -97,5 +97,5 @@ async fn a_damaged_token_file_is_refused() {
     let base = tempfile::tempdir().unwrap();
     std::fs::write(base.path().join("dev.token"), "onw_x\n").unwrap();
     let refused = Dev::start(DevOptions { data: Some(base.path().to_owned()), port: Some(0) }).await;
-    assert!(matches!(refused, Err(DevError::Usage(_))));
+    assert!(matches!(refused, Err(StartError::Usage(_))));
 }

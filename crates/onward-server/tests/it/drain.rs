@@ -15,7 +15,7 @@ async fn read_until(stream: &mut tokio::net::TcpStream, wanted: &str) {
 
 #[tokio::test]
 async fn a_drain_says_goodbye_to_streams_and_waiters_and_is_clean() {
-    let mut live = Live::start().await;
+    let live = Live::start().await;
     let mut stream = live.connect().await;
     stream.write_all(format!("{}\r\n", live.head("GET /v1/watch")).as_bytes()).await.unwrap();
     read_until(&mut stream, "event: open").await;
@@ -43,7 +43,7 @@ async fn a_drain_says_goodbye_to_streams_and_waiters_and_is_clean() {
 
 #[tokio::test]
 async fn a_request_in_flight_is_answered_and_a_new_connection_is_not() {
-    let mut live = Live::start().await;
+    let live = Live::start().await;
     let mut stream = live.connect().await;
     let head = format!("{}If-None-Match: *\r\nContent-Length: 2\r\n\r\n1", live.head("PUT /v1/objects/doc/a"));
     stream.write_all(head.as_bytes()).await.unwrap();

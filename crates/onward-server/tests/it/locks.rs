@@ -121,3 +121,98 @@ async fn bad_lock_calls_are_refused() {
     client.post("/v1/locks/a/../b", json!({})).await.is_problem(400, "invalid_key");
     assert_eq!(client.get("/v1/locks/k").await.json()["state"], "free");
 }
+
+const WHY: (&str, &str) = ("onward-reason", "host%207%20is%20gone%3A%20caf%C3%A9");
+
+#[tokio::test]
+async fn a_release_may_keep_the_key_taken_for_the_rest_of_a_least_hold() {
+    let client = Client::memory().await;
+    acquire(&client, "k", json!({"owner": OWNER})).await;
+    for bad in ["keep_ms=-1", "keep_ms=86400001", "keep_ms=x", "audit=false", "break=maybe", "keep=1"] {
+        let path = format!("/v1/locks/k?{bad}");
+        client.send("DELETE", &path, &[("onward-owner", OWNER)], "").await.is_problem(400, "invalid_request");
+    }
+    client.send("DELETE", "/v1/locks/k?keep_ms=60000", &[("onward-owner", OWNER)], "").await;
+    let problem = client.post("/v1/locks/k", json!({"owner": OWNER})).await.is_problem(409, "resource_locked");
+    assert!(problem["held_for_ms"].as_u64().is_some_and(|ms| ms > 30_000), "{problem}");
+    client.send("DELETE", "/v1/locks/k", &[("onward-owner", OWNER)], "").await.is_problem(409, "lease_lost");
+}
+
+#[tokio::test]
+async fn held_locks_are_listed_in_pages_without_their_owners() {
+    let client = Client::memory().await;
+    for key in ["a", "b/1", "b/2", "b/3", "c"] {
+        acquire(&client, key, json!({"owner": OWNER, "holder": "host:1"})).await;
+    }
+    let page = client.get("/v1/locks?prefix=b/&limit=2").await;
+    assert!(!String::from_utf8_lossy(&page.body).contains(OWNER), "the owner is secret");
+    let page = page.json();
+    let keys = |page: &Value| page["items"].as_array().unwrap().iter().map(|item| item["key"].clone()).collect::<Vec<_>>();
+    assert_eq!(keys(&page), ["b/1", "b/2"]);
+    assert_eq!((&page["items"][0]["state"], &page["items"][0]["holder"]), (&json!("held"), &json!("host:1")));
+    let cursor = page["next_cursor"].as_str().unwrap();
+    let rest = client.get(&format!("/v1/locks?prefix=b/&limit=2&cursor={cursor}")).await.json();
+    assert_eq!((keys(&rest), &rest["next_cursor"]), (vec![json!("b/3")], &Value::Null));
+    assert_eq!(keys(&client.get("/v1/locks").await.json()).len(), 5);
+    client.get(&format!("/v1/locks?prefix=c&cursor={cursor}")).await.is_problem(400, "invalid_cursor");
+    for bad in ["limit=0", "limit=1001", "limit=x", "kind=a"] {
+        client.get(&format!("/v1/locks?{bad}")).await.is_problem(400, "invalid_request");
+    }
+    client.get(&format!("/v1/locks?prefix={}", "x".repeat(513))).await.is_problem(400, "invalid_key");
+}
+
+#[tokio::test]
+async fn an_operator_breaks_a_lock_and_the_trail_says_who_and_why() {
+    let client = Client::memory().await;
+    let old = acquire(&client, "nightly", json!({"owner": OWNER, "holder": "host:7"})).await;
+    client.send("DELETE", "/v1/locks/nightly?break=true", &[], "").await.is_problem(400, "invalid_request");
+    let both = "/v1/locks/nightly?break=true&keep_ms=1";
+    client.send("DELETE", both, &[WHY], "").await.is_problem(400, "invalid_request");
+    let broken = client.send("DELETE", "/v1/locks/nightly?break=true", &[WHY], "").await;
+    assert_eq!(broken.status, 200);
+    let broken = broken.json();
+    assert_eq!((&broken["outcome"], &broken["holder"], &broken["old_token"]), (&json!("broken"), &json!("host:7"), &old["token"]));
+    assert!(broken["token"].as_u64() > old["token"].as_u64());
+    client.send("PUT", "/v1/locks/nightly", &[("onward-owner", OWNER)], "").await.is_problem(409, "lease_lost");
+    let fence = format!("{} nightly", old["token"]);
+    let headers = [("if-none-match", "*"), ("onward-fence", fence.as_str())];
+    let late = client.send("PUT", "/v1/objects/doc/a", &headers, "1").await.is_problem(409, "fenced");
+    assert_eq!(late["newest_token"], broken["token"]);
+    let again = client.send("DELETE", "/v1/locks/nightly?break=true", &[WHY], "").await.json();
+    assert_eq!(again["outcome"], "absent");
+    let chain = client.onward.audit().chain("onward.admin").unwrap();
+    let found = chain.query(&onward::audit::Filter::default(), onward::audit::Page::first(10)).await.unwrap();
+    let kept = found.items.iter().find(|entry| entry.kind == "lock.break").unwrap();
+    assert_eq!((kept.actor.as_deref(), kept.resource.as_deref()), (Some("dev"), Some("nightly")));
+    let data: Value = serde_json::from_slice(&kept.data).unwrap();
+    assert_eq!(data, json!({"reason": "host 7 is gone: café", "holder": "host:7", "token": old["token"]}));
+}
+
+#[tokio::test]
+async fn the_switch_stops_new_locks_and_keeps_held_ones() {
+    let client = Client::memory().await;
+    acquire(&client, "held", json!({"owner": OWNER})).await;
+    let all = client.get("/v1/admin/lock-switch").await.json();
+    assert_eq!(
+        (&all["enabled"], &all["source"], &all["live"], &all["state"]),
+        (&json!(true), &json!("default"), &Value::Null, &json!("ok"))
+    );
+    assert!(all["latency_us"].is_u64());
+    for bad in
+        [json!({"enabled": false}), json!({"enabled": false, "reason": " "}), json!({"enabled": 0, "reason": "x"}), json!({"reason": "x"})]
+    {
+        client.send("PUT", "/v1/admin/lock-switch", &[], bad.to_string()).await.is_problem(400, "invalid_request");
+    }
+    let off = json!({"enabled": false, "reason": "the engine stalls"}).to_string();
+    let set = client.send("PUT", "/v1/admin/lock-switch", &[], off).await.json();
+    assert_eq!((&set["old"], &set["new"]["enabled"], &set["new"]["by"]), (&Value::Null, &json!(false), &json!("dev")));
+    client.post("/v1/locks/other", json!({})).await.is_problem(503, "locking_off");
+    client.send("PUT", "/v1/locks/held", &[("onward-owner", OWNER)], "").await.json()["token"].as_u64().unwrap();
+    assert_eq!(client.get("/v1/locks/held").await.json()["state"], "held");
+    let all = client.get("/v1/admin/lock-switch").await.json();
+    assert_eq!((&all["enabled"], &all["source"], &all["live"]), (&json!(false), &json!("switch"), &set["new"]));
+    let on = json!({"enabled": true, "reason": "it is well"}).to_string();
+    let set_again = client.send("PUT", "/v1/admin/lock-switch", &[], on).await.json();
+    assert_eq!(set_again["old"], set["new"]);
+    acquire(&client, "other", json!({})).await;
+}

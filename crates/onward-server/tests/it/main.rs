@@ -14,6 +14,8 @@ mod locks;
 mod metrics;
 mod objects;
 mod races;
+mod serve;
 mod support;
 mod surface;
+mod tls;
 mod watch;

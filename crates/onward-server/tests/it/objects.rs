@@ -279,12 +279,134 @@ async fn the_past_of_an_object_is_there() {
     client.get(&format!("{path}?history=true&cursor=x")).await.is_problem(400, "invalid_cursor");
 }
 
+/// The envelope of an object.
+async fn envelope(client: &Client, path: &str) -> serde_json::Value {
+    client.send("GET", path, &[("accept", "application/vnd.onward.object+json")], "").await.json()
+}
+
 #[tokio::test]
-async fn a_wish_that_is_not_built_is_refused_and_not_dropped() {
+async fn labels_stay_unless_a_write_names_them() {
     let client = Client::memory().await;
-    for wish in [("onward-ttl-ms", "5000"), ("onward-label", "a=b"), ("onward-labels", "merge")] {
-        let headers = [("content-type", "application/json"), ("if-none-match", "*"), wish];
-        client.send("PUT", "/v1/objects/p/a", &headers, "1").await.is_problem(501, "unsupported");
+    let path = "/v1/objects/doc/a";
+    let put = async |headers: &[(&str, &str)], body: &str| {
+        let headers = [&[("content-type", "application/json"), ("if-match", "*")], headers].concat();
+        client.send("PUT", path, &headers, body.to_owned()).await
+    };
+    let two = [("if-none-match", "*"), ("onward-label", "team=blue"), ("onward-label", "gr%C3%B6%C3%9Fe=a=b%25")];
+    assert_eq!(client.send("PUT", path, &two, "1").await.status, 201);
+    assert_eq!(envelope(&client, path).await["labels"], json!({"team": "blue", "größe": "a=b%"}));
+    assert_eq!(put(&[], "2").await.status, 200);
+    assert_eq!(envelope(&client, path).await["labels"], json!({"team": "blue", "größe": "a=b%"}));
+    put(&[("onward-label", "team=red"), ("onward-labels", "merge")], "2").await;
+    assert_eq!(envelope(&client, path).await["labels"], json!({"team": "red", "größe": "a=b%"}));
+    let same = put(&[("onward-label", "team=red"), ("onward-labels", "merge")], "2").await.json();
+    assert_eq!((&same["changed"], &same["version"]), (&json!(false), &json!(3)));
+    let patch = [("content-type", "application/merge-patch+json"), ("onward-label", "x=")];
+    assert_eq!(client.send("PATCH", path, &patch, "{\"n\":1}").await.status, 200);
+    assert_eq!(envelope(&client, path).await["labels"], json!({"x": ""}));
+    put(&[("onward-labels", "set")], "3").await;
+    assert_eq!(envelope(&client, path).await["labels"], json!({}));
+    // Each earlier state has its own.
+    let past = client.get(&format!("{path}?history=true&payload=false")).await.json();
+    let labels: Vec<_> = past["items"].as_array().unwrap().iter().map(|item| item["labels"].clone()).collect();
+    let blue = json!({"team": "blue", "größe": "a=b%"});
+    assert_eq!(labels, [json!({}), json!({"x": ""}), json!({"team": "red", "größe": "a=b%"}), blue.clone(), blue.clone()]);
+    assert_eq!(envelope(&client, &format!("{path}?at=2")).await["labels"], blue);
+}
+
+#[tokio::test]
+async fn bad_labels_and_times_to_live_are_refused_and_write_nothing() {
+    let client = Client::memory().await;
+    let long = format!("a={}", "v".repeat(257));
+    let key = format!("{}=v", "k".repeat(65));
+    let mut cases: Vec<Vec<(&str, &str)>> =
+        ["", "=v", "novalue", "a=%zz", "a=%ff", "a=%0a", "a%00=b", &long, &key].iter().map(|bad| vec![("onward-label", *bad)]).collect();
+    cases.extend(["", "both", "Set"].map(|bad| vec![("onward-label", "a=b"), ("onward-labels", bad)]));
+    cases.push(vec![("onward-label", "a=1"), ("onward-label", "a=2")]);
+    cases.push(vec![("onward-labels", "set"), ("onward-labels", "set")]);
+    let many: Vec<String> = (0..33).map(|n| format!("k{n}=v")).collect();
+    cases.push(many.iter().map(|label| ("onward-label", label.as_str())).collect());
+    cases.extend(
+        ["", "0", "999", "-1", "1.5", "1s", "Never", "315619200001", "18446744073709551616"].map(|bad| vec![("onward-ttl-ms", bad)]),
+    );
+    cases.push(vec![("onward-ttl-ms", "5000"), ("onward-ttl-ms", "5000")]);
+    for case in &cases {
+        let headers = [&[("content-type", "application/json"), ("if-none-match", "*")], &case[..]].concat();
+        client.send("PUT", "/v1/objects/p/a", &headers, "1").await.is_problem(400, "invalid_request");
     }
     assert_eq!(client.get("/v1/objects/p/a").await.status, 404);
+    // At the limits; a delete leaves nothing that could have them.
+    let most: Vec<_> = many[..32].iter().map(|label| ("onward-label", label.as_str())).collect();
+    let headers = [&[("if-none-match", "*"), ("onward-ttl-ms", "315619200000")], &most[..]].concat();
+    assert_eq!(client.send("PUT", "/v1/objects/p/a", &headers, "1").await.status, 201);
+    let one_more = [("if-match", "*"), ("onward-label", "more=1"), ("onward-labels", "merge")];
+    client.send("PUT", "/v1/objects/p/a", &one_more, "1").await.is_problem(400, "invalid_request");
+    for wish in [("onward-label", "a=b"), ("onward-ttl-ms", "5000")] {
+        client.send("DELETE", "/v1/objects/p/a", &[("if-match", "*"), wish], "").await.is_problem(400, "invalid_request");
+    }
+    assert_eq!(client.get("/v1/objects/p/a").await.header("etag"), "\"1\"");
+}
+
+#[tokio::test]
+async fn lists_are_by_label_and_a_cursor_belongs_to_its_labels() {
+    let client = Client::memory().await;
+    for (name, labels) in [("a", &["team=blue", "urgent="][..]), ("b", &["team=red"]), ("c", &["team=blue"]), ("d", &[])] {
+        let headers: Vec<_> = [("if-none-match", "*")].into_iter().chain(labels.iter().map(|label| ("onward-label", *label))).collect();
+        client.send("PUT", &format!("/v1/objects/doc/{name}"), &headers, "1").await;
+    }
+    for (query, names) in [
+        ("label=team%3Dblue", &["a", "c"][..]),
+        ("label=team=blue", &["a", "c"]),
+        ("label=team", &["a", "b", "c"]),
+        ("label=team=blue&label=urgent", &["a"]),
+        ("label=urgent=", &["a"]),
+        ("label=urgent=yes", &[]),
+        ("label=team=red&label=team=blue", &[]),
+        ("label=t%25", &[]),
+        ("prefix=b&label=team", &["b"]),
+    ] {
+        let page = client.get(&format!("/v1/objects/doc?{query}")).await.json();
+        let found: Vec<_> = page["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect();
+        assert_eq!(found, names, "{query}");
+    }
+    let first = client.get("/v1/objects/doc?label=team&limit=1").await.json();
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let second = client.get(&format!("/v1/objects/doc?label=team&limit=1&cursor={cursor}")).await.json();
+    assert_eq!((&first["items"][0]["labels"]["team"], &second["items"][0]["name"]), (&json!("blue"), &json!("b")));
+    for other in ["", "label=team=blue&", "label=team&label=urgent&"] {
+        client.get(&format!("/v1/objects/doc?{other}cursor={cursor}")).await.is_problem(400, "invalid_cursor");
+    }
+    let seventeen: String = (0..17).map(|n| format!("label=k{n}&")).collect();
+    for bad in ["label=", "label==v", "label=a%00", &seventeen, &format!("label=a={}", "v".repeat(257))] {
+        client.get(&format!("/v1/objects/doc?{bad}")).await.is_problem(400, "invalid_request");
+        client.get(&format!("/v1/watch?{bad}")).await.is_problem(400, "invalid_request");
+    }
+}
+
+#[tokio::test]
+async fn an_object_expires_by_a_delete_that_says_so() {
+    let clock = onward::time::Clock::manual();
+    let client = Client::by_clock(clock.clone()).await;
+    let mut events = client.events("/v1/watch", &[]).await;
+    let headers = [("if-none-match", "*"), ("onward-ttl-ms", "60000"), ("onward-label", "a=b")];
+    client.send("PUT", "/v1/objects/session/a", &headers, "1").await;
+    client.send("PUT", "/v1/objects/session/b", &headers, "1").await;
+    client.send("PUT", "/v1/objects/session/b", &[("if-match", "*"), ("onward-ttl-ms", "never")], "1").await;
+    let made = envelope(&client, "/v1/objects/session/a").await;
+    assert!(made["expires_at"].as_str().unwrap() > made["created_at"].as_str().unwrap());
+    assert!(envelope(&client, "/v1/objects/session/b").await.get("expires_at").is_none());
+    clock.advance(std::time::Duration::from_secs(60));
+    let gone = loop {
+        let change = events.next_of("change").await;
+        if change.data["changes"][0]["op"] != "put" {
+            break change;
+        }
+    };
+    let change = &gone.data["changes"][0];
+    assert_eq!((&change["op"], &change["name"], &change["version"]), (&json!("expire"), &json!("a"), &json!(2)));
+    assert_eq!(change["labels"], json!({"a": "b"}));
+    client.get("/v1/objects/session/a").await.is_problem(404, "not_found");
+    assert_eq!(client.get("/v1/objects/session/b").await.status, 200);
+    let past = client.get("/v1/objects/session/a?history=true").await.json();
+    assert_eq!((&past["items"][0]["op"], past["items"][1]["expires_at"].is_string()), (&json!("expire"), true));
 }

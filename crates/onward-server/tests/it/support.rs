@@ -11,11 +11,10 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use onward::time::Clock;
 use onward::{Config, Onward, retry};
-use onward_server::{Drained, Limits, Metrics, Server, State, Timeouts, Token, router};
+use onward_server::{Drained, Limits, Metrics, Orders, Server, State, Timeouts, Token, router};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
@@ -87,9 +86,18 @@ impl Client {
         Self::with("memory:", limits).await
     }
 
+    /// A store in memory that lives by this clock.
+    pub(crate) async fn by_clock(clock: Clock) -> Self {
+        Self::over(Config::new("memory:").with_clock(clock), Limits::default()).await
+    }
+
     async fn with(url: &str, limits: Limits) -> Self {
+        Self::over(Config::new(url), limits).await
+    }
+
+    async fn over(config: Config, limits: Limits) -> Self {
         let metrics = Arc::new(Metrics::default());
-        let onward = Onward::connect(Config::new(url).with_observer(metrics.clone())).await.unwrap();
+        let onward = Onward::connect(config.with_observer(metrics.clone())).await.unwrap();
         let token = Token::draw();
         let state = State::new(onward.clone(), "dev", &token, metrics).with_limits(limits);
         Self { router: router(state), onward, token: token.secret().to_owned() }
@@ -209,7 +217,7 @@ pub(crate) struct Live {
     pub(crate) token: String,
     pub(crate) onward: Onward,
     pub(crate) metrics: Arc<Metrics>,
-    stop: Option<oneshot::Sender<()>>,
+    orders: Orders,
     task: JoinHandle<Drained>,
 }
 
@@ -233,16 +241,17 @@ impl Live {
         let state = State::new(onward.clone(), "dev", &token, metrics.clone());
         let server = Server::bind("127.0.0.1:0".parse().unwrap(), state.with_timeouts(timeouts).with_limits(limits)).await.unwrap();
         let address = server.local_addr().unwrap();
-        let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(server.serve(async move {
-            let _ = stopped.await;
-        }));
-        Self { address, token: token.secret().to_owned(), onward, metrics, stop: Some(stop), task }
+        let orders = Orders::default();
+        let task = tokio::spawn({
+            let orders = orders.clone();
+            async move { server.serve(&orders).await }
+        });
+        Self { address, token: token.secret().to_owned(), onward, metrics, orders, task }
     }
 
     /// Begins to drain.
-    pub(crate) fn stop(&mut self) {
-        let _ = self.stop.take().unwrap().send(());
+    pub(crate) fn stop(&self) {
+        self.orders.end();
     }
 
     pub(crate) async fn ended(self) -> Drained {

@@ -107,3 +107,33 @@ async fn a_position_that_is_not_there_is_gone_and_says_where_to_begin() {
         client.get(&format!("/v1/watch?{bad}")).await.is_problem(400, "invalid_request");
     }
 }
+
+#[tokio::test]
+async fn a_watch_by_label_tells_who_enters_and_who_leaves() {
+    let client = Client::memory().await;
+    let label = async |name: &str, label: &str| {
+        client.send("PUT", &format!("/v1/objects/doc/{name}?overwrite=true"), &[("onward-label", label)], "1").await;
+    };
+    let mut events = client.events("/v1/watch?label=team=blue&label=urgent", &[]).await;
+    label("a", "team=blue").await;
+    client.send("PUT", "/v1/objects/doc/b?overwrite=true", &[("onward-label", "team=blue"), ("onward-label", "urgent=")], "1").await;
+    label("b", "urgent=").await;
+    label("b", "urgent=now").await;
+    client.send("PUT", "/v1/objects/doc/c?overwrite=true", &[("onward-label", "team=blue"), ("onward-label", "urgent=")], "1").await;
+    client.send("DELETE", "/v1/objects/doc/c?overwrite=true", &[], "").await;
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        let change = events.next_of("change").await;
+        told.push((change.id.unwrap(), change.data["changes"][0]["op"].clone(), change.data["changes"][0]["labels"].clone()));
+    }
+    let both = json!({"team": "blue", "urgent": ""});
+    assert_eq!(
+        told,
+        [
+            (2, json!("put"), both.clone()),
+            (3, json!("put"), json!({"urgent": ""})),
+            (5, json!("put"), both.clone()),
+            (6, json!("delete"), both)
+        ]
+    );
+}

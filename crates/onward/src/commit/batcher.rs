@@ -73,7 +73,9 @@ impl Batcher {
     /// Does what comes in, until all handles are gone and the queue is empty.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Task>) {
         let mut batch = Vec::with_capacity(BATCH_COMMITS);
+        let line = self.line.clone();
         while let Some(first) = queue.recv().await {
+            let _work = line.work(self.options.clock.now());
             let mut next = Some(first);
             let mut bytes = 0;
             let mut compact = None;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::builder::Commit;
+use crate::time::Moment;
 use crate::{Error, Result};
 
 /// Most commits that wait; one more is told to come back.
@@ -30,12 +31,24 @@ pub(super) struct Line {
     pace: AtomicU64,
     /// Objects are known by their hash: two that share one share their part of the line too, which only makes it smaller.
     hash: RandomState,
+    /// Since when the writer is at work, in nanoseconds since boot; 0 while it has none.
+    at_work: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
     all: Load,
     objects: HashMap<u64, Load>,
+}
+
+/// Ends the note that the writer works.
+#[derive(Debug)]
+pub(super) struct Work<'a>(&'a AtomicU64);
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,6 +135,17 @@ impl Line {
         Duration::from_nanos(pace.saturating_mul(waiting)).clamp(HINTS.0, HINTS.1)
     }
 
+    /// Notes that the writer began to work, and returns what notes the end of it.
+    pub(super) fn work(&self, now: Moment) -> Work<'_> {
+        self.at_work.store(now.as_nanos().max(1), Ordering::Relaxed);
+        Work(&self.at_work)
+    }
+
+    /// Returns since when the writer is at what it does now.
+    pub(super) fn at_work(&self) -> Option<Moment> {
+        Some(self.at_work.load(Ordering::Relaxed)).filter(|since| *since > 0).map(Moment::from_nanos)
+    }
+
     fn objects<'a>(&'a self, commit: &'a Commit) -> impl Iterator<Item = u64> + 'a {
         commit.writes.iter().map(|write| self.hash.hash_one(&write.key))
     }
@@ -167,6 +191,16 @@ mod tests {
         line.leave([(&hot, BYTES / 2), (&other, BYTES / 2)].into_iter());
         assert!(line.waiting.lock().objects.is_empty(), "what left is forgotten");
         assert_eq!(line.waiting.lock().all, Load::default());
+    }
+
+    #[test]
+    fn the_writer_is_at_work_from_the_first_task_to_the_last_answer() {
+        let (line, now) = (Line::default(), Moment::from_nanos(7));
+        assert_eq!(line.at_work(), None);
+        let work = line.work(now);
+        assert_eq!(line.at_work(), Some(now));
+        drop(work);
+        assert_eq!(line.at_work(), None);
     }
 
     #[test]

@@ -90,6 +90,13 @@ impl CommitQueue {
         tell(&self.0.options.observer, event);
     }
 
+    /// Returns how long the writer has been at the batch that it has; zero while it waits for work.
+    ///
+    /// Deadlines and bounded waits end each batch in seconds: much longer means a disk or a thread that is stuck.
+    pub fn at_work(&self) -> Duration {
+        self.0.line.at_work().map_or(Duration::ZERO, |since| self.clock().now().since(since))
+    }
+
     /// Returns how many commits wait for the writer.
     pub fn waiting(&self) -> usize {
         self.0.sender.max_capacity() - self.0.sender.capacity()
