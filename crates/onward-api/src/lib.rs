@@ -4,6 +4,7 @@
 //! again?", so that no two surfaces can disagree. A type that is read from a request refuses unknown members; one that is read from an
 //! answer skips them, so that an old client understands a new server.
 
+pub mod admin;
 pub mod base64;
 pub mod cache;
 pub mod chains;
@@ -36,6 +37,8 @@ pub mod header {
     pub const REQUEST_ID: &str = "onward-request-id";
     /// In an answer: the revision of what is answered.
     pub const REVISION: &str = "onward-revision";
+    /// In an answer: the epoch of the store.
+    pub const EPOCH: &str = "onward-epoch";
     /// `TOKEN LOCK-KEY`, the key percent-encoded; may be repeated.
     pub const FENCE: &str = "onward-fence";
     /// How long the request may take, in milliseconds.
@@ -64,6 +67,12 @@ pub mod header {
 
 /// The content type of an object with everything that is known about it.
 pub const OBJECT_TYPE: &str = "application/vnd.onward.object+json";
+
+/// The content type of an import and an export: a JSON document a line.
+pub const NDJSON_TYPE: &str = "application/x-ndjson";
+
+/// The content type of a backup.
+pub const BACKUP_TYPE: &str = "application/vnd.sqlite3";
 
 /// The content type of a merge patch (RFC 7396).
 pub const MERGE_TYPE: &str = "application/merge-patch+json";

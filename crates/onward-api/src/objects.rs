@@ -46,6 +46,46 @@ pub struct Envelope {
     pub payload_base64: Option<String>,
 }
 
+/// One object of an import or an export: a line of NDJSON.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Row {
+    /// The namespace; `default` if none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The kind.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+    /// The version where it comes from; it is created above that.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "number::optional")]
+    pub version: Option<u64>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<crate::Labels>,
+    /// When it ends by itself, RFC 3339, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// The content type; `application/json` for a payload, `application/octet-stream` for a binary one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// The payload, if it is JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::present")]
+    pub payload: Option<Box<RawValue>>,
+    /// The payload, byte for byte.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_base64: Option<String>,
+}
+
+/// What an import has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// Objects that it created.
+    pub created: u64,
+    /// Rows whose object was there already, and stayed as it was.
+    pub existing: u64,
+}
+
 /// What a write of one object produced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {

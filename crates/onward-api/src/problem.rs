@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::objects::Imported;
 use crate::{Code, number};
 
 /// Whether a refused request may have changed something.
@@ -59,6 +60,9 @@ pub struct Problem {
     /// The newest fencing token that was seen.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "number::optional")]
     pub newest_token: Option<u64>,
+    /// What an import had done before it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<Imported>,
     /// The limit that was passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_bytes: Option<u64>,
@@ -93,6 +97,7 @@ impl Problem {
             held_for_ms: None,
             waiters: None,
             newest_token: None,
+            imported: None,
             limit_bytes: None,
             oldest: None,
             newest: None,

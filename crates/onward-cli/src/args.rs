@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::output::{Color, Format, Out};
 use crate::target::Target;
 use crate::units::some_time;
-use crate::{audit, bench, cache, config, dev, doctor, help, lock, object, prove, serve};
+use crate::{audit, bench, cache, config, dev, doctor, help, lock, object, prove, serve, store};
 
 /// The end of each help.
 pub(crate) const EXIT_CODES: &str = "\
@@ -93,6 +93,9 @@ pub(crate) enum Command {
     /// Read, write and follow versioned objects
     #[command(subcommand)]
     Object(object::Object),
+    /// Compact, back up or check a whole store
+    #[command(subcommand)]
+    Store(store::Store),
     /// Read, fill and invalidate cached values
     #[command(subcommand)]
     Cache(cache::Cache),

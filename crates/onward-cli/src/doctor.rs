@@ -262,7 +262,7 @@ async fn audit(client: &Client) -> std::result::Result<Vec<Finding>, Problem> {
     Ok(findings)
 }
 
-fn show(findings: &[Finding], out: &Out) -> Result<()> {
+pub(crate) fn show(findings: &[Finding], out: &Out) -> Result<()> {
     if out.format() != Format::Table {
         let all = Findings { findings: findings.to_vec() };
         return out.line(&serde_json::to_string(&all).unwrap_or_default());

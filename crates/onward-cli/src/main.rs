@@ -19,8 +19,10 @@ mod object;
 mod output;
 mod pages;
 mod prove;
+mod save;
 mod seed;
 mod serve;
+mod store;
 mod target;
 mod units;
 mod wait;
@@ -74,6 +76,7 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
             Command::Lock(lock::Lock::Run(run)) => run.run(&target, out).await,
             Command::Lock(lock) => interruptible(lock.run(&target, out)).await,
             Command::Object(object) => interruptible(object.run(&target, out)).await,
+            Command::Store(store) => interruptible(store.run(&target, out)).await,
             Command::Cache(cache) => interruptible(cache.run(&target, out)).await,
             Command::Audit(audit) => interruptible(audit.run(&target, out)).await,
             Command::Bench(bench) => interruptible(bench.run(&target, out)).await,

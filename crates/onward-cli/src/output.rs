@@ -54,6 +54,11 @@ impl Out {
         Self { format, quiet, verbose, color }
     }
 
+    /// Tells whether nothing but data and errors is wanted.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Returns the format for a finite answer.
     pub(crate) fn format(&self) -> Format {
         self.format.unwrap_or(Format::Table)

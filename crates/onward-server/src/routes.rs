@@ -10,7 +10,7 @@ use onward::Code;
 
 use crate::auth::{Least, Role};
 use crate::call::bad_path;
-use crate::ops::{cache, chains, commit, info, locks, objects, watch};
+use crate::ops::{admin, cache, chains, commit, info, locks, objects, transfer, watch};
 use crate::refusal::Refusal;
 use crate::run::{closes, new_id, run};
 use crate::state::State;
@@ -44,6 +44,7 @@ macro_rules! routes {
 routes! {
     "/v1/objects/{kind}/{*name}" { GET Viewer objects::get, PUT Writer objects::put, PATCH Writer objects::patch, DELETE Writer objects::delete }
     "/v1/objects/{kind}" { GET Viewer objects::list }
+    "/v1/objects" { GET Viewer transfer::export, POST Writer transfer::import }
     "/v1/commit" { POST Writer commit::commit }
     "/v1/watch" { GET Viewer watch::watch }
     "/v1/locks/{*key}" { POST Writer locks::acquire, PUT Writer locks::renew, DELETE Writer locks::release, GET Viewer locks::status }
@@ -58,6 +59,9 @@ routes! {
     "/v1/chains/{chain}/export" { GET Viewer chains::export }
     "/v1/chains/{chain}/verify" { POST Viewer chains::verify }
     "/v1/info" { GET Viewer info::info }
+    "/v1/admin/compact" { POST Operator admin::compact }
+    "/v1/admin/check" { GET Operator admin::check }
+    "/v1/admin/backup" { GET Admin admin::backup }
     "/v1/admin/doctor" { GET Operator info::doctor }
     "/livez" { GET Open info::livez }
     "/readyz" { GET Open info::readyz }

@@ -19,7 +19,7 @@ use http_body_util::BodyExt as _;
 
 use crate::{Code, Effect};
 
-pub use download::Pieces;
+pub use download::Download;
 pub use events::{Event, Events, IDLE_MAX};
 pub use problem::Problem;
 pub use request::{Request, header_text, segment};
@@ -144,27 +144,34 @@ impl Client {
     /// # Errors
     /// As [`Client::call`].
     pub async fn stream(&self, request: Request) -> Result<Events, Problem> {
-        Ok(Events::new(self.open(request.header("accept", "text/event-stream")).await?))
+        let timeout = request.timeout.unwrap_or(self.timeout);
+        let request = request.header("accept", "text/event-stream").untimed();
+        let late = || Problem::of(Code::DeadlineExceeded, Effect::NotApplied, "the server did not answer in time");
+        within(patience(timeout), async {
+            let (head, body) = self.exchange(request, timeout).await?.into_parts();
+            if head.status.is_success() {
+                return Ok(Events::new(body));
+            }
+            let body = read(body, false).await?;
+            Err(Problem::read(Answer { status: head.status, headers: head.headers, body }, false))
+        })
+        .await
+        .unwrap_or_else(|| Err(late()))
     }
 
-    /// Sends a request and hands out the answer's body in pieces, for answers of any length.
+    /// Sends a request and reads the answer piece by piece.
     ///
-    /// The request's time covers the head only.
+    /// The request's time covers the head only, unless `begin` gives it more; then each piece has [`IDLE_MAX`].
     ///
     /// # Errors
     /// As [`Client::call`].
-    pub async fn download(&self, request: Request) -> Result<Pieces, Problem> {
-        Ok(Pieces::new(self.open(request).await?))
-    }
-
-    /// Sends a request and reads the head of the answer, if it is a success.
-    async fn open(&self, request: Request) -> Result<Body, Problem> {
+    pub async fn download(&self, request: Request, begin: Duration) -> Result<Download, Problem> {
         let timeout = request.timeout.unwrap_or(self.timeout);
         let late = || Problem::of(Code::DeadlineExceeded, Effect::NotApplied, "the server did not answer in time");
-        within(patience(timeout), async {
+        within(patience(timeout.max(begin)), async {
             let (head, body) = self.exchange(request.untimed(), timeout).await?.into_parts();
             if head.status.is_success() {
-                return Ok(body);
+                return Ok(Download::new(head.headers, body));
             }
             let body = read(body, false).await?;
             Err(Problem::read(Answer { status: head.status, headers: head.headers, body }, false))

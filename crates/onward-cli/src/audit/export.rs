@@ -1,9 +1,11 @@
 //! `export`: a chain, or a range of it, as a file that anyone can check.
 
+use std::time::Duration;
+
 use clap::Args;
 use onward_api::client::{Client, Request, segment};
 
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::output::Out;
 
 /// Exports a range.
@@ -25,8 +27,8 @@ impl Export {
         let request = Request::get(format!("chains/{}/export", segment(&self.chain)))
             .maybe_query("from_seq", self.from)
             .maybe_query("to_seq", self.to);
-        let mut pieces = client.download(request).await?;
-        while let Some(piece) = pieces.next().await.map_err(|problem| Failure::from(problem).with_exit(1))? {
+        let mut pieces = client.download(request, Duration::ZERO).await?;
+        while let Some(piece) = pieces.next().await? {
             out.bytes(&piece)?;
         }
         Ok(())

@@ -3,6 +3,7 @@
 mod history;
 mod list;
 mod patch;
+mod transfer;
 mod watch;
 mod write;
 
@@ -38,6 +39,12 @@ pub(crate) enum Object {
     /// List the objects of a kind
     #[command(before_help = "Examples:\n  onward object list project\n  onward object list project --prefix eu/ --limit 20\n  onward object list project --label team=blue --label urgent -o jsonl\n", after_help = EXIT_CODES)]
     List(list::List),
+    /// Create objects from a file; what exists stays as it is
+    #[command(before_help = "Examples:\n  onward object import objects.jsonl\n  onward --url sqlite:./old.db object export - | onward --url sqlite:./new.db object import -\n  onward object import objects.jsonl   once more: safe, it only counts what exists\n", after_help = EXIT_CODES)]
+    Import(transfer::Import),
+    /// Write all objects to a file, as they are at one revision
+    #[command(before_help = "Examples:\n  onward object export objects.jsonl\n  onward object export - --kind project --prefix eu/\n  onward object export - -n eu | gzip > eu.jsonl.gz\n", after_help = EXIT_CODES)]
+    Export(transfer::Export),
     /// Follow changes as they are committed, across cut connections
     #[command(before_help = "Examples:\n  onward object watch\n  onward object watch project --prefix eu/\n  onward object watch project --from 1207 -o table\n", after_help = EXIT_CODES)]
     Watch(watch::Watch),
@@ -95,6 +102,8 @@ impl Object {
             Self::Delete(delete) => delete.run(target, out).await,
             Self::History(history) => history.run(&target.client(Otherwise::Refuse).await?, out).await,
             Self::List(list) => list.run(&target.client(Otherwise::Refuse).await?, out).await,
+            Self::Import(import) => import.run(&target.client(Otherwise::Refuse).await?, out).await,
+            Self::Export(export) => export.run(&target.client(Otherwise::Refuse).await?, out).await,
             Self::Watch(watch) => watch.run(&target.client(Otherwise::Refuse).await?, out).await,
         }
     }

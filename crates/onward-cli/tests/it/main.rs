@@ -13,3 +13,4 @@ mod objects;
 mod streams;
 mod support;
 mod surface;
+mod transfer;

@@ -15,7 +15,7 @@ use super::commit::data;
 use super::json;
 use crate::call::{Call, bad_path, ours};
 use crate::cursor;
-use crate::flow::{Pieces, flow};
+use crate::download::{PIECE_BYTES, Pieces, download};
 use crate::query::Query;
 use crate::refusal::{Answer, Refusal};
 use crate::sse::{Event, Source, Step, stream};
@@ -110,7 +110,8 @@ pub(crate) async fn query(call: Call) -> Answer {
         let filter = filter(&call.query(&names)?)?;
         // Whether there is such a chain is said before the first line.
         call.reading(chain.head()).await?.ok_or_else(|| Refusal::new(Code::NotFound, "no such chain"))?;
-        return flow(&call.state, LINES, Matching { chain, filter, after: None, ended: false });
+        let matching = Matching { chain, filter, after: None, ended: false };
+        return download(&call.state, LINES, Split { from: matching, rest: Bytes::new() });
     }
     let query = call.query(&[&names[..], &["limit", "cursor"]].concat())?;
     let filter = filter(&query)?;
@@ -126,6 +127,22 @@ pub(crate) async fn query(call: Call) -> Answer {
 
 /// Lines of JSON.
 const LINES: &str = "application/x-ndjson";
+
+/// Short pieces of long ones: a client that does not read holds a few of them.
+struct Split<P> {
+    from: P,
+    rest: Bytes,
+}
+
+impl<P: Pieces> Pieces for Split<P> {
+    async fn next(&mut self) -> onward::Result<Option<Bytes>> {
+        while self.rest.is_empty() {
+            let Some(rest) = self.from.next().await? else { return Ok(None) };
+            self.rest = rest;
+        }
+        Ok(Some(self.rest.split_to(self.rest.len().min(PIECE_BYTES))))
+    }
+}
 
 /// All entries that a filter wants, a line each.
 struct Matching {
@@ -158,7 +175,7 @@ pub(crate) async fn export(call: Call) -> Answer {
     let chain = chain(&call)?;
     let (from, to) = (query.parse("from_seq", "a seq, from 1")?, query.parse("to_seq", "a seq, from 1")?);
     let export = call.reading(chain.export(from, to)).await?;
-    flow(&call.state, LINES, Exporting(export))
+    download(&call.state, LINES, Split { from: Exporting(export), rest: Bytes::new() })
 }
 
 struct Exporting(Export);

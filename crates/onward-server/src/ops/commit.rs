@@ -57,7 +57,7 @@ pub(crate) async fn commit(mut call: Call) -> Answer {
     }
 }
 
-fn key(namespace: Option<&str>, kind: &str, name: &str) -> Result<Key, Refusal> {
+pub(super) fn key(namespace: Option<&str>, kind: &str, name: &str) -> Result<Key, Refusal> {
     ours(kind).map_err(|e| e.under("/kind"))?;
     match namespace {
         Some(namespace) => {
@@ -113,7 +113,7 @@ fn write(commit: Commit, key: Key, write: Write) -> Result<Commit, Refusal> {
     })
 }
 
-fn payload(json: Option<&RawValue>, binary: Option<&str>, content_type: Option<&str>) -> Result<Payload, Refusal> {
+pub(super) fn payload(json: Option<&RawValue>, binary: Option<&str>, content_type: Option<&str>) -> Result<Payload, Refusal> {
     match (json, binary) {
         (Some(json), None) => {
             let payload = Payload::new(json.get().to_owned().into_bytes(), content_type.unwrap_or("application/json"))?;

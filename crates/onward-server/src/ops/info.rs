@@ -49,7 +49,11 @@ pub(crate) async fn info(call: Call) -> Answer {
 /// `GET /v1/admin/doctor`
 pub(crate) async fn doctor(call: Call) -> Answer {
     call.query(&[])?;
-    let found = call.reading(call.onward().check()).await?;
+    findings(call.reading(call.onward().check()).await?)
+}
+
+/// Spells what was found.
+pub(super) fn findings(found: Vec<onward::observe::Finding>) -> Answer {
     let findings = found.into_iter().map(|finding| info::Finding {
         check: finding.check.to_owned(),
         grade: match finding.grade {

@@ -1,11 +1,13 @@
 //! One file a part: parse, one call on the library, spell the answer.
 
+pub(crate) mod admin;
 pub(crate) mod cache;
 pub(crate) mod chains;
 pub(crate) mod commit;
 pub(crate) mod info;
 pub(crate) mod locks;
 pub(crate) mod objects;
+pub(crate) mod transfer;
 pub(crate) mod watch;
 
 use axum::body::Body;

@@ -228,6 +228,16 @@ pub(crate) fn spell(payload: &Payload) -> (Option<Box<RawValue>>, Option<String>
     (json, binary)
 }
 
+/// Spells a payload on one line so that it can be read back byte for byte.
+pub(crate) fn spell_exactly(payload: &Payload) -> (Option<Box<RawValue>>, Option<String>) {
+    // White space around a document is lost in JSON, and line ends in it would end the line.
+    let whole = |json: &RawValue| json.get().len() == payload.bytes().len() && !json.get().contains(['\n', '\r']);
+    match spell(payload) {
+        (Some(json), None) if whole(&json) => (Some(json), None),
+        _ => (None, Some(base64::encode(payload.bytes()))),
+    }
+}
+
 fn key(call: &Call, query: &Query) -> Result<Key, Refusal> {
     let (kind, name) = call.word_and_key()?;
     let name = String::from_utf8(name).map_err(|_| Refusal::new(Code::InvalidKey, "the name of an object is UTF-8"))?;

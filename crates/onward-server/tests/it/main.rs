@@ -4,6 +4,7 @@
 
 mod abuse;
 mod access;
+mod admin;
 mod cache;
 mod chains;
 mod commit;
@@ -18,4 +19,5 @@ mod serve;
 mod support;
 mod surface;
 mod tls;
+mod transfer;
 mod watch;

@@ -142,6 +142,8 @@ pub struct Commit {
     pub(crate) request: Option<RequestId>,
     pub(crate) window: Window,
     intent: Option<Fingerprint>,
+    /// Creates take a version above this one.
+    pub(crate) above: u64,
     pub(crate) wait: Option<Duration>,
     refused: Option<Error>,
 }
@@ -163,6 +165,12 @@ impl Commit {
     /// Writes bytes as they are under a condition.
     pub fn put_payload(self, key: impl IntoKey, payload: Payload, condition: WriteCondition) -> Self {
         self.push(key, Op::Put { payload, condition, uid: random::uuid_v4() })
+    }
+
+    /// Gives creates a version above this one, if it is given.
+    pub(crate) fn above(mut self, version: Option<Version>) -> Self {
+        self.above = version.map_or(0, Version::get);
+        self
     }
 
     /// Writes bytes blindly: whatever is there is lost.
@@ -404,6 +412,9 @@ impl Commit {
                 TtlChange::Set(ttl) => _ = print.number(index).text("ttl").long(u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX)),
                 TtlChange::Never => _ = print.number(index).text("never"),
             }
+        }
+        if self.above > 0 {
+            print.text("above").long(self.above);
         }
         Fingerprint(print.0.finalize().into())
     }

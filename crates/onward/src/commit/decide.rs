@@ -157,7 +157,7 @@ fn patch(commit: &Commit, view: &View) -> Result<(HashMap<usize, Payload>, Vec<C
 
 fn apply(commit: &Commit, view: &View, mut patched: HashMap<usize, Payload>, fences: Vec<(LockKey, FencingToken)>) -> Result<Verdict> {
     let next = view.meta.revision.next();
-    let mut floor = view.meta.version_floor;
+    let mut floor = view.meta.version_floor.max(commit.above);
     let restored = view.meta.restore_floor;
     let mut changes = Vec::new();
     let mut written = Vec::with_capacity(commit.writes.len());

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,12 +14,12 @@ use futures_core::future::BoxFuture;
 use super::feed::{Past, Record};
 use super::outcome::Receipt;
 use super::retention::{Prune, Pruned};
-use crate::Result;
 use crate::model::{
     ChainName, Epoch, FencingToken, Fingerprint, Head, Key, LockKey, Object, RequestId, Revision, Sealed, Selector, Version,
 };
 use crate::observe::Finding;
 use crate::time::Timestamp;
+use crate::{Error, Result};
 
 /// The one row of facts about a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,6 +211,9 @@ pub trait CommitEngine: Debug + Send + Sync {
     /// selector's first equality by an index.
     fn list(&self, scan: Scan) -> BoxFuture<'_, Result<Listed>>;
 
+    /// Finds the first namespace and kind, by bytes and after the given ones, that have objects or had some that the log still tells of.
+    fn next_kind<'a>(&'a self, after: Option<(&'a str, &'a str)>) -> BoxFuture<'a, Result<Option<(String, String)>>>;
+
     /// Reads an object as it was at a moment that the log still covers, with the facts of the same snapshot.
     fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>>;
 
@@ -222,6 +226,22 @@ pub trait CommitEngine: Debug + Send + Sync {
     /// # Errors
     /// [`Kind::Unsupported`](crate::Kind::Unsupported): the engine has no files. `Invalid`: the file is there already.
     fn backup(&self, path: PathBuf) -> BoxFuture<'_, Result<()>>;
+
+    /// Writes such a copy to a file beside the store that has no name any more: it is gone when it is closed.
+    ///
+    /// # Errors
+    /// As [`CommitEngine::backup`].
+    fn backup_file(&self) -> BoxFuture<'_, Result<File>> {
+        Box::pin(std::future::ready(Err(Error::unsupported("a store in memory has no backup"))))
+    }
+
+    /// Reads everything, and tells whether it contradicts itself.
+    ///
+    /// # Errors
+    /// The engine cannot be reached, or is damaged beyond reading.
+    fn inspect(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 
     /// Reads the answer to a request id, if it is still remembered.
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>>;

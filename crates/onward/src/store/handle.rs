@@ -1,5 +1,6 @@
 //! The store's handle.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,6 +8,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::deliver::Deliverer;
+use super::export::{Export, ExportOptions};
+use super::import::Import;
 use super::list::{List, Page, list};
 use super::options::{Delete, Put, WriteOptions};
 use super::past::{self, HistoryPage};
@@ -15,6 +18,7 @@ use super::watch::{Watch, Watcher};
 use crate::commit::engine::At;
 use crate::commit::{Commit, CommitOutcome, CommitQueue, Conflict, Delivery, Overwrite, Patch, Reason, Receipt, WriteCondition, Written};
 use crate::model::{IntoKey, Meta, Object, Payload, RequestId, Revision, Version};
+use crate::observe::Finding;
 use crate::{Error, Refusal, Result};
 
 /// Versioned objects, and the one way to change them. Cheap to clone.
@@ -109,6 +113,60 @@ impl Store {
     /// `Unsupported`: a store in memory. [`Kind::Invalid`](crate::Kind::Invalid): the file is there already. `Backend`: it cannot be written.
     pub async fn backup(&self, path: impl Into<PathBuf>) -> Result<()> {
         self.0.queue.engine().backup(path.into()).await.map_err(|e| e.during("backup"))
+    }
+
+    /// Writes such a copy to a file without a name, for whoever sends it elsewhere; its space is free again when it is closed.
+    ///
+    /// # Errors
+    /// As [`Store::backup`].
+    pub async fn backup_file(&self) -> Result<File> {
+        self.0.queue.engine().backup_file().await.map_err(|e| e.during("backup"))
+    }
+
+    /// Reads everything and tells whether it contradicts itself: the file, the change log, the heads of chains.
+    ///
+    /// Entries of a chain are judged by [`Chain::verify`](crate::audit::Chain::verify), and what the store stands on by
+    /// [`Onward::check`](crate::Onward::check).
+    ///
+    /// # Errors
+    /// `Backend`: the engine is away, or the file is damaged beyond reading.
+    pub async fn inspect(&self) -> Result<Vec<Finding>> {
+        self.0.queue.engine().inspect().await.map_err(|e| e.during("inspect"))
+    }
+
+    /// Begins an import: rows are created in chunks of at most 128, each one a commit. What exists is counted and stays as it is.
+    ///
+    /// Running it again after whatever ended it is safe. A row gets a version above the one that it brings, so that no condition of the
+    /// place where it comes from ever matches here.
+    ///
+    /// # Errors
+    /// None by itself; see [`Import::push`].
+    ///
+    /// # Examples: a second run changes nothing
+    /// ```
+    /// # use onward::{Onward, store::{ExportOptions, Imported}};
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let (from, to) = (Onward::open("memory:").await?.store(), Onward::open("memory:").await?.store());
+    /// assert!(matches!(from.create(("project", "42"), &"draft").await?, onward::store::Put::Committed(_)));
+    /// for done in [Imported { created: 1, existing: 0 }, Imported { created: 0, existing: 1 }] {
+    ///     let (mut export, mut import) = (from.export(ExportOptions::default()).await?, to.import()?);
+    ///     while let Some(object) = export.next().await? {
+    ///         import.push(object.into()).await?;
+    ///     }
+    ///     assert_eq!(import.finish().await?, done);
+    /// }
+    /// # Ok::<(), onward::Error>(()) }).unwrap();
+    /// ```
+    pub fn import(&self) -> Result<Import> {
+        Import::new(self.clone())
+    }
+
+    /// Begins an export: every object that matches, as it was at the newest revision of this moment, while writers run.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::Kind::Invalid): a namespace, kind or prefix. `Backend`: the engine is away.
+    pub async fn export(&self, options: ExportOptions) -> Result<Export> {
+        Export::open(self.0.queue.clone(), options).await
     }
 
     /// Creates an object; a conflict shows the one that exists.

@@ -16,7 +16,9 @@
 //! ```
 
 mod deliver;
+mod export;
 mod handle;
+mod import;
 mod list;
 mod options;
 mod past;
@@ -26,7 +28,9 @@ mod watch;
 pub use crate::commit::engine::At;
 pub use deliver::CacheSink;
 pub(crate) use deliver::Deliverer;
+pub use export::{Export, ExportOptions};
 pub use handle::Store;
+pub use import::{Import, ImportRow, Imported};
 pub use list::{List, Page};
 pub use options::{Delete, Put, Updated, WriteOptions};
 pub use past::HistoryPage;

@@ -21,6 +21,11 @@ pub enum Call {
         /// The content.
         value: i64,
     },
+    /// Write it, whatever is there.
+    Overwrite {
+        /// The content.
+        value: i64,
+    },
     /// Replace it at a version.
     Replace {
         /// The version that it is based on.
@@ -85,7 +90,7 @@ impl Recorder {
 /// What is wrong with a history.
 pub type Flaw = String;
 
-fn flaw<T>(what: &str, where_: impl Debug) -> Result<T, Flaw> {
+pub(super) fn flaw<T>(what: &str, where_: impl Debug) -> Result<T, Flaw> {
     Err(format!("{what}: {where_:?}"))
 }
 
@@ -117,7 +122,7 @@ fn claim_unknown<'a>(history: &'a [Op], winners: &mut BTreeMap<u64, &'a Op>) -> 
     let unknown = |value: i64| {
         history.iter().find(|op| {
             op.answer == Answer::Unknown
-                && matches!(op.call, Call::Create { value: own } | Call::Replace { value: own, .. } if own == value)
+                && matches!(op.call, Call::Create { value: own } | Call::Overwrite { value: own } | Call::Replace { value: own, .. } if own == value)
         })
     };
     let mut claimed = BTreeMap::new();
@@ -140,7 +145,7 @@ fn check_winner(version: u64, op: &Op, winners: &BTreeMap<u64, &Op>) -> Result<(
     let before = winners.range(..version).next_back().map(|(_, op)| op.call);
     match op.call {
         Call::Replace { at, .. } | Call::Delete { at } if version != at + 1 => flaw("a write on stale knowledge landed", (version, op)),
-        Call::Create { .. } if matches!(before, Some(Call::Create { .. } | Call::Replace { .. })) => {
+        Call::Create { .. } if matches!(before, Some(Call::Create { .. } | Call::Overwrite { .. } | Call::Replace { .. })) => {
             // An unknown delete may have stood between; it takes a version, so a gap of one is no proof.
             if winners.contains_key(&(version - 1)) { flaw("a create over an existing object", (version, op)) } else { Ok(()) }
         }
@@ -154,7 +159,7 @@ fn check_shown(op: &Op, winners: &BTreeMap<u64, &Op>) -> Result<(), Flaw> {
     let Answer::Shown(Some((version, value))) = op.answer else { return Ok(()) };
     let Some(writer) = winners.get(&version) else { return flaw("a version that nobody wrote", op) };
     let written = match writer.call {
-        Call::Create { value } | Call::Replace { value, .. } => Some(value),
+        Call::Create { value } | Call::Overwrite { value } | Call::Replace { value, .. } => Some(value),
         Call::Read | Call::Delete { .. } => None,
     };
     if written != Some(value) {

@@ -9,5 +9,6 @@ pub mod decide;
 pub mod history;
 pub mod lock;
 pub mod lock_faults;
+pub mod lock_history;
 pub mod store;
 pub mod store_faults;

@@ -1,6 +1,7 @@
 //! Faults around any store engine: an answer that gets lost, a refusal, a slow or held write, a panic; and it counts reads.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, Scan, StoreMeta, Wanted, Writer};
 use crate::commit::{Past, Prune, Pruned};
 use crate::model::{Key, Object, RequestId, Revision, Version};
+use crate::observe::Finding;
 use crate::time::{Clock, Timestamp};
 use crate::{Error, Result};
 
@@ -254,6 +256,10 @@ impl CommitEngine for Faulty {
         self.inner.list(scan)
     }
 
+    fn next_kind<'a>(&'a self, after: Option<(&'a str, &'a str)>) -> BoxFuture<'a, Result<Option<(String, String)>>> {
+        self.inner.next_kind(after)
+    }
+
     fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>> {
         self.inner.get_at(key, at)
     }
@@ -264,6 +270,18 @@ impl CommitEngine for Faulty {
 
     fn backup(&self, path: PathBuf) -> BoxFuture<'_, Result<()>> {
         self.inner.backup(path)
+    }
+
+    fn backup_file(&self) -> BoxFuture<'_, Result<File>> {
+        self.inner.backup_file()
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        self.inner.check()
+    }
+
+    fn inspect(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        self.inner.inspect()
     }
 
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>> {

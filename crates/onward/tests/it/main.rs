@@ -9,6 +9,7 @@ mod crash;
 mod files;
 mod guarded;
 mod guarded_steps;
+mod histories;
 mod house;
 mod lock;
 mod outside;

@@ -120,6 +120,10 @@ impl CommitEngine for Buggy {
         self.0.list(scan)
     }
 
+    fn next_kind<'a>(&'a self, after: Option<(&'a str, &'a str)>) -> BoxFuture<'a, Result<Option<(String, String)>>> {
+        self.0.next_kind(after)
+    }
+
     fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>> {
         self.0.get_at(key, at)
     }
@@ -175,6 +179,7 @@ finds!(a_forgotten_request_is_found: the_same_request_id_returns_the_same_receip
 finds!(a_retry_that_is_applied_twice_is_found: seqs_of_many_writers_are_dense finds RequestsForgotten Fault::Lost);
 finds!(a_version_that_restarts_is_found: a_recreated_object_has_a_new_uid_and_a_higher_version finds FloorForgotten);
 finds!(a_hole_in_the_feed_is_found: every_commit_appears_once_in_order finds LogWithHoles);
+finds!(two_writers_on_one_chain_are_found: seqs_of_many_writers_are_dense finds ReadsBeforeTheRight);
 finds!(a_head_that_stands_still_is_found: seqs_of_many_writers_are_dense finds HeadsForgotten);
 
 /// A history from (start, end, call, answer).

@@ -294,6 +294,16 @@ impl CommitEngine for MemoryStore {
         Box::pin(std::future::ready(Ok(listed)))
     }
 
+    fn next_kind<'a>(&'a self, after: Option<(&'a str, &'a str)>) -> BoxFuture<'a, Result<Option<(String, String)>>> {
+        let found = self.read(|state| {
+            let logged = state.records.values().flat_map(|record| &record.changes).map(|change| &change.key);
+            let places = state.objects.keys().chain(logged).map(|key| (key.namespace(), key.kind()));
+            let next = places.filter(|place| after.is_none_or(|after| *place > after)).min();
+            next.map(|(namespace, kind)| (namespace.to_owned(), kind.to_owned()))
+        });
+        Box::pin(std::future::ready(Ok(found)))
+    }
+
     fn get_at<'a>(&'a self, key: &'a Key, moment: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>> {
         Box::pin(std::future::ready(Ok(self.read(|state| (at(state, key, moment), state.meta.clone())))))
     }

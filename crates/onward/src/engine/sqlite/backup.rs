@@ -41,6 +41,16 @@ pub(super) fn backup(from: &Path, to: &Path) -> Result<()> {
     done
 }
 
+/// Writes a copy beside the store and takes its name away: what a crash leaves of it stands there under a name of its own.
+pub(super) fn unnamed(from: &Path) -> Result<File> {
+    let to = beside(from, &format!(".backup-{}", hex::encode(random::bytes::<8>())));
+    backup(from, &to)?;
+    let cannot = |e: std::io::Error| Error::unavailable("the backup cannot be read").with_source(e);
+    let file = File::open(&to).map_err(cannot);
+    std::fs::remove_file(&to).map_err(cannot)?;
+    file
+}
+
 fn copy(from: &Path, part: &Path) -> Result<()> {
     let open = |path: &Path| Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX);
     let name = part.to_str().ok_or_else(|| Error::invalid("the path of a backup is UTF-8"))?;

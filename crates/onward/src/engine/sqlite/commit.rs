@@ -1,6 +1,7 @@
 //! The store in a SQLite file: reads rows, carries out plans, nothing else.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use super::error::{at_commit, before_commit};
 use super::migrate::{Found, Schema};
 use super::reader::Readers;
 use super::rows::{self, col, damaged, signed, unsigned};
-use super::{backup, check, list, log};
+use super::{backup, check, inspect, list, log};
 use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, Scan, StoreMeta, Wanted, Writer};
 use crate::commit::{Change, Past, Prune, Pruned};
 use crate::model::{ChainName, Epoch, FencingToken, Fingerprint, Head, Key, Labels, Object, RequestId, Revision, Version};
@@ -365,6 +366,12 @@ impl CommitEngine for SqliteStore {
         }))
     }
 
+    fn next_kind<'a>(&'a self, after: Option<(&'a str, &'a str)>) -> BoxFuture<'a, Result<Option<(String, String)>>> {
+        let (namespace, kind) = after.unwrap_or_default();
+        let (namespace, kind) = (namespace.to_owned(), kind.to_owned());
+        Box::pin(self.readers.run(move |connection| list::next_kind(connection, &namespace, &kind)))
+    }
+
     fn get_at<'a>(&'a self, key: &'a Key, at: At) -> BoxFuture<'a, Result<(Option<Arc<Object>>, StoreMeta)>> {
         let key = key.clone();
         Box::pin(self.readers.run(move |connection| {
@@ -386,6 +393,22 @@ impl CommitEngine for SqliteStore {
         Box::pin(async move {
             let copied = tokio::task::spawn_blocking(move || backup::backup(&from, &path)).await;
             copied.map_err(|e| Error::unavailable("the backup could not be written").with_source(e))?
+        })
+    }
+
+    fn backup_file(&self) -> BoxFuture<'_, Result<File>> {
+        let from = self.path.clone();
+        Box::pin(async move {
+            let copied = tokio::task::spawn_blocking(move || backup::unnamed(&from)).await;
+            copied.map_err(|e| Error::unavailable("the backup could not be written").with_source(e))?
+        })
+    }
+
+    fn inspect(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        let path = self.path.clone();
+        Box::pin(async move {
+            let checked = tokio::task::spawn_blocking(move || inspect::inspect(&path)).await;
+            checked.map_err(|e| Error::unavailable("the store could not be checked").with_source(e))?
         })
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
-use super::commit::prepare;
+use super::commit::{one, prepare};
 use super::error::before_commit;
 use super::log::{ROWS, before};
 use super::rows::{self, col, damaged, signed, unsigned};
@@ -94,4 +94,17 @@ pub(super) fn due(connection: &Connection, now: Timestamp, limit: usize) -> Resu
         due.push((key, Version::new(unsigned(col(row, 3)?)?).map_err(damaged)?));
     }
     Ok(due)
+}
+
+/// Finds the first namespace and kind after the given ones; a step in two indexes, however many objects there are.
+pub(super) fn next_kind(connection: &Connection, namespace: &str, kind: &str) -> Result<Option<(String, String)>> {
+    let mut find = prepare(
+        connection,
+        "SELECT * FROM (SELECT namespace, kind FROM onward_objects WHERE (namespace, kind) > (?1, ?2) ORDER BY namespace, kind LIMIT 1)
+         UNION
+         SELECT * FROM (SELECT namespace, kind FROM onward_changes INDEXED BY onward_changes_of_key
+                        WHERE name IS NOT NULL AND (namespace, kind) > (?1, ?2) ORDER BY namespace, kind LIMIT 1)
+         ORDER BY 1, 2 LIMIT 1",
+    )?;
+    one(&mut find, params![namespace, kind], |row| Ok((col(row, 0)?, col(row, 1)?)))
 }

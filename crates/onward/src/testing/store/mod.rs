@@ -13,6 +13,7 @@ mod input;
 mod objects;
 mod past;
 mod patches;
+mod transfer;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub use input::*;
 pub use objects::*;
 pub use past::*;
 pub use patches::*;
+pub use transfer::*;
 
 use super::store_faults::{Fault, Faults, Faulty};
 use crate::commit::engine::{CommitEngine, StoreMeta};
@@ -361,6 +363,17 @@ macro_rules! store_conformance {
                 a_dropped_wait_loses_no_commit
                 a_gap_in_the_log_is_told_and_never_skipped
                 a_reader_pages_through_more_than_it_may_hold
+                import_starts_at_one_and_never_below_the_floor
+                an_imported_object_is_above_the_version_that_it_had
+                an_import_changes_nothing_that_exists
+                a_row_that_stands_twice_exists_the_second_time
+                an_import_that_ended_half_way_is_run_again
+                labels_and_the_end_of_an_object_move_with_it
+                bad_rows_are_refused_and_write_nothing
+                an_export_shows_one_revision_while_writers_run
+                an_export_shows_what_was_asked_for
+                a_long_export_pages_through_everything
+                an_export_of_a_compacted_revision_is_refused
                 version_zero_is_refused_everywhere
                 bad_keys_are_refused
                 bad_payloads_are_refused

@@ -416,7 +416,8 @@ pub async fn concurrent_histories_are_linearizable(h: &Harness) {
                     let call = match (random::below(8), seen) {
                         (0, _) => Call::Read,
                         (1, Some(at)) => Call::Delete { at: at.get() },
-                        (2 | 3, _) | (_, None) => Call::Create { value },
+                        (2, _) => Call::Overwrite { value },
+                        (3, _) | (_, None) => Call::Create { value },
                         (_, Some(at)) => Call::Replace { at: at.get(), value },
                     };
                     let answer = recorder.record(call, play(handle, call)).await;
@@ -446,6 +447,10 @@ async fn play(handle: &Handle, call: Call) -> Answer {
                 Delete::Absent => Answer::Shown(None),
                 Delete::Conflict(conflict) => shown(conflict.read().current),
             };
+        }
+        Call::Overwrite { value } => {
+            let receipt = handle.apply(|| Commit::new().overwrite(key("x"), Payload::json(&value).unwrap())).await;
+            return Answer::Won { version: receipt.writes[0].version.get() };
         }
         Call::Create { value } => handle.put("x", value, WriteCondition::MustCreate).await,
         Call::Replace { at, value } => handle.put("x", value, WriteCondition::MatchVersion(version(at))).await,

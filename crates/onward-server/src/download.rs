@@ -1,0 +1,83 @@
+//! Long answers that are no events: pieces that wait for the reader, and an end that cannot be taken for a whole when it is none.
+//!
+//! A reader that stands still holds at most a few pieces; the listener closes its connection when nothing moved for 30 s.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, HttpBody};
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderValue, header};
+use hyper::body::Frame;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use crate::refusal::Refusal;
+use crate::state::State;
+
+/// Pieces on their way.
+const PIECES: usize = 4;
+/// About how long a piece is.
+pub(crate) const PIECE_BYTES: usize = 64 << 10;
+
+/// Where pieces come from.
+pub(crate) trait Pieces: Send + 'static {
+    /// Gives the next piece; `None` at the end. An error cuts the answer off.
+    fn next(&mut self) -> impl Future<Output = onward::Result<Option<Bytes>>> + Send;
+}
+
+/// Answers with pieces as they come.
+pub(crate) fn download(state: &State, content_type: &'static str, pieces: impl Pieces) -> Result<Response, Refusal> {
+    let slot = state.stream_slot()?;
+    let (to, from) = mpsc::channel(PIECES);
+    state.tasks().spawn(feed(state.clone(), slot, to, pieces));
+    let mut response = Response::new(Body::new(Download(from)));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    Ok(response)
+}
+
+async fn feed(state: State, slot: OwnedSemaphorePermit, to: mpsc::Sender<Result<Bytes, Cut>>, mut pieces: impl Pieces) {
+    loop {
+        let piece = tokio::select! {
+            biased;
+            () = state.draining().cancelled() => Err(Cut("the server shuts down".to_owned())),
+            () = to.closed() => break,
+            piece = pieces.next() => piece.map_err(|e| Cut(e.to_string())),
+        };
+        let piece = match piece {
+            Ok(None) => break,
+            Ok(Some(piece)) => Ok(piece),
+            Err(cut) => Err(cut),
+        };
+        let cut = piece.is_err();
+        // An error of a send means that the client is gone.
+        if to.send(piece).await.is_err() || cut {
+            break;
+        }
+    }
+    drop(slot);
+}
+
+/// Why an answer ended before its end.
+#[derive(Debug)]
+struct Cut(String);
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Cut {}
+
+struct Download(mpsc::Receiver<Result<Bytes, Cut>>);
+
+impl HttpBody for Download {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        self.0.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
+}

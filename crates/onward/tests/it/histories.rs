@@ -1,0 +1,502 @@
+//! Recorded histories of processes that are killed: plain, conditional and fenced clients on one object (INV-1, INV-3).
+//!
+//! A child is this very test binary, started anew. It tells on its standard output when each call begins and ends, by the machine's own
+//! clock, which all processes share; so what was under way when it was killed is known to be unknown. The checkers need no search: each
+//! answer carries the version or the token that it took.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+use onward::commit::{Commit, CommitOutcome, WriteCondition};
+use onward::engine::memory::MemoryLocks;
+use onward::lock::{
+    Ask, Capabilities, Claim, LeaseRow, LockEngine, LockOptions, Locks, LocksConfig, Owner, Release, Renew, Renewal, Renewed, Tried,
+};
+use onward::model::{FencingToken, LockKey, Payload, Version};
+use onward::store::{Put, Store, WriteOptions};
+use onward::testing::history::{Answer, Call, FencedWrite, Op, check_fences, check_object};
+use onward::testing::lock_history::{Hold, check_holds};
+use onward::time::Clock;
+use onward::{Effect, Error, Kind, Onward, Result, retry};
+use parking_lot::Mutex;
+
+const TASK: &str = "ONWARD_TEST_HISTORY";
+const TTL: Duration = Duration::from_millis(60);
+const OBJECT: (&str, &str) = ("thing", "x");
+
+fn lock() -> LockKey {
+    LockKey::raw("x").unwrap()
+}
+
+/// What a process tells, one thing a line.
+#[derive(Clone)]
+struct Teller {
+    clock: Clock,
+    lines: Arc<dyn Fn(String) + Send + Sync>,
+    calls: Arc<AtomicU64>,
+    name: u64,
+}
+
+impl Teller {
+    fn new(name: u64, lines: impl Fn(String) + Send + Sync + 'static) -> Self {
+        Self { clock: Clock::system(), lines: Arc::new(lines), calls: Arc::default(), name }
+    }
+
+    fn now(&self) -> u64 {
+        self.clock.now().as_nanos()
+    }
+
+    /// A number that no other call of any process has.
+    fn unique(&self) -> u64 {
+        self.name * 1_000_000 + self.calls.fetch_add(1, Ordering::SeqCst)
+    }
+
+    fn tell(&self, line: String) {
+        (self.lines)(line);
+    }
+
+    /// Runs a call on the object and tells of it before and after.
+    async fn call(&self, call: Call, run: impl Future<Output = Answer>) -> Answer {
+        let id = self.unique();
+        let (word, at, value) = match call {
+            Call::Read => ("read", 0, 0),
+            Call::Create { value } => ("create", 0, value),
+            Call::Overwrite { value } => ("overwrite", 0, value),
+            Call::Replace { at, value } => ("replace", at, value),
+            Call::Delete { at } => ("delete", at, 0),
+        };
+        self.tell(format!("begin {id} {} {word} {at} {value}", self.now()));
+        let answer = run.await;
+        let (word, version, value) = match answer {
+            Answer::Won { version } => ("won", version, 0),
+            Answer::Shown(Some((version, value))) => ("shown", version, value),
+            Answer::Shown(None) => ("none", 0, 0),
+            Answer::Unknown => ("unknown", 0, 0),
+        };
+        self.tell(format!("end {id} {} {word} {version} {value}", self.now()));
+        answer
+    }
+}
+
+/// Everything that processes told.
+#[derive(Debug, Default)]
+struct History {
+    ops: BTreeMap<u64, Op>,
+    fenced: Vec<FencedWrite>,
+    holds: BTreeMap<String, Hold>,
+    late: u64,
+}
+
+impl History {
+    fn hear(&mut self, line: &str) {
+        let words: Vec<&str> = line.trim_end().split(' ').collect();
+        let number = |at: usize| words[at].parse::<u64>().unwrap();
+        match words[0] {
+            "begin" => {
+                let value = words[5].parse().unwrap();
+                let call = match words[3] {
+                    "read" => Call::Read,
+                    "create" => Call::Create { value },
+                    "overwrite" => Call::Overwrite { value },
+                    "replace" => Call::Replace { at: number(4), value },
+                    _ => Call::Delete { at: number(4) },
+                };
+                // Until it ends: whoever dies in it never knows.
+                self.ops.insert(number(1), Op { start: number(2), end: u64::MAX, call, answer: Answer::Unknown });
+            }
+            "end" => {
+                let op = self.ops.get_mut(&number(1)).unwrap();
+                op.end = number(2);
+                op.answer = match words[3] {
+                    "won" => Answer::Won { version: number(4) },
+                    "shown" => Answer::Shown(Some((number(4), words[5].parse().unwrap()))),
+                    "none" => Answer::Shown(None),
+                    _ => Answer::Unknown,
+                };
+            }
+            // A call that surely did nothing and shows nothing.
+            "drop" => drop(self.ops.remove(&number(1))),
+            "hold" => {
+                let hold = Hold {
+                    owner: words[1].to_owned(),
+                    asked: number(2),
+                    granted: number(3),
+                    token: number(4),
+                    until: number(5),
+                    released: None,
+                    lost: None,
+                };
+                self.holds.insert(hold.owner.clone(), hold);
+            }
+            "release" => self.holds.get_mut(words[1]).unwrap().released = Some(number(2)),
+            "lost" => self.holds.get_mut(words[1]).unwrap().lost = Some(number(2)),
+            "fenced" => {
+                let accepted = words[4].parse().ok();
+                self.late += u64::from(accepted.is_none());
+                self.fenced.push(FencedWrite { start: number(1), end: number(2), token: number(3), accepted });
+            }
+            _ => panic!("a strange line: {line}"),
+        }
+    }
+
+    fn check(&self) -> std::result::Result<(), String> {
+        let ops: Vec<Op> = self.ops.values().copied().collect();
+        // A read without an answer says nothing, and has no effect.
+        let ops: Vec<Op> = ops.into_iter().filter(|op| op.call != Call::Read || op.answer != Answer::Unknown).collect();
+        check_object(&ops)?;
+        check_fences(&self.fenced)?;
+        let holds: Vec<Hold> = self.holds.values().cloned().collect();
+        check_holds(&holds)
+    }
+}
+
+fn unknown(error: &Error) -> Answer {
+    assert_eq!(error.effect(), Effect::Unknown, "{error}");
+    Answer::Unknown
+}
+
+fn put(outcome: Result<Put<i64>>) -> Answer {
+    match outcome {
+        Ok(Put::Committed(written)) => Answer::Won { version: written.version.get() },
+        Ok(Put::Conflict(lost)) => Answer::Shown(lost.current.map(|object| (object.meta.version.get(), object.value))),
+        Err(error) => unknown(&error),
+    }
+}
+
+fn value(teller: &Teller) -> i64 {
+    i64::try_from(teller.unique()).unwrap()
+}
+
+/// Reads, then creates, replaces or deletes at what it read.
+async fn conditional(store: Store, teller: Teller, rounds: usize) {
+    for round in 0..rounds {
+        let read = async {
+            let found = store.get::<i64>(OBJECT).await.unwrap();
+            Answer::Shown(found.map(|object| (object.meta.version.get(), object.value)))
+        };
+        let Answer::Shown(found) = teller.call(Call::Read, read).await else { continue };
+        let value = value(&teller);
+        match found {
+            None => {
+                let make = async { put(store.put_if(OBJECT, &value, WriteCondition::MustCreate, WriteOptions::new()).await) };
+                teller.call(Call::Create { value }, make).await;
+            }
+            Some((at, _)) if round % 8 == 7 => {
+                let delete = async {
+                    let commit = Commit::new().delete(OBJECT, Version::new(at).unwrap());
+                    match store.commit(commit).await {
+                        Ok(CommitOutcome::Committed(receipt)) => Answer::Won { version: receipt.writes[0].version.get() },
+                        Ok(CommitOutcome::Conflict(lost)) => {
+                            Answer::Shown(lost[0].current.clone().map(|object| (object.meta.version.get(), object.value.read().unwrap())))
+                        }
+                        Ok(CommitOutcome::Fenced { .. }) => panic!("no fence"),
+                        Err(error) => unknown(&error),
+                    }
+                };
+                teller.call(Call::Delete { at }, delete).await;
+            }
+            Some((at, _)) => {
+                let condition = WriteCondition::MatchVersion(Version::new(at).unwrap());
+                let replace = async { put(store.put_if(OBJECT, &value, condition, WriteOptions::new()).await) };
+                teller.call(Call::Replace { at, value }, replace).await;
+            }
+        }
+    }
+}
+
+async fn overwrite(store: &Store, value: i64, token: Option<FencingToken>) -> Result<CommitOutcome> {
+    let commit = Commit::new().overwrite(OBJECT, Payload::json(&value).unwrap());
+    let commit = match token {
+        Some(token) => commit.fence(lock(), token),
+        None => commit,
+    };
+    store.commit(commit).await
+}
+
+/// Writes without a condition.
+async fn plain(store: Store, teller: Teller, rounds: usize) {
+    for _ in 0..rounds {
+        let value = value(&teller);
+        let write = async {
+            match overwrite(&store, value, None).await {
+                Ok(CommitOutcome::Committed(receipt)) => Answer::Won { version: receipt.writes[0].version.get() },
+                Ok(other) => panic!("no condition: {other:?}"),
+                Err(error) => unknown(&error),
+            }
+        };
+        teller.call(Call::Overwrite { value }, write).await;
+    }
+}
+
+/// Takes the lock and writes under its token, every third time after its lease is long over; releases in the end.
+async fn fenced(store: Option<Store>, locks: Locks, teller: Teller, rounds: usize) {
+    let options = || LockOptions::fail().with_ttl(TTL).with_wait(Duration::ZERO).with_renew(Renew::Off);
+    for round in 0..rounds {
+        let owner = Owner::draw();
+        let asked = teller.now();
+        let leased = match locks.acquire_as(&lock(), owner, options()).await {
+            Ok(leased) => leased,
+            Err(error) => {
+                assert_eq!(error.kind(), Kind::Contended, "{error}");
+                retry::sleep(&teller.clock, Duration::from_millis(2)).await;
+                continue;
+            }
+        };
+        // The holder's own count, with the margin of one per cent and 2 ms.
+        let until = asked + u64::try_from((leased.remaining - leased.remaining / 100).as_nanos()).unwrap() - 2_000_000;
+        teller.tell(format!("hold {owner} {asked} {} {} {until}", teller.now(), leased.token));
+        let late = round % 3 == 2;
+        let pause = if late { TTL * 3 / 2 } else { TTL / 3 };
+        if late || store.is_none() {
+            retry::sleep(&teller.clock, pause).await;
+        }
+        if let Some(store) = &store {
+            for _ in 0..2 {
+                let value = value(&teller);
+                let id = teller.unique();
+                let start = teller.now();
+                teller.tell(format!("begin {id} {start} overwrite 0 {value}"));
+                let outcome = overwrite(store, value, Some(leased.token)).await;
+                let end = teller.now();
+                match outcome {
+                    Ok(CommitOutcome::Committed(receipt)) => {
+                        teller.tell(format!("end {id} {end} won {} 0", receipt.writes[0].version));
+                        teller.tell(format!("fenced {start} {end} {} {}", leased.token, receipt.revision));
+                    }
+                    Ok(CommitOutcome::Fenced { .. }) => {
+                        teller.tell(format!("drop {id}"));
+                        teller.tell(format!("fenced {start} {end} {} refused", leased.token));
+                    }
+                    Ok(CommitOutcome::Conflict(lost)) => panic!("no condition: {lost:?}"),
+                    Err(error) => _ = unknown(&error),
+                }
+            }
+        }
+        teller.tell(format!("release {owner} {}", teller.now()));
+        let released = locks.release_as(&lock(), &owner).await.unwrap();
+        if released == Release::AlreadyLost {
+            teller.tell(format!("lost {owner} {}", teller.now()));
+        }
+    }
+}
+
+async fn clients(db: &Path, name: u64, rounds: usize, lines: impl Fn(String) + Send + Sync + 'static) {
+    let onward = Onward::open(&format!("sqlite:{}", db.display())).await.unwrap();
+    let teller = Teller::new(name, lines);
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(conditional(onward.store(), teller.clone(), rounds));
+    tasks.spawn(plain(onward.store(), teller.clone(), rounds));
+    tasks.spawn(fenced(Some(onward.store()), onward.locks(), teller, rounds));
+    while let Some(task) = tasks.join_next().await {
+        task.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_one_process_leave_a_linearizable_history() {
+    if let Ok(task) = std::env::var(TASK) {
+        let (name, db) = task.split_once(' ').unwrap();
+        let say = |line: String| {
+            // One write a line: a kill may cut the last one, and no other.
+            let mut out = std::io::stdout().lock();
+            out.write_all(format!("told {line}\n").as_bytes()).unwrap();
+            out.flush().unwrap();
+        };
+        clients(&PathBuf::from(db), name.parse().unwrap(), usize::MAX, say).await;
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let history = Arc::new(Mutex::new(History::default()));
+    let hear = history.clone();
+    clients(&folder.path().join("store.db"), 1, 60, move |line| hear.lock().hear(&line)).await;
+    let history = history.lock();
+    history.check().unwrap();
+    assert!(history.ops.len() > 150 && history.holds.len() > 10 && history.fenced.len() > 20);
+}
+
+/// Starts clients, hears of so many fenced writes, kills them; three lives.
+fn lives(place: u64, db: &Path, history: &Mutex<History>) {
+    for (life, enough) in (0..).zip([8, 15, 11]) {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "histories::clients_of_one_process_leave_a_linearizable_history", "--nocapture", "--test-threads=1"])
+            .env(TASK, format!("{} {}", 1 + place * 10 + life, db.display()))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut told = BufReader::new(child.stdout.take().unwrap());
+        let (mut count, mut line) = (0, String::new());
+        while told.read_line(&mut line).unwrap() > 0 {
+            if let Some((_, line)) = line.strip_suffix('\n').and_then(|line| line.split_once("told ")) {
+                history.lock().hear(line);
+                count += usize::from(line.starts_with("fenced "));
+                if count == enough {
+                    child.kill().unwrap();
+                }
+            }
+            line.clear();
+        }
+        child.wait().unwrap();
+        assert!(count >= enough, "a process ended by itself");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_processes_leave_a_linearizable_history() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("store.db");
+    let history = Mutex::new(History::default());
+    std::thread::scope(|scope| {
+        for place in 0..3 {
+            let (db, history) = (&db, &history);
+            scope.spawn(move || lives(place, db, history));
+        }
+    });
+    let mut history = history.into_inner();
+    // What is there in the end counts too.
+    let store = Onward::open(&format!("sqlite:{}", db.display())).await.unwrap().store();
+    let (start, found) = (Clock::system().now().as_nanos(), store.get::<i64>(OBJECT).await.unwrap());
+    let answer = Answer::Shown(found.map(|object| (object.meta.version.get(), object.value)));
+    history.ops.insert(0, Op { start, end: u64::MAX, call: Call::Read, answer });
+    history.check().unwrap();
+    assert!(history.late > 0, "no late write was refused in {} fenced writes", history.fenced.len());
+    let (won, open) = history.ops.values().fold((0, 0), |(won, open), op| {
+        (won + usize::from(matches!(op.answer, Answer::Won { .. })), open + usize::from(op.answer == Answer::Unknown))
+    });
+    assert!(won > 200 && open > 0, "{won} writes, {open} of them under way at a kill");
+}
+
+/// What a lock engine does wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bug {
+    None,
+    /// A token is handed out again and again.
+    TokenStands,
+    /// Any release frees the key.
+    ReleaseByAnyone,
+    /// A lease ends earlier than its holder was told.
+    EndsEarly,
+}
+
+#[derive(Debug)]
+struct Buggy(MemoryLocks, Bug, Mutex<Option<Owner>>);
+
+impl LockEngine for Buggy {
+    fn name(&self) -> &'static str {
+        "buggy"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    fn try_acquire(&self, mut ask: Ask) -> BoxFuture<'_, Result<Tried>> {
+        Box::pin(async move {
+            let (owner, ttl) = (ask.owner, ask.ttl);
+            if self.1 == Bug::EndsEarly {
+                ask.ttl = ttl / 4;
+            }
+            let mut tried = self.0.try_acquire(ask).await?;
+            if let Tried::Granted { token, remaining, .. } = &mut tried {
+                *self.2.lock() = Some(owner);
+                if self.1 == Bug::TokenStands {
+                    *token = FencingToken::new(7)?;
+                }
+                if self.1 == Bug::EndsEarly {
+                    *remaining = ttl;
+                }
+            }
+            Ok(tried)
+        })
+    }
+
+    fn renew(&self, batch: Vec<Renewal>) -> BoxFuture<'_, Result<Vec<Option<Renewed>>>> {
+        self.0.renew(batch)
+    }
+
+    fn release(&self, mut batch: Vec<Claim>) -> BoxFuture<'_, Result<Vec<Release>>> {
+        if let (Bug::ReleaseByAnyone, Some(owner)) = (self.1, *self.2.lock()) {
+            batch.iter_mut().for_each(|claim| claim.owner = owner);
+        }
+        self.0.release(batch)
+    }
+
+    fn inspect(&self, key: LockKey) -> BoxFuture<'_, Result<Option<LeaseRow>>> {
+        self.0.inspect(key)
+    }
+
+    fn list(&self, prefix: String, after: Option<LockKey>, limit: usize) -> BoxFuture<'_, Result<Vec<(LockKey, LeaseRow)>>> {
+        self.0.list(prefix, after, limit)
+    }
+
+    fn take_over(&self, ask: Ask) -> BoxFuture<'_, Result<Option<FencingToken>>> {
+        self.0.take_over(ask)
+    }
+
+    fn raise(&self, newest: FencingToken) -> BoxFuture<'_, Result<()>> {
+        self.0.raise(newest)
+    }
+}
+
+/// Lets four clients take one lock of an engine with a bug.
+async fn contend(bug: Bug) -> std::result::Result<(), String> {
+    let engine = Arc::new(Buggy(MemoryLocks::new(Clock::system()), bug, Mutex::new(None)));
+    let history = Arc::new(Mutex::new(History::default()));
+    let mut tasks = tokio::task::JoinSet::new();
+    for name in 0..4 {
+        let locks = Locks::new(engine.clone(), LocksConfig::default()).unwrap();
+        let hear = history.clone();
+        tasks.spawn(fenced(None, locks, Teller::new(name, move |line| hear.lock().hear(&line)), 40));
+    }
+    while tasks.join_next().await.is_some() {}
+    let holds: Vec<Hold> = history.lock().holds.values().cloned().collect();
+    assert!(holds.len() > 10, "{holds:?}");
+    check_holds(&holds)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn contending_clients_of_a_right_engine_pass() {
+    contend(Bug::None).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_stands_is_found() {
+    assert!(contend(Bug::TokenStands).await.unwrap_err().contains("one token"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_without_an_owner_test_is_found() {
+    contend(Bug::ReleaseByAnyone).await.unwrap_err();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_ends_early_is_found() {
+    contend(Bug::EndsEarly).await.unwrap_err();
+}
+
+#[test]
+fn holds_that_overlap_or_tokens_that_fall_are_found() {
+    let hold = |owner: &str, asked, granted, token, until, released| Hold {
+        owner: owner.into(),
+        asked,
+        granted,
+        token,
+        until,
+        released,
+        lost: None,
+    };
+    check_holds(&[hold("a", 0, 1, 1, 9, Some(3)), hold("b", 2, 4, 2, 12, None), hold("c", 13, 14, 3, 20, None)]).unwrap();
+    assert!(check_holds(&[hold("a", 0, 1, 1, 9, None), hold("b", 2, 4, 2, 12, None)]).unwrap_err().contains("two believe"));
+    assert!(check_holds(&[hold("a", 0, 1, 2, 3, None), hold("b", 4, 5, 1, 9, None)]).unwrap_err().contains("does not rise"));
+    assert!(check_holds(&[hold("a", 0, 1, 2, 3, None), hold("b", 4, 5, 2, 9, None)]).unwrap_err().contains("one token"));
+    // A long hold behind which short ones hide.
+    let hidden = [hold("a", 0, 1, 1, 99, None), hold("b", 2, 3, 2, 4, None)];
+    assert!(check_holds(&hidden).unwrap_err().contains("two believe"));
+    let ended = Hold { lost: Some(8), ..hold("a", 0, 1, 1, 9, Some(7)) };
+    assert!(check_holds(&[ended]).unwrap_err().contains("ended under its holder"));
+}
