@@ -90,9 +90,15 @@ summary() { # VERDICT [STAGE]
 
 # Installs what is missing, or says what to install.
 need() { # COMMAND PACKAGES...
-  local command=$1 as=""
+  local command=$1
   shift
   if command -v "$command" >/dev/null 2>&1; then return 0; fi
+  get "$command" "$@" && command -v "$command" >/dev/null 2>&1
+}
+
+get() { # WHAT PACKAGES...
+  local command=$1 as=""
+  shift
   if ! command -v apt-get >/dev/null 2>&1; then
     echo "test.sh: $command is missing; install it" >&2
     return 1
@@ -106,8 +112,7 @@ need() { # COMMAND PACKAGES...
     fi
   fi
   echo "installing $*"
-  if $as apt-get update -qq && $as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null &&
-    command -v "$command" >/dev/null 2>&1; then
+  if $as apt-get update -qq && $as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null; then
     return 0
   fi
   echo "test.sh: $command is missing and apt-get could not install $*" >&2
@@ -164,24 +169,67 @@ verifier() { python3 crates/onward/src/audit/verify/verify.py --self-test; }
 # Without the binary: it has the name of the library, and its pages would overwrite the library's.
 documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --exclude onward-cli --no-deps --locked; }
 
-# The README's commands with the binary that the tests built: a server, its HTTP interface, the command line, the proofs.
-smoke() {
-  local onward="$PWD/$target/debug/onward"
+# Starts a development server with the binary that the tests built; sets $line, $url and $token.
+start_dev() {
+  onward="$PWD/$target/debug/onward"
   case "$target" in /*) onward="$target/debug/onward" ;; esac
   # Built with the tests where the package has some; else now.
   [ -x "$onward" ] || cargo build --locked -p onward-cli || return 1
-  local runtime="$scratch/run"
-  mkdir -m 700 "$runtime" && export XDG_RUNTIME_DIR="$runtime" && mkfifo "$scratch/ready" || return 1
+  export XDG_RUNTIME_DIR="$scratch/run"
+  mkdir -p -m 700 "$XDG_RUNTIME_DIR" && rm -f "$scratch/ready" && mkfifo "$scratch/ready" || return 1
   "$onward" dev --port 0 -o json >"$scratch/ready" 2>"$scratch/dev.log" &
   server=$!
-  local line=""
+  line=""
   if ! read -r -t 30 line <"$scratch/ready"; then
     echo "onward dev did not become ready" && cat "$scratch/dev.log"
     return 1
   fi
   echo "dev is ready"
-  local url token
-  url=$(member url "$line") && token=$(member token "$line") || return 1
+  url=$(member url "$line") && token=$(member token "$line")
+}
+
+stop_dev() { kill "$server" && { wait "$server" || true; } && server=""; }
+
+# The alert rules and their tests, with Prometheus' own tool. The package is only unpacked: installing it would start a service.
+prom() { "$scratch/prometheus/usr/bin/promtool" "$@"; }
+has_promtool() {
+  if command -v promtool >/dev/null 2>&1; then
+    mkdir -p "$scratch/prometheus/usr/bin" && ln -s "$(command -v promtool)" "$scratch/prometheus/usr/bin/promtool"
+    return 0
+  fi
+  command -v apt-get >/dev/null 2>&1 || return 1
+  (cd "$scratch" && { apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }; } && dpkg -x prometheus_*.deb prometheus) >/dev/null 2>&1
+}
+alerts() { prom check rules deploy/prometheus/alerts.yml && prom test rules deploy/prometheus/alerts.test.yml; }
+
+# Everything that openapi.json describes and what it forbids, against a server: seeded and bounded. Streams have no end, and
+# schemathesis writes no JSON lines: both are left out. Waits are cut short in a copy of the description.
+has_schemathesis() {
+  python3 -c 'import ensurepip, venv' 2>/dev/null || get python3-venv python3-venv || return 1
+  python3 -m venv "$scratch/venv" && "$scratch/venv/bin/pip" install -q --disable-pip-version-check 'schemathesis==4.32.5' >"$scratch/pip.log" 2>&1 && return 0
+  tail -n 3 "$scratch/pip.log"
+  return 1
+}
+fuzz_http() {
+  local onward line url token
+  start_dev || return 1
+  sed 's/"maximum": 60000/"maximum": 20/' crates/onward-api/openapi.json >"$scratch/api.json"
+  if ! timeout 150 "$scratch/venv/bin/schemathesis" --config-file .ci/schemathesis.toml run "$scratch/api.json" --url "$url" \
+    -H "Authorization: Bearer $token" --exclude-operation-id watch --exclude-operation-id importObjects --request-timeout 5 --continue-on-failure --warnings off \
+    --seed 1 --max-examples 20 >"$scratch/fuzz.log" 2>&1; then
+    cat "$scratch/fuzz.log"
+    return 1
+  fi
+  sed -n '/^Test cases:/,/^$/p' "$scratch/fuzz.log"
+  # It still stands, and no panic was caught on the way.
+  curl -sS -H "Authorization: Bearer $token" "$url/metrics" | grep -qx 'onward_panics_total 0' || { echo "a panic was caught"; cat "$scratch/dev.log"; return 1; }
+  stop_dev
+}
+
+# The README's commands: a server, its HTTP interface, the command line, the proofs.
+smoke() {
+  local onward line url token
+  start_dev || return 1
   # Each request of the README must end as the README says.
   printf 'silent\nshow-error\nwrite-out = "\\nstatus=%%{http_code}\\n"\n' >"$scratch/.curlrc"
   block 'With curl' | sed "s#http://127.0.0.1:7337#$url#" >"$scratch/curl.sh"
@@ -203,7 +251,7 @@ smoke() {
   data=$(member data_dir "$line") || return 1
   bash -euo pipefail -c "$(block 'For the auditor' | sed "s# data/# $data/#g; s#billing.head#$scratch/billing.head#")" || return 1
   echo "README, for the auditor: ok"
-  kill "$server" && { wait "$server" || true; } && server=""
+  stop_dev
   "$onward" prove all
 }
 
@@ -223,5 +271,7 @@ if ! $quick; then
   stage faults faults
   stage docs documentation
   stage smoke smoke
+  if has_promtool; then stage alerts alerts; else skip alerts "no promtool, and apt-get has no prometheus"; fi
+  if has_schemathesis; then stage fuzz-http fuzz_http; else skip fuzz-http "pip could not install schemathesis"; fi
 fi
 summary ok

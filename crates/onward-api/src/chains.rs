@@ -140,6 +140,19 @@ pub struct LastVerdict {
     pub finding: Option<String>,
 }
 
+/// How far a streamed verification is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyProgress {
+    /// How many entries were hashed.
+    pub rows_hashed: u64,
+    /// The position that was reached.
+    #[serde(with = "number")]
+    pub seq: u64,
+    /// The last position; 0 as long as it is not known.
+    #[serde(with = "number")]
+    pub head: u64,
+}
+
 /// The end of a chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {

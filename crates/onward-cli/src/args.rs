@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::failure::Failure;
 use crate::output::{Color, Format, Out};
+use crate::progress::When;
 use crate::target::Target;
 use crate::units::some_time;
 use crate::{audit, bench, cache, config, dev, doctor, help, lock, object, prove, serve, store};
@@ -41,12 +42,15 @@ pub(crate) struct Cli {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Everywhere")]
 pub(crate) struct Global {
-    /// A server (http://127.0.0.1:7337) or an engine (sqlite:./app.db, memory:); else ONWARD_URL, else a running `onward dev`
+    /// A server (https://onward.example) or an engine (sqlite:./app.db, memory:); else ONWARD_URL, else a running `onward dev`
     #[arg(long, global = true, value_name = "URL", env = "ONWARD_URL", hide_env = true)]
     url: Option<String>,
     /// A file with the token; else ONWARD_TOKEN, else that of `onward dev`
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// A PEM file of the certificates that https:// trusts, instead of the machine's; else ONWARD_CA_FILE
+    #[arg(long, global = true, value_name = "FILE", env = "ONWARD_CA_FILE", hide_env = true)]
+    ca_file: Option<PathBuf>,
     /// How data are written
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
@@ -62,13 +66,16 @@ pub(crate) struct Global {
     /// When to colour
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
     pub(crate) color: Color,
+    /// When to show how far long work is
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub(crate) progress: When,
 }
 
 impl Global {
     /// Returns what is said about the target.
     pub(crate) fn target(&self) -> Target {
         let url = self.url.clone().filter(|url| !url.is_empty());
-        Target { url, token_file: self.token_file.clone(), timeout: self.timeout }
+        Target { url, token_file: self.token_file.clone(), ca_file: self.ca_file.clone(), timeout: self.timeout }
     }
 }
 
@@ -125,11 +132,11 @@ pub(crate) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Cli, (Fai
                 .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
                 .collect::<Vec<_>>()
                 .join("; ");
-            return (Failure::usage(detail), Out::new(Some(Format::Json), false, false, Color::Never));
+            return (Failure::usage(detail), Out::new(Some(Format::Json), false, false, Color::Never, When::Never));
         }
         // clap writes help to stdout and complaints to stderr; who reads neither is not our failure.
         let _ = error.print();
-        (Failure::Exit(u8::try_from(error.exit_code()).unwrap_or(2)), Out::new(None, false, false, Color::Never))
+        (Failure::Exit(u8::try_from(error.exit_code()).unwrap_or(2)), Out::new(None, false, false, Color::Never, When::Never))
     })
 }
 

@@ -18,6 +18,7 @@ mod lock;
 mod object;
 mod output;
 mod pages;
+mod progress;
 mod prove;
 mod save;
 mod seed;
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     }
     let (ended, out) = match args::read(std::env::args_os()) {
         Ok(cli) => {
-            let out = Out::new(cli.global.output, cli.global.quiet, cli.global.verbose, cli.global.color);
+            let out = Out::new(cli.global.output, cli.global.quiet, cli.global.verbose, cli.global.color, cli.global.progress);
             (run(cli, &out), out)
         }
         Err((failure, out)) => (Err(failure), out),

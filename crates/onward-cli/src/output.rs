@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::failure::{Failure, Result};
+use crate::progress::{Progress, When};
 
 /// How data are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -42,16 +43,23 @@ pub(crate) struct Out {
     quiet: bool,
     verbose: bool,
     color: bool,
+    progress: When,
 }
 
 impl Out {
-    pub(crate) fn new(format: Option<Format>, quiet: bool, verbose: bool, color: Color) -> Self {
+    pub(crate) fn new(format: Option<Format>, quiet: bool, verbose: bool, color: Color, progress: When) -> Self {
         let color = match color {
             Color::Always => true,
             Color::Never => false,
             Color::Auto => io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
         };
-        Self { format, quiet, verbose, color }
+        let progress = if quiet && progress == When::Auto { When::Never } else { progress };
+        Self { format, quiet, verbose, color, progress }
+    }
+
+    /// Begins to tell how far long work is, counted in `unit`.
+    pub(crate) fn progress(&self, unit: &'static str) -> Progress {
+        Progress::begin(self.progress, unit)
     }
 
     /// Tells whether nothing but data and errors is wanted.

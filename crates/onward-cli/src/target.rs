@@ -18,6 +18,8 @@ pub(crate) struct Target {
     pub(crate) url: Option<String>,
     /// A file with the token.
     pub(crate) token_file: Option<PathBuf>,
+    /// A file with the certificates to trust instead of the machine's.
+    pub(crate) ca_file: Option<PathBuf>,
     /// How long a request may take.
     pub(crate) timeout: Duration,
 }
@@ -41,7 +43,10 @@ impl Target {
             Some(url) if is_server(url) => {
                 let found = onward_server::running().filter(|dev| dev.url == url.trim_end_matches('/'));
                 let token = self.token()?.or(found.map(|dev| dev.token));
-                Client::connect(url, token.as_deref()).map_err(Failure::from)?
+                match &self.ca_file {
+                    Some(ca) => Client::connect_trusting(url, token.as_deref(), ca),
+                    None => Client::connect(url, token.as_deref()),
+                }?
             }
             Some(url) => local::open(url).await?,
             None => match onward_server::running() {

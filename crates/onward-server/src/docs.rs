@@ -197,7 +197,7 @@ fn kind(out: &mut String, schema: &Value) -> fmt::Result {
     if let Some(name) = schema["$ref"].as_str().and_then(|reference| reference.strip_prefix("#/components/schemas/")) {
         return write!(out, "<a href=\"#schema-{0}\">{0}</a>", Text(name));
     }
-    if let Some(any) = schema["oneOf"].as_array() {
+    if let Some(any) = schema["oneOf"].as_array().or(schema["anyOf"].as_array()) {
         for (index, one) in any.iter().enumerate() {
             out.push_str(if index > 0 { " or " } else { "" });
             kind(out, one)?;

@@ -5,12 +5,11 @@ use axum::body::HttpBody;
 use axum::extract::{Request, State as Shared};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
-use http::{StatusCode, header};
 use onward::Code;
 
 use crate::auth::{Least, Role};
 use crate::call::bad_path;
-use crate::ops::{admin, cache, chains, commit, info, locks, objects, transfer, watch};
+use crate::ops::{admin, cache, chains, commit, info, locks, objects, transfer, verify, watch};
 use crate::refusal::Refusal;
 use crate::run::{closes, new_id, run};
 use crate::state::State;
@@ -57,7 +56,7 @@ routes! {
     "/v1/chains/{chain}/entries" { GET Viewer chains::query, POST Writer chains::append }
     "/v1/chains/{chain}/entries/{seq}" { GET Viewer chains::get }
     "/v1/chains/{chain}/export" { GET Viewer chains::export }
-    "/v1/chains/{chain}/verify" { POST Viewer chains::verify }
+    "/v1/chains/{chain}/verify" { POST Viewer verify::verify }
     "/v1/info" { GET Viewer info::info }
     "/v1/admin/compact" { POST Operator admin::compact }
     "/v1/admin/check" { GET Operator admin::check }
@@ -114,11 +113,7 @@ async fn no_route(Shared(state): Shared<State>, request: Request) -> Response {
 }
 
 async fn wrong_method(Shared(state): Shared<State>, request: Request) -> Response {
-    let refusal = if is_designed(request.uri().path()) {
-        not_built()
-    } else {
-        Refusal::new(Code::MethodNotAllowed, "this route does not take this method")
-    };
+    let refusal = Refusal::new(Code::MethodNotAllowed, "this route does not take this method");
     finish(&state, &request, refusal)
 }
 
@@ -128,9 +123,6 @@ fn not_built() -> Refusal {
 
 fn finish(state: &State, request: &Request, refusal: Refusal) -> Response {
     let mut response = refusal.into_response(&new_id());
-    if response.status() == StatusCode::NOT_IMPLEMENTED {
-        response.headers_mut().remove(header::ALLOW);
-    }
     if !request.body().is_end_stream() {
         closes(&mut response);
     }

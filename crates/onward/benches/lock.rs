@@ -22,6 +22,12 @@ use rusqlite::{Connection, params};
 const ROUNDS: usize = 9;
 const MEMORY_CYCLES: usize = 200_000;
 const SQLITE_CYCLES: usize = 5_000;
+/// Callers at once, each on a key of its own.
+const CALLERS: usize = 64;
+const CALLERS_CYCLES: usize = 100;
+/// Callers who all want one key at once, and how long each holds it.
+const WAITERS: usize = 50;
+const HOLD: Duration = Duration::from_millis(5);
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -31,7 +37,7 @@ fn main() {
     let sqlite = runtime.block_on(Onward::connect(Config::new(url))).unwrap();
     let bare = Bare::open(&folder.path().join("bare.db"));
     let (plain, renewed) = (LockOptions::fail().with_renew(Renew::Off), LockOptions::fail());
-    let mut figures: [Vec<Duration>; 5] = Default::default();
+    let mut figures: [Vec<Duration>; 8] = Default::default();
     for round in 0..=ROUNDS {
         // Forwards, then backwards: a drift of the machine meets all of them.
         let mut blocks: Vec<usize> = (0..figures.len()).collect();
@@ -44,7 +50,10 @@ fn main() {
                 1 => runtime.block_on(cycles(&memory.locks(), &plain, MEMORY_CYCLES)),
                 2 => runtime.block_on(cycles(&memory.locks(), &renewed, MEMORY_CYCLES)),
                 3 => runtime.block_on(cycles(&sqlite.locks(), &plain, SQLITE_CYCLES)),
-                _ => bare.cycles(SQLITE_CYCLES),
+                4 => bare.cycles(SQLITE_CYCLES),
+                5 => runtime.block_on(callers(&sqlite.locks(), &plain)),
+                6 => runtime.block_on(herd(&memory.locks())),
+                _ => runtime.block_on(herd(&sqlite.locks())),
             };
             // The first round warms up.
             if round > 0 {
@@ -52,13 +61,67 @@ fn main() {
             }
         }
     }
-    let [clock, plain, renewed, sqlite, bare] = figures.map(|mut all| median(&mut all).as_nanos());
+    let [clock, plain, renewed, sqlite, bare, callers, memory_herd, sqlite_herd] = figures.map(|mut all| median(&mut all).as_nanos());
     println!("reading the clock, in each figure:      {clock:>7} ns");
     println!("memory, acquire and release, p50:       {plain:>7} ns   (bar 1000)");
     println!("memory, the same with renewal, p50:     {renewed:>7} ns");
     println!("sqlite, acquire and release, p50:       {sqlite:>7} ns");
     println!("sqlite, the bare statements, p50:       {bare:>7} ns");
     println!("sqlite / the bare statements:           {:>7.2}      (bar 2)", sqlite as f64 / bare as f64);
+    println!("sqlite, 64 callers at once, a cycle:    {callers:>7} ns   ({:.2} of the bare statements)", callers as f64 / bare as f64);
+    let ideal = (HOLD * WAITERS as u32).as_nanos() as f64;
+    println!("memory, 50 waiters x 5 ms / 250 ms:     {:>7.2}      (bar 1.2)", memory_herd as f64 / ideal);
+    println!("sqlite, 50 waiters x 5 ms / 250 ms:     {:>7.2}      (bar 1.2)", sqlite_herd as f64 / ideal);
+}
+
+/// Lets many callers take and give back a lock of their own; returns the time of all of it, divided by the cycles.
+async fn callers(locks: &Locks, options: &LockOptions) -> Duration {
+    let started = Instant::now();
+    let caller = |number: usize| {
+        let (locks, options) = (locks.clone(), options.clone());
+        tokio::spawn(async move {
+            let key = LockKey::typed("bench", "", "caller", &number.to_string()).unwrap();
+            for _ in 0..CALLERS_CYCLES {
+                let grant = locks.acquire(&key, options.clone()).await.unwrap();
+                assert_eq!(grant.release().await.unwrap(), Release::Released, "a grant was lost");
+            }
+        })
+    };
+    let callers: Vec<_> = (0..CALLERS).map(caller).collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    started.elapsed() / u32::try_from(CALLERS * CALLERS_CYCLES).unwrap()
+}
+
+/// Lets many callers of one process want one key at the same time and hold it for 5 ms each; returns the time of all of it.
+async fn herd(locks: &Locks) -> Duration {
+    let holds = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let started = Instant::now();
+    let waiter = |_| {
+        let (locks, holds) = (locks.clone(), holds.clone());
+        tokio::spawn(async move {
+            let key = LockKey::typed("bench", "", "herd", "1").unwrap();
+            let options = LockOptions::fail().with_wait(Duration::from_secs(60));
+            let body = |_| async {
+                // Read and written in two steps: only the lock keeps the count.
+                let seen = holds.load(std::sync::atomic::Ordering::SeqCst);
+                // The runtime's timers tick in whole milliseconds: the hold must not be longer than it says.
+                let begun = Instant::now();
+                while begun.elapsed() < HOLD {
+                    tokio::task::yield_now().await;
+                }
+                holds.store(seen + 1, std::sync::atomic::Ordering::SeqCst);
+            };
+            locks.with_key(&key, options, body).await.unwrap().locked().unwrap();
+        })
+    };
+    let waiters: Vec<_> = (0..WAITERS).map(waiter).collect();
+    for waiter in waiters {
+        waiter.await.unwrap();
+    }
+    assert_eq!(holds.load(std::sync::atomic::Ordering::SeqCst), WAITERS, "two held the lock at once");
+    started.elapsed()
 }
 
 /// Takes and gives back one lock many times; returns the median of a cycle.

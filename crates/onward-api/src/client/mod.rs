@@ -3,7 +3,7 @@
 //! It owns transport, deadlines and what a failure says about the effect (C6): a connection that was refused means that nothing
 //! was applied, one that broke after the first byte means that nobody knows. It never repeats a request by itself.
 //!
-//! Two transports, one code path: HTTP/1.1 to a URL, or a service in this process (a server's router over an engine).
+//! Two transports, one code path: HTTP/1.1 to a URL, with TLS or to loopback, or a service in this process (a server's router over an engine).
 
 mod download;
 mod events;
@@ -11,6 +11,7 @@ mod problem;
 mod request;
 mod transport;
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -74,13 +75,25 @@ impl Answer {
 }
 
 impl Client {
-    /// Makes a client of the server at `url`; connects with the first request.
+    /// Makes a client of the server at `url`, over `https://` with the roots that this machine trusts; connects with the first request.
     ///
     /// # Errors
-    /// [`Code::InvalidRequest`]: not `http://HOST[:PORT]`, a host that is not loopback, a password in the URL, or a token that is
-    /// not visible ASCII. [`Code::Unsupported`]: `https://`.
+    /// [`Code::InvalidRequest`]: not `https://HOST[:PORT]` or `http://HOST[:PORT]`; `http://` to a host that is not loopback, without
+    /// `?insecure=true`; a password in the URL; no roots; or a token that is not visible ASCII.
     pub fn connect(url: &str, token: Option<&str>) -> Result<Self, Problem> {
-        Ok(Self { transport: Transport::http(url)?, authorization: bearer(token)?, timeout: Duration::from_secs(10) })
+        Self::over(Transport::http(url, None)?, token)
+    }
+
+    /// Makes a client that trusts the certificates in a PEM file, and no others.
+    ///
+    /// # Errors
+    /// As [`Client::connect`]; [`Code::InvalidRequest`]: the file cannot be read or holds no certificate.
+    pub fn connect_trusting(url: &str, token: Option<&str>, ca_file: &Path) -> Result<Self, Problem> {
+        Self::over(Transport::http(url, Some(ca_file))?, token)
+    }
+
+    fn over(transport: Transport, token: Option<&str>) -> Result<Self, Problem> {
+        Ok(Self { transport, authorization: bearer(token)?, timeout: Duration::from_secs(10) })
     }
 
     /// Makes a client of a service in this process.
@@ -88,7 +101,7 @@ impl Client {
     /// # Errors
     /// [`Code::InvalidRequest`]: the token is not visible ASCII.
     pub fn local(service: Local, token: Option<&str>) -> Result<Self, Problem> {
-        Ok(Self { transport: Transport::Local(service), authorization: bearer(token)?, timeout: Duration::from_secs(10) })
+        Self::over(Transport::Local(service), token)
     }
 
     /// Sets how long a request may take that says nothing else.

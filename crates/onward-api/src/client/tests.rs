@@ -72,7 +72,15 @@ fn plain_http_goes_to_loopback_only() {
     ] {
         assert_eq!(Client::connect(bad, None).unwrap_err().code(), Code::InvalidRequest, "{bad}");
     }
-    assert_eq!(Client::connect("https://localhost", None).unwrap_err().code(), Code::Unsupported);
+    assert!(Client::connect("http://example.com?insecure=true", None).is_ok(), "who says so means it");
+    assert!(Client::connect("http://example.com?insecure=false", None).is_err());
+}
+
+#[test]
+fn a_ca_file_without_a_certificate_trusts_nobody() {
+    let connect = |path: &str| Client::connect_trusting("https://example.com", None, Path::new(path)).unwrap_err();
+    assert_eq!(connect("/nowhere").code(), Code::InvalidRequest);
+    assert_eq!(connect(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).code(), Code::InvalidRequest);
 }
 
 #[tokio::test]

@@ -2,15 +2,22 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Uri;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, RootCertStore};
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
 
@@ -20,6 +27,8 @@ use crate::{Code, Effect};
 
 /// How long a connection may take to come up.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+const SHAPE: &str = "the URL of a server is https://HOST[:PORT] or http://HOST[:PORT]";
 
 /// An error of a transport.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -54,36 +63,45 @@ impl fmt::Debug for Local {
 
 #[derive(Clone, Debug)]
 pub(super) enum Transport {
-    Http { base: String, pool: Pool<HttpConnector, Full<Bytes>> },
+    Http { base: String, tls: Arc<ClientConfig>, pool: Pool<HttpsConnector<HttpConnector>, Full<Bytes>> },
     Local(Local),
 }
 
 impl Transport {
-    pub(super) fn http(url: &str) -> Result<Self, Problem> {
-        let refuse = |code, detail: &str| Err(Problem::of(code, Effect::NotApplied, detail));
+    pub(super) fn http(url: &str, ca_file: Option<&Path>) -> Result<Self, Problem> {
         let Ok(uri) = url.parse::<Uri>() else {
-            return refuse(Code::InvalidRequest, "the URL of a server is http://HOST[:PORT]");
+            return refuse(SHAPE);
         };
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return refuse(Code::Unsupported, "https:// is not built yet: this client speaks http:// to its own machine"),
-            _ => return refuse(Code::InvalidRequest, "the URL of a server is http://HOST[:PORT]"),
-        }
-        let Some(authority) = uri.authority().filter(|_| matches!(uri.path(), "" | "/") && uri.query().is_none()) else {
-            return refuse(Code::InvalidRequest, "the URL of a server is http://HOST[:PORT], without a path");
+        let Some(scheme @ ("http" | "https")) = uri.scheme_str() else { return refuse(SHAPE) };
+        let insecure = scheme == "http" && uri.query() == Some("insecure=true");
+        let Some(authority) = uri.authority().filter(|_| matches!(uri.path(), "" | "/") && (uri.query().is_none() || insecure)) else {
+            return refuse("the URL of a server is https://HOST[:PORT] or http://HOST[:PORT], without a path");
         };
         if authority.as_str().contains('@') {
-            return refuse(Code::InvalidRequest, "the URL carries a password: a token comes by ONWARD_TOKEN or --token-file");
+            return refuse("the URL carries a password: a token comes by ONWARD_TOKEN or --token-file");
         }
-        if !is_loopback(authority.host()) {
-            return refuse(Code::InvalidRequest, "http:// would show the token to the network: it goes to loopback only");
+        if scheme == "http" && !insecure && !is_loopback(authority.host()) {
+            return refuse(
+                "http:// would show the token to the network: use https://, or add ?insecure=true where something else encrypts",
+            );
         }
-        Ok(Self::Http { base: format!("http://{authority}"), pool: pool() })
+        let roots = match (scheme, ca_file) {
+            ("https", Some(path)) => roots_of_file(path)?,
+            ("https", None) => roots_of_system()?,
+            _ => RootCertStore::empty(),
+        };
+        let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .map_err(|e| Problem::of(Code::Internal, Effect::NotApplied, e.to_string()))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let tls = Arc::new(tls);
+        Ok(Self::Http { base: format!("{scheme}://{authority}"), pool: pool(&tls), tls })
     }
 
     pub(super) fn apart(&self) -> Self {
         match self {
-            Self::Http { base, .. } => Self::Http { base: base.clone(), pool: pool() },
+            Self::Http { base, tls, .. } => Self::Http { base: base.clone(), tls: tls.clone(), pool: pool(tls) },
             Self::Local(service) => Self::Local(service.clone()),
         }
     }
@@ -128,11 +146,40 @@ fn root<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error
     error
 }
 
-fn pool() -> Pool<HttpConnector, Full<Bytes>> {
+fn pool(tls: &Arc<ClientConfig>) -> Pool<HttpsConnector<HttpConnector>, Full<Bytes>> {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(CONNECT_MAX));
+    // The scheme was judged when the URL was read.
+    connector.enforce_http(false);
+    let connector = HttpsConnectorBuilder::new().with_tls_config((**tls).clone()).https_or_http().enable_http1().wrap_connector(connector);
     Pool::builder(TokioExecutor::new()).build(connector)
+}
+
+/// Trusts whom this machine trusts.
+fn roots_of_system() -> Result<RootCertStore, Problem> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return refuse("this machine has no root certificates, so https:// trusts nobody: name a file with --ca-file or ONWARD_CA_FILE");
+    }
+    Ok(roots)
+}
+
+/// Trusts the certificates in a PEM file, and nobody else.
+fn roots_of_file(path: &Path) -> Result<RootCertStore, Problem> {
+    let bad = |why: &dyn fmt::Display| {
+        Problem::of(Code::InvalidRequest, Effect::NotApplied, format!("the CA file {} does not go: {why}", path.display()))
+    };
+    let mut roots = RootCertStore::empty();
+    for cert in CertificateDer::pem_file_iter(path).map_err(|e| bad(&e))? {
+        roots.add(cert.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;
+    }
+    if roots.is_empty() { Err(bad(&"it holds no certificate")) } else { Ok(roots) }
+}
+
+fn refuse<T>(detail: &str) -> Result<T, Problem> {
+    Err(Problem::of(Code::InvalidRequest, Effect::NotApplied, detail))
 }
 
 fn is_loopback(host: &str) -> bool {

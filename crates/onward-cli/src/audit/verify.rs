@@ -4,23 +4,22 @@ use std::fs::File;
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
 use onward::audit::verify::{Report, SavedHead};
 use onward::audit::{read_saved_head, save_head, verify_export};
 use onward::model::MacKeys;
 use onward::time::Clock;
-use onward_api::client::{Client, Request, segment};
+use onward_api::chains::VerifyProgress;
+use onward_api::client::{Client, Problem, Request, segment};
+use onward_api::{Code, Effect};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::failure::{Failure, Result};
 use crate::local;
 use crate::output::{Format, Out};
 use crate::target::{Otherwise, Target, is_server};
-
-/// How long a verification may take: a long chain is many hashes.
-const VERIFY_MAX: Duration = Duration::from_secs(60);
 
 /// The end of the help of `verify`.
 pub(super) const EXIT_CODES: &str = "\
@@ -61,7 +60,7 @@ pub(crate) struct Verify {
 impl Verify {
     /// Verifies; every failure to come to a verdict is exit 2.
     pub(super) async fn run(self, target: &Target, out: &Out) -> Result<()> {
-        let report = self.report(target).await.map_err(|failure| failure.with_exit(2))?;
+        let report = self.report(target, out).await.map_err(|failure| failure.with_exit(2))?;
         show(&report, out)?;
         if let Some(path) = &self.save {
             if report.exit() == 0 {
@@ -77,19 +76,25 @@ impl Verify {
         }
     }
 
-    async fn report(&self, target: &Target) -> Result<Report> {
+    async fn report(&self, target: &Target, out: &Out) -> Result<Report> {
         if let Some(path) = &self.file {
-            return self.read(path);
+            return self.read_file(path, out);
         }
         let client = self.client(target).await?;
-        self.ask(&client).await
+        self.ask(&client, out).await
     }
 
     /// Checks a file here: nobody else has to be asked.
-    fn read(&self, path: &Path) -> Result<Report> {
+    fn read_file(&self, path: &Path, out: &Out) -> Result<Report> {
+        let mut progress = out.progress("rows");
         let keys = self.key.as_deref().map(read_key).transpose()?.unwrap_or_else(MacKeys::none);
         let saved = self.saved()?;
-        let check = |file: &mut (dyn Read + Send)| verify_export(file, saved, None, &keys, &mut |_| ControlFlow::Continue(()));
+        let check = |file: &mut (dyn Read + Send)| {
+            verify_export(file, saved, None, &keys, &mut |walked| {
+                progress.at(walked.seq, walked.head);
+                ControlFlow::Continue(())
+            })
+        };
         let report = if path == Path::new("-") {
             check(&mut std::io::stdin())
         } else {
@@ -117,7 +122,7 @@ impl Verify {
         Ok(local::open_existing(url, keys).await?.with_timeout(target.timeout))
     }
 
-    async fn ask(&self, client: &Client) -> Result<Report> {
+    async fn ask(&self, client: &Client, out: &Out) -> Result<Report> {
         let mut members = Map::new();
         for (name, seq) in [("from_seq", self.from), ("to_seq", self.to)] {
             if let Some(seq) = seq {
@@ -130,11 +135,36 @@ impl Verify {
         if self.incremental {
             members.insert("incremental".to_owned(), Value::from(true));
         }
-        let request = Request::post(format!("chains/{}/verify", segment(self.chain.as_deref().unwrap_or_default())))
-            .json(&Value::Object(members))
-            .timeout(VERIFY_MAX.max(client.timeout()));
-        Ok(client.call(request).await?.json()?)
+        let request =
+            Request::post(format!("chains/{}/verify", segment(self.chain.as_deref().unwrap_or_default()))).json(&Value::Object(members));
+        let mut events = client.stream(request).await?;
+        let mut progress = out.progress("rows");
+        loop {
+            let Some(event) = events.next().await? else { return Err(ended("the server ended the verification")) };
+            match event.name.as_str() {
+                "progress" => {
+                    let VerifyProgress { seq, head, .. } = read(&event.data)?;
+                    progress.at(seq, head);
+                }
+                "report" => return read(&event.data),
+                "problem" => {
+                    let problem: onward_api::Problem = read(&event.data)?;
+                    return Err(Problem::of(problem.code, problem.effect, problem.detail).into());
+                }
+                "bye" => return Err(ended("the server shuts down; ask again")),
+                _ => {}
+            }
+        }
     }
+}
+
+fn read<T: DeserializeOwned>(data: &str) -> Result<T> {
+    serde_json::from_str(data)
+        .map_err(|e| Problem::of(Code::Internal, Effect::NotApplied, format!("the answer cannot be read: {e}")).into())
+}
+
+fn ended(why: &str) -> Failure {
+    Problem::of(Code::Unavailable, Effect::NotApplied, why).into()
 }
 
 fn read_key(path: &Path) -> Result<MacKeys> {

@@ -108,7 +108,7 @@ impl Load for Values {
     }
 
     async fn judge(self, client: &Client, records: Vec<Read>) -> Result<Judgement> {
-        client.call(Request::delete(format!("cache/{}", self.namespace))).await?;
+        client.call(Request::delete(format!("cache/{}", self.namespace)).text_header(header::REASON, "the benchmark is over")).await?;
         Ok(judge(&records))
     }
 }

@@ -1,7 +1,6 @@
 //! Clients that work side by side, in a closed loop or at a given rate, and what they counted.
 
 use std::future::Future;
-use std::io::{IsTerminal as _, Write as _, stderr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use super::Options;
 use super::machine::{Machine, Seen};
 use super::report::Judgement;
 use crate::failure::{Failure, Result};
+use crate::progress::Progress;
 use crate::seed::Random;
 use crate::wait;
 
@@ -149,14 +149,14 @@ pub(super) struct Done<L: Load> {
 }
 
 /// Runs the load to the end of the plan.
-pub(super) async fn drive<L: Load>(load: L, client: &Client, plan: Plan, machine: Machine) -> Result<Done<L>> {
+pub(super) async fn drive<L: Load>(load: L, client: &Client, plan: Plan, machine: Machine, progress: Progress) -> Result<Done<L>> {
     let (load, plan) = (Arc::new(load), Arc::new(plan));
     let mut clients = JoinSet::new();
     for index in 0..plan.clients {
         clients.spawn(work(load.clone(), client.apart(), plan.clone(), index));
     }
     let (mut tally, mut records) = (Tally::empty()?, Vec::new());
-    let watch = watch(&plan, machine);
+    let watch = watch(&plan, machine, progress);
     let gather = async {
         while let Some(worked) = clients.join_next().await {
             let (counted, kept) = worked.map_err(|e| Failure::usage(format_args!("a client ended: {e}")))??;
@@ -172,21 +172,14 @@ pub(super) async fn drive<L: Load>(load: L, client: &Client, plan: Plan, machine
     Ok(Done { load, records, tally })
 }
 
-/// Looks at the machine while the clock runs, and says how far it is where somebody looks.
-async fn watch(plan: &Plan, machine: Machine) -> Seen {
-    let shown = stderr().is_terminal();
+/// Looks at the machine while the clock runs, and tells how far it is.
+async fn watch(plan: &Plan, machine: Machine, mut progress: Progress) -> Seen {
     wait::until(&plan.clock, Some(plan.measured)).await;
     let machine = machine.begin();
     let all = plan.end.since(plan.measured).as_secs();
     for second in 1..=all {
         wait::until(&plan.clock, Some(plan.measured + Duration::from_secs(second))).await;
-        if shown {
-            // Talk that nobody hears is no failure.
-            let _ = write!(stderr(), "\r\x1b[K{second} of {all} s");
-        }
-    }
-    if shown {
-        let _ = write!(stderr(), "\r\x1b[K");
+        progress.at(second, all);
     }
     machine.end()
 }

@@ -114,12 +114,12 @@ impl Bench {
         let machine = Machine::here(target.url.as_deref())?;
         let plan = Plan::new(Clock::system(), &self.options, seed);
         let report = match self.part {
-            Part::Lock => self.measure(lock::Locks::new(prefix, &self.options), client, plan, machine, target).await?,
-            Part::Cache => self.measure(cache::Values::new(prefix, &self.options), client, plan, machine, target).await?,
+            Part::Lock => self.measure(lock::Locks::new(prefix, &self.options), client, plan, machine, (target, out)).await?,
+            Part::Cache => self.measure(cache::Values::new(prefix, &self.options), client, plan, machine, (target, out)).await?,
             Part::Store => {
-                self.measure(store::Counters::create(prefix, &client, &self.options).await?, client, plan, machine, target).await?
+                self.measure(store::Counters::create(prefix, &client, &self.options).await?, client, plan, machine, (target, out)).await?
             }
-            Part::Audit => self.measure(audit::Appends::new(prefix, &self.options), client, plan, machine, target).await?,
+            Part::Audit => self.measure(audit::Appends::new(prefix, &self.options), client, plan, machine, (target, out)).await?,
         };
         report.show(old.as_ref(), out)?;
         match report.verdict() {
@@ -129,8 +129,15 @@ impl Bench {
         }
     }
 
-    async fn measure<L: Load>(&self, load: L, client: Client, plan: Plan, machine: Machine, target: &Target) -> Result<Report> {
-        let done = drive(load, &client, plan, machine).await?;
+    async fn measure<L: Load>(
+        &self,
+        load: L,
+        client: Client,
+        plan: Plan,
+        machine: Machine,
+        (target, out): (&Target, &Out),
+    ) -> Result<Report> {
+        let done = drive(load, &client, plan, machine, out.progress("s")).await?;
         let judgement = done.load.judge(&client, done.records).await?;
         Ok(Report::new(self.part, target.url.as_deref(), self.options.clone(), done.tally, judgement))
     }

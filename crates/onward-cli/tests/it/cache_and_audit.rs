@@ -166,3 +166,17 @@ fn an_exported_file_is_verified_without_a_server() {
     home.expect(2, &["audit", "export", "orders", "--from", "9"]);
     home.expect(4, &["audit", "export", "none"]);
 }
+
+#[test]
+fn a_verification_tells_how_far_it_is_and_ends_with_its_report() {
+    let home = Home::with_server();
+    for _ in 0..3 {
+        home.expect(0, &["audit", "append", "billing", "--kind", "invoice.paid"]);
+    }
+    let said = home.run(&["audit", "verify", "billing", "--progress", "always", "-o", "json"]);
+    assert_eq!((said.code, &said.json()["verdict"]), (Some(0), &"ok".into()), "{said:?}");
+    assert!(said.err.lines().all(|line| line.ends_with("rows")), "{said:?}");
+    let said = home.run(&["audit", "verify", "nothing-here", "-o", "json"]);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.err.contains("not_found"), "{said:?}");
+}

@@ -186,6 +186,7 @@ fn a_command_is_dead_when_the_longest_hold_is_over() {
     home.expect(4, &["lock", "status", "nightly"]);
 }
 
+/// Must not come back: a wrapper that killed the shell but not its child (hashicorp/consul#2022).
 #[test]
 fn grandchildren_die_with_the_lease() {
     let mut home = Home::with_server();

@@ -4,12 +4,14 @@
 
 mod bench;
 mod cache_and_audit;
+mod config;
 mod crash;
 mod dev;
 mod doctor;
 mod lock_admin;
 mod lock_run;
 mod objects;
+mod serve;
 mod streams;
 mod support;
 mod surface;

@@ -92,6 +92,8 @@ impl Home {
         for name in [
             "ONWARD_URL",
             "ONWARD_TOKEN",
+            "ONWARD_CA_FILE",
+            "XDG_CONFIG_HOME",
             "ONWARD__AUDIT__KEY",
             "ONWARD__AUDIT__KEY_FILE",
             "ONWARD__LOCKS__ENABLED",

@@ -1,15 +1,13 @@
 //! Audit chains.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::StatusCode;
 use onward::Code;
-use onward::audit::verify::{Check, Depth, Extent, SavedHead};
+use onward::audit::verify::{Depth, Extent};
 use onward::audit::{AppendOptions, Chain, ChainInfo, Export, Filter, From, KeptVerdict, Order, Page, Tail};
 use onward::model::{ChainName, Entry, Head, Sealed, Seq, limits};
 use onward_api::base64;
-use onward_api::chains::{self, Append, Chains, Entries, Receipts, Verify};
+use onward_api::chains::{self, Append, Chains, Entries, Receipts};
 
 use super::commit::data;
 use super::json;
@@ -19,11 +17,6 @@ use crate::download::{PIECE_BYTES, Pieces, download};
 use crate::query::Query;
 use crate::refusal::{Answer, Refusal};
 use crate::sse::{Event, Source, Step, stream};
-
-/// How long a verification may take beyond the deadline of other calls.
-const VERIFY: Duration = Duration::from_secs(50);
-/// Longest question to verify.
-const VERIFY_BYTES: usize = 64 << 10;
 
 /// `GET /v1/chains`
 pub(crate) async fn list(call: Call) -> Answer {
@@ -240,32 +233,7 @@ pub(crate) async fn get(call: Call) -> Answer {
     json(StatusCode::OK, &spell(&call.reading(chain.get(seq)).await?))
 }
 
-/// `POST /v1/chains/{chain}/verify`
-pub(crate) async fn verify(mut call: Call) -> Answer {
-    call.query(&[])?;
-    let chain = chain(&call)?;
-    let asked: Verify = call.json(VERIFY_BYTES).await?;
-    let seq = |seq: Option<u64>, place: &str| seq.map(Seq::new).transpose().map_err(|e| Refusal::from(e).under(place));
-    let check = Check {
-        from: seq(asked.from_seq, "/from_seq")?,
-        to: seq(asked.to_seq, "/to_seq")?,
-        depth: match asked.depth.as_deref() {
-            None => None,
-            Some("public") => Some(Depth::Public),
-            Some("keyed") => Some(Depth::Keyed),
-            Some(_) => return Err(Refusal::member("/depth", "public or keyed")),
-        },
-        saved: asked.checkpoint.as_deref().map(SavedHead::parse).transpose().map_err(|e| Refusal::from(e).under("/checkpoint"))?,
-        extent: if asked.incremental { Extent::Incremental } else { Extent::Full },
-        ..Check::default()
-    };
-    call.begin_wait()?;
-    let late = || Refusal::new(Code::DeadlineExceeded, "the deadline passed; verify in ranges, by from_seq and to_seq");
-    let report = call.waiting(VERIFY, late, chain.verify(check)).await?;
-    json(StatusCode::OK, &report)
-}
-
-fn chain(call: &Call) -> Result<Chain, Refusal> {
+pub(super) fn chain(call: &Call) -> Result<Chain, Refusal> {
     let name = call.segment(0)?;
     if name.is_empty() {
         return Err(bad_path());

@@ -124,8 +124,7 @@ pub(crate) async fn openapi(_: Call) -> Answer {
 }
 
 /// `GET /docs`
-pub(crate) async fn docs(call: Call) -> Answer {
-    call.query(&[])?;
+pub(crate) async fn docs(_: Call) -> Answer {
     let mut response = text(docs::page());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));

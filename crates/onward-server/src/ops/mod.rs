@@ -8,6 +8,7 @@ pub(crate) mod info;
 pub(crate) mod locks;
 pub(crate) mod objects;
 pub(crate) mod transfer;
+pub(crate) mod verify;
 pub(crate) mod watch;
 
 use axum::body::Body;

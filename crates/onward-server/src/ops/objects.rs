@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 
 use super::json;
 use crate::call::{Call, ours};
+use crate::cursor;
 use crate::query::Query;
 use crate::refusal::{Answer, Refusal};
 
@@ -61,8 +62,9 @@ async fn history(call: &Call, query: &Query, key: &Key) -> Answer {
         return Err(Refusal::new(Code::InvalidRequest, "a history is not at one revision"));
     }
     let limit = query.parse("limit", "1 to 1000")?.unwrap_or(100);
-    let before = query.get("cursor").map(str::parse::<Revision>).transpose();
-    let before = before.map_err(|_| Refusal::new(Code::InvalidCursor, "the cursor of a history is the revision of its last item"))?;
+    let question = ["history", key.namespace(), key.kind(), key.name()];
+    let before = query.get("cursor").map(|text| cursor::open(text, &question)).transpose()?;
+    let before = before.map(|revision| revision.parse::<Revision>()).transpose()?;
     let payload = query.flag("payload", true)?;
     let page = call.reading(call.onward().store().history(key, before, limit)).await?;
     let past = |past: &onward::commit::Past| {
@@ -81,7 +83,7 @@ async fn history(call: &Call, query: &Query, key: &Key) -> Answer {
         }
     };
     let items = page.items.iter().map(past).collect();
-    let next_cursor = page.next.map(|revision| revision.to_string());
+    let next_cursor = page.next.map(|revision| cursor::seal(&revision.to_string(), &question));
     json(StatusCode::OK, &History { items, next_cursor, oldest: page.compacted.get() })
 }
 
@@ -284,9 +286,10 @@ fn tagged(tag: &str) -> Result<Basis, Refusal> {
     // Strong comparison: a weak tag never matches (RFC 9110, 8.8.3.2).
     let weak = tag.starts_with("W/");
     let bare = tag.trim_start_matches("W/").strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    let version = bare.filter(|bare| !bare.contains('"')).ok_or_else(|| Refusal::header("if-match", "one ETag, as it was given"))?;
-    let version = version.parse().map_err(Refusal::from)?;
-    Ok(if weak { Basis::Never } else { Basis::At(version) })
+    let bare = bare.filter(|bare| !bare.contains('"')).ok_or_else(|| Refusal::header("if-match", "one ETag, as it was given"))?;
+    let version: Version = bare.parse().map_err(Refusal::from)?;
+    // Nor does one that merely reads as the same number.
+    Ok(if weak || version.to_string() != bare { Basis::Never } else { Basis::At(version) })
 }
 
 /// Refuses a write whose tag never matches, with the current object so that the next try can.

@@ -10,6 +10,7 @@ mod chains;
 mod commit;
 mod dev;
 mod drain;
+mod hostile;
 mod limits;
 mod locks;
 mod metrics;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use onward_server::{METRICS, Metric, MetricKind};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::Client;
 
@@ -135,4 +135,60 @@ fn the_page_of_metrics_is_the_table() {
     let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join("metrics.md");
     std::fs::write(&made, page()).unwrap();
     assert!(read("docs/metrics.md") == page(), "docs/metrics.md is not the table: cp {} docs/metrics.md", made.display());
+}
+
+/// The words of a query that look like metrics.
+fn named(query: &str) -> BTreeSet<&str> {
+    let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| ["onward_", "http_server_", "db_client_"].iter().any(|start| word.starts_with(start))).collect()
+}
+
+#[test]
+fn the_dashboard_shows_every_metric_and_no_other() {
+    let dashboard: Value = serde_json::from_str(&read("deploy/grafana/onward.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let queries: Vec<&str> =
+        panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten()).map(|t| t["expr"].as_str().unwrap()).collect();
+    let known = scraped();
+    let mut shown = BTreeSet::new();
+    for name in queries.iter().flat_map(|query| named(query)) {
+        assert!(known.contains(name), "{name}");
+        shown
+            .insert(METRICS.iter().find(|m| m.name == name || name.rsplit_once('_').is_some_and(|(base, _)| base == m.name)).unwrap().name);
+    }
+    assert_eq!(shown, METRICS.iter().map(|m| m.name).collect());
+    let variable = dashboard["templating"]["list"][1]["query"]["query"].as_str().unwrap();
+    assert!(named(variable).iter().all(|name| known.contains(*name)));
+    let ids: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len());
+}
+
+#[test]
+fn the_alerts_name_metrics_that_exist_and_each_is_tested_and_explained() {
+    let (rules, tests, page) =
+        (read("deploy/prometheus/alerts.yml"), read("deploy/prometheus/alerts.test.yml"), read("docs/operations.md"));
+    let known = scraped();
+    for name in named(&rules).into_iter().chain(named(&tests)) {
+        assert!(known.contains(name), "{name}");
+    }
+    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 10, "{alerts:?}");
+    for alert in alerts {
+        for what in ["quiet", "fires"] {
+            assert!(tests.contains(&format!("- name: {alert} {what}\n")), "{alert} {what}");
+        }
+        assert!(page.contains(&format!("### {alert}\n")), "{alert} has no section in docs/operations.md");
+        assert!(rules.contains(&format!("runbook: docs/operations.md#{}\n", alert.to_ascii_lowercase())), "{alert}");
+    }
+    // A label value that no metric takes would never fire.
+    for values in rules.split("outcome").skip(1).chain(rules.split("result").skip(1)).chain(rules.split("verdict").skip(1)) {
+        let Some(values) = values.trim_start_matches(['=', '~']).strip_prefix('"').and_then(|rest| rest.split('"').next()) else {
+            continue;
+        };
+        for value in values.split('|') {
+            let closed = METRICS.iter().flat_map(|m| m.labels).any(|(_, values)| values.contains(&value));
+            let of_locks = METRICS.iter().any(|m| m.name == "onward_lock_attempts_total" && m.help.contains(value));
+            assert!(closed || of_locks, "{value}");
+        }
+    }
 }

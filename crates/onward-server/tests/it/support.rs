@@ -111,6 +111,11 @@ impl Client {
         self.raw(request.body(body.into()).unwrap()).await
     }
 
+    /// What `Authorization` has to say.
+    pub(crate) fn bearer(&self) -> String {
+        format!("Bearer {}", self.token)
+    }
+
     pub(crate) async fn raw(&self, request: Request<Body>) -> Reply {
         let response = soon(self.router.clone().oneshot(request)).await.unwrap();
         let (parts, body) = response.into_parts();

@@ -174,14 +174,21 @@ impl Locks {
             let entry = reason.sign(Entry::new("lock.break").on(key.as_str()).with_data(Data::json(&data)?));
             submit(commits, Commit::new().audit(admin_chain()?, entry)).await?;
         }
+        // Kept until the next take-over: in between the key must not be free.
+        let mut behind = None;
         for _ in 0..BREAK_TRIES {
-            let Some(grant) = self.take_over(key).await? else { return Ok(Broken::Absent) };
+            let grant = match self.take_over(key).await? {
+                Some(grant) => grant,
+                None if behind.is_none() => return Ok(Broken::Absent),
+                None => break,
+            };
             let token = grant.token();
             if let Some(commits) = commits
                 && let Some(newest) = submit(commits, Commit::new().fence(key.clone(), token)).await.map_err(Error::with_unknown_effect)?
             {
                 // The counter was behind the store: it goes on above it, and the lock is taken once more.
                 self.raise_tokens(newest).await.map_err(Error::with_unknown_effect)?;
+                behind = Some(grant);
                 continue;
             }
             let _ = grant.release().await.map_err(|e| e.during("break"))?;

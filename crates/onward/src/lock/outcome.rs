@@ -5,6 +5,15 @@ use std::time::Duration;
 use crate::{Code, Error, Kind, Result};
 
 /// What came of running a body under a lock.
+///
+/// # Examples: a skip cannot be overlooked
+/// Work that must happen once, such as a purge, must not be skipped unnoticed: whoever drops the outcome is told by the compiler.
+/// ```compile_fail
+/// #![deny(unused_must_use)]
+/// # async fn purge(locks: onward::lock::Scoped) -> onward::Result<()> {
+/// locks.run("purges", "42", |_| async {}).await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 #[must_use = "whether the body ran, and ran under the lock, is in here"]
 pub enum Outcome<T> {

@@ -169,6 +169,7 @@ on_both! {
         Ok(())
     }
 
+    // Must not come back: state that was read before the lock, and the whole document written back.
     set_keeps_other_attributes(onward) {
         onward.store().create(("projects", "42"), &serde_json::json!({"name": "a", "accessedAt": 1})).await?.written();
         let eu = onward.locks().scope("eu");

@@ -10,6 +10,7 @@ mod commit;
 mod connection;
 mod error;
 mod inspect;
+mod leases;
 mod list;
 mod lock;
 mod log;

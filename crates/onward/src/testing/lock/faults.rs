@@ -57,6 +57,8 @@ pub async fn a_grant_that_nobody_heard_of_is_given_back(h: &Harness) {
 }
 
 /// The retry of a release whose answer was lost never removes a later hold.
+///
+/// Must not come back: a late retry of a release that removed a newer hold (etcd-io/etcd#22082).
 pub async fn lost_release_reply_spares_the_next_holder(h: &Harness) {
     let grant = h.a.take(&key()).await;
     h.a.engine.fail_once(Call::Release, Fault::ReplyLost);
@@ -151,6 +153,9 @@ pub async fn an_answer_after_the_lease_is_no_grant(h: &Harness) {
 }
 
 /// Whoever holds the key, contention never looks like a failure and never opens.
+///
+/// Must not come back: "taken" and "broken" that looked alike, so that waiters went on with a lock of their own
+/// (CortexReach/memory-lancedb-pro#879).
 pub async fn contention_is_never_an_engine_failure(h: &Harness) {
     let _grant = h.a.take(&key()).await;
     let open = once().with_on_error(OnError::Open);
@@ -234,6 +239,8 @@ pub async fn a_short_outage_loses_no_grant(h: &Harness) {
 type Make = fn(Gate) -> Fault;
 
 /// Wherever a call is dropped, it leaves no lease and no place in a line (C6).
+///
+/// Must not come back: a cancelled acquire that left the key (redis/redis-py#3847).
 pub async fn cancel_at_any_await_leaks_nothing(h: &Harness) {
     let held = |body: Option<Gate>| {
         let locks = h.a.locks.clone();
@@ -308,6 +315,8 @@ pub async fn cancel_at_any_await_leaks_nothing(h: &Harness) {
 }
 
 /// Whatever fails and however, a body runs at most once, and the answer says whether it ran (INV-8).
+///
+/// Must not come back: the body's own error taken for ours, and the body run again.
 pub async fn body_runs_at_most_once_under_every_fault(h: &Harness) {
     let (mut ran, mut not) = (0, 0);
     for call in [Call::Acquire, Call::Renew, Call::Release] {
@@ -354,6 +363,8 @@ pub async fn body_runs_at_most_once_under_every_fault(h: &Harness) {
 }
 
 /// An engine that does not answer costs its time limit, not the caller's patience (C7).
+///
+/// Must not come back: an endless loop while the engine is down (rslock#30).
 pub async fn a_hanging_engine_answers_in_bounded_time(h: &Harness) {
     let grant = h.a.take(&named("43")).await;
     for call in [Call::Acquire, Call::Renew, Call::Release, Call::Inspect] {

@@ -313,7 +313,7 @@ macro_rules! lock_conformance {
     ($module:ident, $open:expr) => {
         $crate::lock_conformance! { @cases $module, $open;
             tokens: held_key_is_busy_and_tells_the_remaining_time, free_key_is_granted_in_one_engine_call,
-                tokens_of_one_key_strictly_grow, tokens_grow_over_expiry_and_reopen, tokens_grow_when_wall_time_steps_back,
+                tokens_of_one_key_strictly_grow, tokens_grow_over_expiry_break_and_reopen, tokens_grow_when_wall_time_steps_back,
                 later_tokens_are_above_a_raised_counter, a_counter_is_never_lowered, each_acquisition_has_its_own_owner,
                 asking_again_finds_ones_own_lease_unextended, keys_differ_in_every_byte, a_raw_key_meets_the_typed_key_of_the_same_text,
                 attribute_and_document_keys_do_not_exclude_each_other;

@@ -44,6 +44,8 @@ pub async fn run_or_fail_waits_then_is_contended(h: &Harness) {
 }
 
 /// What travels to clients names no key.
+///
+/// Must not come back: the raw key in the text of a 409.
 pub async fn contended_text_has_no_key(h: &Harness) {
     let secret = LockKey::typed("main", "eu", "projects", "very-secret-id").unwrap();
     let _grant = h.a.take(&secret).await;

@@ -38,6 +38,8 @@ pub async fn second_release_says_already_lost(h: &Harness) {
 }
 
 /// A release after the end is no success, and leaves the next holder alone.
+///
+/// Must not come back: a release after expiry that was reported as success.
 pub async fn release_after_expiry_spares_the_next_holder(h: &Harness) {
     let late = h.a.take(&key()).await;
     let owner = Owner::draw();
@@ -54,6 +56,8 @@ pub async fn release_after_expiry_spares_the_next_holder(h: &Harness) {
 }
 
 /// A grant that is dropped is given back without anybody waiting for it.
+///
+/// Must not come back: a drop that did nothing under an async runtime.
 pub async fn dropped_grant_is_released_by_the_worker(h: &Harness) {
     drop(h.a.take(&key()).await);
     h.free(&key()).await;
@@ -78,6 +82,8 @@ pub async fn a_panic_in_the_body_releases(h: &Harness) {
 }
 
 /// A grant that was given back is renewed no more, and an idle schedule asks nothing.
+///
+/// Must not come back: a watchdog that outlived the unlock (redisson/redisson#7272).
 pub async fn released_grant_is_not_renewed(h: &Harness) {
     let options = LockOptions::fail().with_ttl(TTL);
     let released = h.a.locks.acquire(&key(), options.clone()).await.unwrap();

@@ -19,6 +19,8 @@ pub async fn lease_ends_after_its_ttl(h: &Harness) {
 }
 
 /// A held grant is renewed in the background for as long as it is held.
+///
+/// Must not come back: a ttl shorter than the work under it (appwrite/appwrite#13309).
 pub async fn renewed_lease_outlives_its_first_ttl(h: &Harness) {
     let grant = h.a.locks.acquire(&key(), LockOptions::fail().with_ttl(TTL)).await.unwrap();
     let token = grant.token();
@@ -34,6 +36,8 @@ pub async fn renewed_lease_outlives_its_first_ttl(h: &Harness) {
 }
 
 /// A process that stops renewing loses its lease after one ttl, here and there.
+///
+/// Must not come back: a lock without an end that leaked for good (appwrite/appwrite#13031).
 pub async fn a_lease_ends_when_its_process_stops_renewing(h: &Harness) {
     let grant = h.a.locks.acquire(&key(), LockOptions::fail().with_ttl(TTL)).await.unwrap();
     h.a.engine.fail(Call::Renew, Fault::RequestLost);
@@ -105,6 +109,8 @@ pub async fn batch_renewal_answers_for_each_grant(h: &Harness) {
 }
 
 /// The time that a request is on its way counts against the lease.
+///
+/// Must not come back: validity that was counted from the reply.
 pub async fn validity_counts_from_before_the_send(h: &Harness) {
     let gate = Gate::shut();
     h.a.engine.fail_once(Call::Acquire, Fault::SlowReply(gate.clone()));
@@ -132,6 +138,8 @@ pub async fn validity_counts_from_before_the_send(h: &Harness) {
 }
 
 /// The holder knows of the loss before the engine can give the key away, with the engine gone too.
+///
+/// Must not come back: a watchdog that stopped and told nobody (redisson/redisson#5698).
 pub async fn lost_fires_before_another_is_granted(h: &Harness) {
     let grant = h.a.take(&key()).await;
     let view = grant.view();

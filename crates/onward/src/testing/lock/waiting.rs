@@ -22,6 +22,8 @@ fn wait(h: &Harness, handle: &Handle, name: u32, log: &Arc<Mutex<Vec<(u32, Momen
 }
 
 /// Callers of a process are served in the order in which they came, one release after the other.
+///
+/// Must not come back: backoff without jitter, with which some callers never won.
 pub async fn waiters_are_served_in_order(h: &Harness) {
     let grant = h.a.take(&key()).await;
     let log = Arc::default();
@@ -69,6 +71,8 @@ pub async fn cancelled_waiter_leaves_no_ticket(h: &Harness) {
 }
 
 /// A caller that leaves while it asks hands its turn on at once: nobody waits for a timer.
+///
+/// Must not come back: a fair queue that stalled for 5 s for each dead waiter (redisson/redisson#1353).
 pub async fn the_next_asks_when_the_head_leaves(h: &Harness) {
     let grant = h.b.take(&key()).await;
     let log = Arc::default();

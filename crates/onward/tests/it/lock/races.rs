@@ -167,6 +167,7 @@ fn two_threads_never_hold_one_key_at_once() {
     assert!(granted.load(Ordering::SeqCst) > 1_000);
 }
 
+/// Must not come back: a drop that blocks or panics while the runtime ends.
 #[test]
 fn runtime_shutdown_neither_blocks_nor_panics() {
     let folder = tempfile::tempdir().unwrap();

@@ -194,3 +194,41 @@ async fn a_look_at_a_taken_key_needs_no_write_lock() {
     assert!(again.already_ours);
     writer.execute_batch("ROLLBACK").unwrap();
 }
+
+/// A lone call is carried out on its caller's thread, and must never hold that up: on one thread nothing else would run meanwhile.
+#[tokio::test(flavor = "current_thread")]
+async fn a_lone_call_waits_for_other_processes_on_the_locks_own_thread() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.locks.db");
+    let engine = Arc::new(SqliteLocks::open(&path, Clock::system()).await.unwrap());
+    let ask = Ask { key: key("1"), owner: Owner::draw(), holder: "test".into(), ttl: TTL };
+    // The first grant also reserves tokens.
+    engine.try_acquire(Ask { key: key("0"), owner: Owner::draw(), holder: "test".into(), ttl: TTL }).await.unwrap();
+    let writer = Connection::open(&path).unwrap();
+    writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let asked = tokio::spawn({
+        let engine = Arc::clone(&engine);
+        async move { engine.try_acquire(ask).await }
+    });
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!asked.is_finished(), "another process holds the write lock");
+    writer.execute_batch("COMMIT").unwrap();
+    assert!(matches!(asked.await.unwrap().unwrap(), Tried::Granted { .. }));
+}
+
+/// Nobody's COMMIT moves the log into the file any more: the thread does, and the log stays short.
+#[tokio::test]
+async fn the_log_stays_short_without_a_checkpoint_in_a_callers_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.locks.db");
+    let clock = Clock::manual();
+    let locks = open(&path, &clock).await;
+    for _ in 0..1_000 {
+        let grant = locks.acquire(&key("1"), once()).await.unwrap();
+        assert_eq!(grant.release().await.unwrap(), Release::Released);
+    }
+    let log = std::fs::metadata(folder.path().join("a.locks.db-wal")).unwrap().len();
+    assert!(log < 8 << 20, "{log} bytes after 2,000 transactions");
+}

@@ -1,0 +1,195 @@
+//! `onward serve` as a process: TLS from end to end, signals, the service manager, and what was acknowledged when it ends.
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
+use std::process::Stdio;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use sha2::Digest as _;
+
+use crate::support::{Home, Running};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const TOKEN: &str = "onw_000000000000_0000000000000000000000000000000000000000000_00000000";
+
+/// Writes a configuration with one admin token; returns its name.
+fn configured(home: &Home, name: &str, more: &str) -> String {
+    let hash = hex::encode(sha2::Sha256::digest(TOKEN));
+    let text = format!(
+        "auth.tokens = [{{ name = \"test\", role = \"admin\", sha256 = \"{hash}\" }}]\nserver.listen = [\"127.0.0.1:0\"]\n\
+         store.url = \"sqlite:./onward.db\"\n{more}"
+    );
+    home.file(name, text);
+    name.to_owned()
+}
+
+/// Starts a server; returns it with its address when it is ready.
+fn start(home: &Home, config: &str) -> (Running, String) {
+    let mut server = home.start(home.command(&["serve", "--config", config, "-o", "json"]).stderr(Stdio::null()));
+    let ready: Value = serde_json::from_str(&server.line()).unwrap();
+    let url = ready["urls"][0].as_str().unwrap();
+    let address = url.split_once("://").unwrap().1.to_owned();
+    (server, address)
+}
+
+/// Sends one request and reads the status and what else came, if the server answered.
+fn ask(address: &str, line: &str, headers: &str, body: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let length = body.len();
+    let head = format!(
+        "{line} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
+    );
+    stream.write_all(format!("{head}{body}").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.get(9..12)?.parse().ok()?, body.to_owned()))
+}
+
+#[test]
+fn a_server_in_the_open_does_not_start() {
+    let home = Home::bare();
+    configured(&home, "onward.toml", "");
+    let said = home.run(&["serve", "--listen", "0.0.0.0:0"]);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.err.contains("flag --listen") && said.err.contains("--insecure-plaintext"), "{said:?}");
+    home.file("empty.toml", "store.url = \"sqlite:./onward.db\"\n");
+    let said = home.run(&["serve", "--config", "empty.toml"]);
+    assert!(said.code == Some(2) && said.err.contains("no token"), "{said:?}");
+}
+
+#[test]
+fn the_command_line_speaks_tls_to_those_it_trusts_only() {
+    let home = Home::bare();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let cert = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    home.file("a.crt", cert.pem());
+    home.file("a.key", key.serialize_pem());
+    home.file("token", TOKEN);
+    let config = configured(&home, "onward.toml", "server.tls = { cert_file = \"a.crt\", key_file = \"a.key\" }\n");
+    let (mut server, address) = start(&home, &config);
+    let url = format!("https://localhost:{}", address.rsplit_once(':').unwrap().1);
+    home.file("p.json", "{\"open\":true}");
+    let put = ["object", "put", "project/42", "p.json", "--create", "--url", &url, "--token-file", "token"];
+    let said = home.run(&put);
+    assert_eq!(said.code, Some(8), "a certificate of nobody that this machine knows: {said:?}");
+    home.expect(0, &[&put[..], &["--ca-file", "a.crt"]].concat());
+    let said = home
+        .command(&["object", "get", "project/42", "--url", &url, "--token-file", "token"])
+        .env("ONWARD_CA_FILE", "a.crt")
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "{\"open\":true}");
+    server.signal(Signal::TERM);
+    server.signal(Signal::TERM);
+    assert!(server.code().is_some());
+}
+
+#[test]
+fn the_service_manager_hears_when_it_is_ready_lives_and_ends() {
+    let home = Home::bare();
+    let socket = UnixDatagram::bind(home.path("notify")).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let hear = || {
+        let mut said = [0; 64];
+        let length = socket.recv(&mut said).unwrap();
+        String::from_utf8_lossy(&said[..length]).into_owned()
+    };
+    let config = configured(&home, "onward.toml", "server.shutdown.delay = \"0s\"\n");
+    let mut command = home.command(&["serve", "--config", &config]);
+    command.env("NOTIFY_SOCKET", home.path("notify")).env("WATCHDOG_USEC", "200000").stderr(Stdio::null());
+    let mut server = home.start(&mut command);
+    assert_eq!(hear(), "READY=1");
+    assert_eq!((hear(), hear()), ("WATCHDOG=1".to_owned(), "WATCHDOG=1".to_owned()));
+    server.signal(Signal::TERM);
+    while hear() != "STOPPING=1" {}
+    assert_eq!(server.code(), Some(0));
+}
+
+/// Creates objects one after the other until the server says no or is gone; sends the name of each that was acknowledged.
+fn create(address: &str, client: usize, acked: &Sender<String>, refused: &Sender<(u16, String)>) {
+    for turn in 0.. {
+        let name = format!("{client}-{turn}");
+        match ask(address, &format!("PUT /v1/objects/load/{name}"), "If-None-Match: *\r\n", "1") {
+            Some((201, _)) => acked.send(name).unwrap(),
+            Some(refusal) => return refused.send(refusal).unwrap(),
+            None => return,
+        }
+    }
+}
+
+/// Two servers on one file, the first under load; ends it, and looks with the second for everything that the first acknowledged.
+fn end_under_load(signal: Signal) -> (Option<i32>, Vec<(u16, String)>, Vec<String>) {
+    let home = Home::bare();
+    let config = configured(&home, "onward.toml", "server.shutdown.delay = \"100ms\"\n");
+    let (mut first, address) = start(&home, &config);
+    let (_second, other) = start(&home, &config);
+    let ((acked, acks), (refused, refusals)) = (channel(), channel());
+    let mut names = BTreeSet::new();
+    let mut farewells = Vec::new();
+    let mut code = None;
+    std::thread::scope(|scope| {
+        let watches: Vec<_> = (0..4).map(|_| scope.spawn(|| ask(&address, "GET /v1/watch?from=0", "", ""))).collect();
+        for client in 0..16 {
+            let (address, acked, refused) = (&address, acked.clone(), refused.clone());
+            scope.spawn(move || create(address, client, &acked, &refused));
+        }
+        drop((acked, refused));
+        for _ in 0..300 {
+            names.insert(acks.recv_timeout(PATIENCE).expect("the load goes on"));
+        }
+        first.signal(signal);
+        code = first.code();
+        names.extend(acks.iter());
+        farewells.extend(watches.into_iter().filter_map(|watch| watch.join().unwrap()).map(|(_, said)| said));
+    });
+    for name in &names {
+        let found = ask(&other, &format!("GET /v1/objects/load/{name}"), "", "");
+        assert_eq!(found.unwrap().0, 200, "{name} was acknowledged and is missing");
+    }
+    (code, refusals.iter().collect(), farewells)
+}
+
+#[test]
+fn ended_under_load_it_loses_nothing_that_it_acknowledged_and_says_goodbye() {
+    let (code, refusals, farewells) = end_under_load(Signal::TERM);
+    assert_eq!(code, Some(0));
+    for (status, said) in refusals {
+        assert!(status == 503 && said.contains("draining"), "{status}: {said}");
+    }
+    // Whoever came too late to watch was not let in.
+    assert!(farewells.iter().all(|said| said.contains("event: bye") && said.contains("draining")), "{farewells:?}");
+}
+
+#[test]
+fn killed_under_load_it_loses_nothing_that_it_acknowledged() {
+    let (code, ..) = end_under_load(Signal::KILL);
+    assert_eq!(code, None);
+}
+
+#[test]
+fn a_waiter_is_told_that_the_server_ends_and_the_grant_of_another_stays() {
+    let home = Home::bare();
+    let config = configured(&home, "onward.toml", "server.shutdown.delay = \"0s\"\n");
+    let (mut first, address) = start(&home, &config);
+    let (_second, other) = start(&home, &config);
+    let json = "Content-Type: application/json\r\n";
+    assert_eq!(ask(&address, "POST /v1/locks/k", json, "{\"ttl_ms\":600000}").unwrap().0, 201);
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| ask(&address, "POST /v1/locks/k", json, "{\"wait_ms\":60000}"));
+        while !ask(&address, "GET /v1/locks/k", "", "").unwrap().1.contains("\"waiters\":1") {
+            std::thread::yield_now();
+        }
+        first.signal(Signal::TERM);
+        let (status, said) = waiter.join().unwrap().unwrap();
+        assert!(status == 503 && said.contains("\"draining\""), "{said}");
+    });
+    assert_eq!(first.code(), Some(0));
+    assert!(ask(&other, "GET /v1/locks/k", "", "").unwrap().1.contains("\"held\""), "a client's grant outlives the server that gave it");
+}
