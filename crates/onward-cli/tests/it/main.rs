@@ -8,6 +8,7 @@ mod config;
 mod crash;
 mod dev;
 mod doctor;
+mod golden;
 mod lock_admin;
 mod lock_run;
 mod objects;

@@ -15,5 +15,6 @@ mod lock;
 mod outside;
 mod planted;
 mod schema;
+mod schema_processes;
 mod store;
 mod store_model;
