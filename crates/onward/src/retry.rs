@@ -35,6 +35,12 @@ pub async fn sleep_until(clock: &Clock, until: Moment) {
     }
 }
 
+/// Holds this thread up for `time`: for threads of our own that wait for something outside the process, where nothing wakes them.
+pub(crate) fn nap(time: Duration) {
+    #[allow(clippy::disallowed_methods, reason = "the one place that sleeps")]
+    std::thread::sleep(time);
+}
+
 /// Sleeps for `time`, by the given clock.
 pub async fn sleep(clock: &Clock, time: Duration) {
     sleep_until(clock, clock.now() + time).await;

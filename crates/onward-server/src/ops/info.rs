@@ -86,6 +86,8 @@ pub(crate) async fn readyz(call: Call) -> Answer {
     if call.state.is_leaving() {
         return Err(Refusal::new(Code::Draining, "the server shuts down"));
     }
+    // Not so one that would refuse every write: others may still take them.
+    call.onward().store().queue().engine().ready()?;
     // An engine that is away does not make a server unready: its typed errors are better than none.
     let engines = reached(&call).await?;
     let ready = engines.iter().all(|(_, _, up)| *up);

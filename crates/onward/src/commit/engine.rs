@@ -199,6 +199,14 @@ pub trait CommitEngine: Debug + Send + Sync {
     /// The engine cannot be reached.
     fn writer(&self) -> Result<Box<dyn Writer>>;
 
+    /// Tells whether writes would be taken now; costs next to nothing.
+    ///
+    /// # Errors
+    /// [`Kind::Overloaded`](crate::Kind::Overloaded): a bound is reached, and they would be refused.
+    fn ready(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Reads the facts.
     fn meta(&self) -> BoxFuture<'_, Result<StoreMeta>>;
 

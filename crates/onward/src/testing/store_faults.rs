@@ -240,6 +240,10 @@ impl CommitEngine for Faulty {
         Ok(Box::new(FaultyWriter { inner: self.inner.writer()?, faults: self.faults.clone() }))
     }
 
+    fn ready(&self) -> Result<()> {
+        self.inner.ready()
+    }
+
     fn meta(&self) -> BoxFuture<'_, Result<StoreMeta>> {
         self.inner.meta()
     }

@@ -222,6 +222,55 @@ async fn three_processes_lose_no_increment() {
     assert_eq!(check_counter(&db, "shared", &found).await, 120);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_three_processes_that_write_all_the_time_none_starves() {
+    const LINES: usize = 600;
+    if let Some((_, _, db)) = task() {
+        let store = Onward::open(&format!("sqlite:{}", db.display())).await.unwrap().store();
+        let sink = stdout();
+        let mut writers = tokio::task::JoinSet::new();
+        for writer in 0..4 {
+            let (store, sink) = (store.clone(), sink.clone());
+            writers.spawn(async move {
+                for n in 0.. {
+                    let name = format!("{}-{writer}", std::process::id());
+                    store.overwrite(("busy", &name), Payload::json(&n).unwrap(), WriteOptions::new()).await.unwrap();
+                    sink(String::new());
+                }
+            });
+        }
+        writers.join_next().await.unwrap().unwrap();
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("store.db");
+    let name = "of_three_processes_that_write_all_the_time_none_starves";
+    let mut children: Vec<_> = (0..3).map(|_| child(name, "busy", &db, 1)).collect();
+    let (sender, lines) = std::sync::mpsc::channel();
+    for (number, child) in children.iter_mut().enumerate() {
+        let (reader, sender) = (BufReader::new(child.stdout.take().unwrap()), sender.clone());
+        std::thread::spawn(move || {
+            let acks = reader.lines().map_while(Result::ok).filter(|line| line.contains("ack "));
+            acks.map(|_| number).try_for_each(|number| sender.send(number))
+        });
+    }
+    // All three are at it before it counts.
+    let mut seen = [0_usize; 3];
+    while seen.contains(&0) {
+        seen[lines.recv().unwrap()] += 1;
+        assert!(seen.iter().sum::<usize>() < 20 * LINES, "one does not get to write at all: {seen:?}");
+    }
+    let mut shares = [0_usize; 3];
+    for number in lines.iter().take(LINES) {
+        shares[number] += 1;
+    }
+    for child in &mut children {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(shares.iter().all(|share| *share >= LINES / 9), "a third of an equal share at least: {shares:?}");
+}
+
 #[tokio::test]
 async fn many_may_open_a_new_file_at_once() {
     for _ in 0..10 {

@@ -4,6 +4,7 @@
 
 mod audit;
 mod backup;
+mod bounds;
 mod cache;
 mod crash;
 mod files;

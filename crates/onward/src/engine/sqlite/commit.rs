@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
@@ -13,6 +14,8 @@ use super::error::{at_commit, before_commit};
 use super::migrate::{Found, Schema};
 use super::reader::Readers;
 use super::rows::{self, col, damaged, signed, unsigned};
+use super::turn::{self, Turn};
+use super::wal::{self, Wal};
 use super::{backup, check, inspect, list, log};
 use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, Scan, StoreMeta, Wanted, Writer};
 use crate::commit::{Change, Past, Prune, Pruned};
@@ -34,11 +37,27 @@ const SCHEMA: Schema = Schema {
 /// After about this many written rows the log is copied back into the database, behind the answers.
 const CHECKPOINT_ROWS: usize = 1_000;
 
+/// What a store file may cost (C7); the defaults fit every store, smaller ones are for tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Above so many bytes of write-ahead log, 1 GiB, writes are refused until it is folded.
+    pub wal_bytes: u64,
+    /// A read that takes longer, 5 s, is ended: it keeps the log from being folded.
+    pub read: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { wal_bytes: wal::BYTES, read: Duration::from_secs(5) }
+    }
+}
+
 /// A store in a SQLite file; clones share its reading threads.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     path: Arc<PathBuf>,
     readers: Readers,
+    wal: Wal,
 }
 
 impl SqliteStore {
@@ -48,6 +67,14 @@ impl SqliteStore {
     /// [`Kind::Unsupported`](crate::Kind::Unsupported): SQLite is too old, the schema is newer than this library, or the file system
     /// cannot keep a write-ahead log. `Backend`, `integrity_failure`: the file belongs to another program.
     pub async fn open(path: impl AsRef<Path>, clock: &Clock) -> Result<Self> {
+        Self::open_bounded(path, clock, Bounds::default()).await
+    }
+
+    /// Opens a store file with bounds of its own.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`].
+    pub async fn open_bounded(path: impl AsRef<Path>, clock: &Clock, bounds: Bounds) -> Result<Self> {
         let path = path.as_ref().to_owned();
         let now = clock.wall();
         let open = move || {
@@ -56,7 +83,8 @@ impl SqliteStore {
                 Found::Nothing => first_facts(tx, now),
                 Found::Something => backup::restore(tx, now),
             })?;
-            Ok(Self { readers: Readers::open(&path)?, path: Arc::new(path) })
+            let readers = Readers::open(&path, bounds.read)?;
+            Ok(Self { readers, wal: Wal::of(&path, bounds.wal_bytes), path: Arc::new(path) })
         };
         tokio::task::spawn_blocking(open).await.map_err(|e| Error::unavailable("the store could not be opened").with_source(e))?
     }
@@ -73,6 +101,8 @@ impl SqliteStore {
 
 struct SqliteWriter {
     connection: Connection,
+    turn: Turn,
+    wal: Wal,
     written: usize,
 }
 
@@ -257,8 +287,12 @@ impl SqliteWriter {
 
     /// Takes the write lock, unless another version of this library has changed the schema meanwhile.
     fn take_right(&mut self) -> Result<()> {
+        self.wal.make_room(&self.connection)?;
+        let turn = self.turn.take();
         // A deferred transaction would die with "busy" at its first write, past any waiting time.
-        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(before_commit)?;
+        let taken = self.connection.execute_batch("BEGIN IMMEDIATE").map_err(before_commit);
+        drop(turn);
+        taken?;
         SCHEMA.check(&self.connection).inspect_err(|_| self.roll_back())
     }
 
@@ -318,9 +352,10 @@ impl Writer for SqliteWriter {
     fn tidy(&mut self) -> BoxFuture<'_, ()> {
         if self.written >= CHECKPOINT_ROWS {
             self.written = 0;
-            // A checkpoint that cannot run now (a long read) runs later: nothing is lost, the log only grows.
-            let _ = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+            Wal::fold(&self.connection);
         }
+        // So that a store that nobody writes to any more, since it is not ready, comes back by itself.
+        let _ = self.wal.make_room(&self.connection);
         Box::pin(std::future::ready(()))
     }
 }
@@ -335,9 +370,14 @@ impl CommitEngine for SqliteStore {
     }
 
     fn writer(&self) -> Result<Box<dyn Writer>> {
-        let connection = connection::open(&self.path, APPLICATION_ID, Durability::Full)?;
-        connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(before_commit)?;
-        Ok(Box::new(SqliteWriter { connection, written: 0 }))
+        let mut connection = connection::open(&self.path, APPLICATION_ID, Durability::Full)?;
+        connection::queue(&mut connection)?;
+        self.wal.prepare(&connection)?;
+        Ok(Box::new(SqliteWriter { connection, turn: Turn::open(&turn::beside(&self.path))?, wal: self.wal.clone(), written: 0 }))
+    }
+
+    fn ready(&self) -> Result<()> {
+        self.wal.check()
     }
 
     fn meta(&self) -> BoxFuture<'_, Result<StoreMeta>> {

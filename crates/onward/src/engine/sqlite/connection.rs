@@ -9,13 +9,18 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::error::before_commit;
-use crate::{Error, Result};
+use crate::time::Clock;
+use crate::{Error, Result, retry};
 
 /// Before 3.51.3 a reset of the WAL could lose committed data.
 const OLDEST: i32 = 3_051_003;
 
 /// How long a process waits for another one's transaction (C7); then `Overloaded`.
 pub(super) const BUSY_WAIT: Duration = Duration::from_secs(5);
+
+/// How often the next writer in turn looks for the write lock: at first, and when somebody holds it for long.
+const LOOK_SOON: Duration = Duration::from_micros(100);
+const LOOK_LATER: Duration = Duration::from_millis(1);
 
 /// How often the switch to the write-ahead log is tried against others who open the same new file.
 const SWITCH_TRIES: u32 = 1_000;
@@ -68,6 +73,21 @@ pub(super) fn open(path: &Path, application_id: i32, durability: Durability) -> 
         .map_err(before_commit)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+/// Lets a connection that has the turn look for the write lock often: SQLite's own waiting would sleep through most of its turn.
+pub(super) fn queue(connection: &mut Connection) -> Result<()> {
+    let clock = Clock::system();
+    let mut until = clock.now();
+    let wait = move |tries: i32| {
+        let now = clock.now();
+        if tries == 0 {
+            until = now + BUSY_WAIT;
+        }
+        retry::nap(if tries < 50 { LOOK_SOON } else { LOOK_LATER });
+        now < until
+    };
+    connection.busy_handler(Some(wait)).map_err(before_commit)
 }
 
 /// Opens an existing database file of ours for reading; it never writes.

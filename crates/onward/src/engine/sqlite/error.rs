@@ -12,6 +12,9 @@ pub(super) fn before_commit(error: rusqlite::Error) -> Error {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             Error::overloaded("another process holds the database's write lock", Duration::from_millis(100)).with_source(error)
         }
+        Some(ErrorCode::OperationInterrupted) => {
+            Error::overloaded("the read took longer than reads may", Duration::from_secs(1)).with_source(error)
+        }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Error::integrity("the database file is damaged").with_source(error),
         Some(ErrorCode::DiskFull) => Error::unavailable("the disk is full").with_source(error),
         Some(ErrorCode::ConstraintViolation) => Error::integrity("the database refuses what the rules allow").with_source(error),

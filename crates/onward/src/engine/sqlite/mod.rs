@@ -17,6 +17,8 @@ mod log;
 mod migrate;
 mod reader;
 mod rows;
+mod turn;
+mod wal;
 
-pub use commit::SqliteStore;
+pub use commit::{Bounds, SqliteStore};
 pub use lock::SqliteLocks;

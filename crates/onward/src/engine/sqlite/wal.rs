@@ -1,0 +1,83 @@
+//! The bound of the write-ahead log: a long read keeps it from being folded into the database, and then it only grows (C7).
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::error::before_commit;
+use crate::{Error, Result};
+
+/// Above this the store takes no writes until the log is folded.
+pub(super) const BYTES: u64 = 1 << 30;
+/// What is left of the file when the log begins anew.
+const KEPT_BYTES: u64 = 64 << 20;
+/// When a refused writer may come back: reads of ours end within 5 s.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A write-ahead log and its bound.
+#[derive(Clone, Debug)]
+pub(super) struct Wal {
+    path: PathBuf,
+    most: u64,
+}
+
+impl Wal {
+    pub(super) fn of(database: &Path, most: u64) -> Self {
+        let mut path = OsString::from(database);
+        path.push("-wal");
+        Self { path: path.into(), most }
+    }
+
+    /// Tells a connection that writes how much of the file to keep.
+    pub(super) fn prepare(&self, connection: &Connection) -> Result<()> {
+        connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(before_commit)?;
+        let kept = i64::try_from(KEPT_BYTES.min(self.most / 2)).unwrap_or(i64::MAX);
+        connection.pragma_update(None, "journal_size_limit", kept).map_err(before_commit)
+    }
+
+    /// Refuses if the log is above its bound.
+    ///
+    /// # Errors
+    /// [`Kind::Overloaded`](crate::Kind::Overloaded).
+    pub(super) fn check(&self) -> Result<()> {
+        // No log at all is an empty one.
+        if std::fs::metadata(&self.path).map_or(0, |log| log.len()) <= self.most {
+            return Ok(());
+        }
+        Err(Error::overloaded("the write-ahead log is at its bound: a long read keeps it from being folded into the file", RETRY))
+    }
+
+    /// Folds the log into the database as far as readers let it; waits for nobody.
+    pub(super) fn fold(connection: &Connection) -> Folded {
+        let asked = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)));
+        match asked {
+            Ok((log, done)) if log == done => Folded::All,
+            // A checkpoint that cannot run now runs later: nothing is lost.
+            _ => Folded::Part,
+        }
+    }
+
+    /// Makes room in a log that is above its bound.
+    ///
+    /// # Errors
+    /// As [`Wal::check`]: it could not be.
+    pub(super) fn make_room(&self, connection: &Connection) -> Result<()> {
+        if self.check().is_ok() {
+            return Ok(());
+        }
+        // Only a log that nobody needs any more is cut off: short readers are waited for, a stuck one would only cost time.
+        if Self::fold(connection) == Folded::All {
+            let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        }
+        self.check()
+    }
+}
+
+/// How far a log was folded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Folded {
+    All,
+    Part,
+}

@@ -1,0 +1,109 @@
+//! What a store file may cost, whoever reads from it (C7).
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onward::commit::engine::CommitEngine;
+use onward::commit::{Commit, CommitOutcome, CommitQueue, QueueOptions, Retention};
+use onward::engine::sqlite::{Bounds, SqliteStore};
+use onward::model::{Key, MacKeys, Payload};
+use onward::observe::Silent;
+use onward::time::Clock;
+use onward::{Effect, Kind, retry};
+
+const MIB: u64 = 1 << 20;
+
+async fn open(path: &Path, bounds: Bounds) -> (Arc<SqliteStore>, CommitQueue) {
+    let engine = Arc::new(SqliteStore::open_bounded(path, &Clock::system(), bounds).await.unwrap());
+    let options =
+        QueueOptions { clock: Clock::system(), observer: Arc::new(Silent), keys: MacKeys::none(), retention: Retention::default() };
+    (engine.clone(), CommitQueue::start(engine, options).await.unwrap())
+}
+
+fn big(n: usize) -> Commit {
+    Commit::new().overwrite(("thing", "x"), Payload::new(vec![u8::try_from(n % 251).unwrap(); 100 << 10], "x").unwrap())
+}
+
+#[tokio::test]
+async fn a_stuck_reader_does_not_grow_the_wal_without_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let (engine, queue) = open(&path, Bounds { wal_bytes: MIB, ..Bounds::default() }).await;
+    let log = || std::fs::metadata(folder.path().join("store.db-wal")).unwrap().len();
+    drop(queue.submit(big(0)).await.unwrap());
+    // Somebody looks at the file with another program and forgets about it.
+    let stuck = rusqlite::Connection::open(&path).unwrap();
+    stuck.execute_batch("BEGIN; SELECT count(*) FROM onward_objects;").unwrap();
+    let mut written = 0;
+    let refused = loop {
+        match queue.submit(big(written + 1)).await {
+            Ok(CommitOutcome::Committed(_)) => written += 1,
+            Ok(other) => panic!("no condition: {other:?}"),
+            Err(error) => break error,
+        }
+        assert!(written < 1_000, "the log has a bound");
+    };
+    assert_eq!((refused.kind(), refused.effect()), (Kind::Overloaded, Effect::NotApplied));
+    assert!(refused.retry_after().is_some() && written > 3);
+    let most = log();
+    assert!(most < 2 * MIB, "{most}");
+    assert_eq!(engine.ready().unwrap_err().kind(), Kind::Overloaded);
+    for n in 0..20 {
+        queue.submit(big(n)).await.unwrap_err();
+    }
+    assert_eq!(log(), most, "what is refused adds nothing");
+    // Reads go on.
+    assert!(engine.get(&Key::new("thing", "x").unwrap()).await.unwrap().is_some());
+    stuck.execute_batch("COMMIT").unwrap();
+    // The very next write finds room.
+    assert!(matches!(queue.submit(big(1)).await.unwrap(), CommitOutcome::Committed(_)));
+    engine.ready().unwrap();
+    assert!(log() < MIB, "{}", log());
+}
+
+#[tokio::test]
+async fn a_store_that_is_not_ready_comes_back_without_a_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let (engine, queue) = open(&path, Bounds { wal_bytes: MIB, ..Bounds::default() }).await;
+    drop(queue.submit(big(0)).await.unwrap());
+    let stuck = rusqlite::Connection::open(&path).unwrap();
+    stuck.execute_batch("BEGIN; SELECT count(*) FROM onward_objects;").unwrap();
+    let mut n = 0;
+    while queue.submit(big(n)).await.is_ok() {
+        n += 1;
+    }
+    stuck.execute_batch("COMMIT").unwrap();
+    let clock = Clock::system();
+    let back = async {
+        while engine.ready().is_err() {
+            retry::sleep(&clock, Duration::from_millis(20)).await;
+        }
+    };
+    retry::deadline(&clock, clock.now() + Duration::from_secs(20), back).await.expect("it is ready again");
+}
+
+#[tokio::test]
+async fn a_read_that_takes_too_long_is_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let (engine, queue) = open(&path, Bounds { read: Duration::ZERO, ..Bounds::default() }).await;
+    for batch in 0..40 {
+        let commit = (0..128).fold(Commit::new(), |commit, n| {
+            commit.overwrite(("thing", format!("n{batch}-{n}")), Payload::new(vec![b'x'; 10], "x").unwrap())
+        });
+        drop(queue.submit(commit).await.unwrap());
+    }
+    // A short read is over before anybody looks at the clock; one over thousands of rows is not.
+    assert!(engine.get(&Key::new("thing", "n0-0").unwrap()).await.unwrap().is_some());
+    let scan = onward::commit::engine::Scan {
+        namespace: "default".to_owned(),
+        kind: "thing".to_owned(),
+        limit: 5_000,
+        ..onward::commit::engine::Scan::default()
+    };
+    let error = engine.list(scan).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (Kind::Overloaded, Effect::NotApplied));
+    assert!(engine.get(&Key::new("thing", "n1-1").unwrap()).await.unwrap().is_some(), "the next read is not its heir");
+}
