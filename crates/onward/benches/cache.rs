@@ -193,10 +193,11 @@ fn herd() {
     for round in 0..ROUNDS {
         let ours = Ours::new(&Builder::new_current_thread().build().unwrap());
         let count = Arc::new(AtomicU64::new(0));
-        let load = |count: Arc<AtomicU64>| async move {
+        let value = round as u64;
+        let load = move |count: Arc<AtomicU64>| async move {
             count.fetch_add(1, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(5)).await;
-            Ok::<_, std::io::Error>(round as u64)
+            Ok::<_, std::io::Error>(value)
         };
         let started = Instant::now();
         runtime.block_on(async {
@@ -205,7 +206,7 @@ fn herd() {
                 let (cache, count) = (ours.cache.clone(), count.clone());
                 callers.spawn(async move { cache.get_or_load("cold", |_| load(count)).await.unwrap() });
             }
-            assert!(callers.join_all().await.iter().all(|value| *value == round as u64));
+            assert!(callers.join_all().await.iter().all(|answer| *answer == value));
         });
         guarded.push(started.elapsed().as_secs_f64() * 1e3);
         loads = loads.max(count.load(Ordering::SeqCst));
