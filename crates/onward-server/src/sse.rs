@@ -19,12 +19,17 @@ use onward_api::objects::Bye;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use crate::auth::caller::Caller;
+use crate::auth::tokens::Standing;
+use crate::call::Call;
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::wait::within;
 
 /// How often a quiet stream shows that it lives.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
+/// How often a quiet stream asks whether its token still is one.
+const LOOK: Duration = Duration::from_secs(2);
 /// How long a stream lives, less up to a tenth, so that clients do not all come back at once.
 const AGE: Duration = Duration::from_secs(3_600);
 /// How soon a client should come back.
@@ -84,26 +89,36 @@ pub(crate) trait Source: Send + 'static {
 }
 
 /// Answers with a stream of events, the given one first.
-pub(crate) fn stream(state: &State, first: Event, source: impl Source) -> Result<Response, Refusal> {
-    let slot = state.stream_slot()?;
+pub(crate) fn stream(call: &Call, first: Event, source: impl Source) -> Result<Response, Refusal> {
+    let state = &call.state;
+    let places = (call.caller.stream_slot()?, state.stream_slot()?);
     let (to, from) = mpsc::channel(PIECES);
-    state.tasks().spawn(feed(state.clone(), slot, to, first, source));
+    state.tasks().spawn(feed(state.clone(), call.caller.clone(), places, to, first, source));
     let mut response = Response::new(Body::new(Events(from)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     Ok(response)
 }
 
-async fn feed<S: Source>(state: State, slot: OwnedSemaphorePermit, to: mpsc::Sender<Bytes>, first: Event, mut source: S) {
+/// A place among the streams of a token, and one among all.
+type Places = (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit);
+
+async fn feed<S: Source>(state: State, caller: Caller, places: Places, to: mpsc::Sender<Bytes>, first: Event, mut source: S) {
     state.metrics().stream_begun(S::KIND);
     // An error of a send means that the client is gone.
-    let reason = run(&state, &to, first, &mut source).await.unwrap_or("gone");
+    let reason = run(&state, &caller, &to, first, &mut source).await.unwrap_or("gone");
     state.metrics().stream_ended(S::KIND, reason);
-    drop(slot);
+    drop(places);
 }
 
 type Gone = mpsc::error::SendError<Bytes>;
 
-async fn run(state: &State, to: &mpsc::Sender<Bytes>, first: Event, source: &mut impl Source) -> Result<&'static str, Gone> {
+async fn run<S: Source>(
+    state: &State,
+    caller: &Caller,
+    to: &mpsc::Sender<Bytes>,
+    first: Event,
+    source: &mut S,
+) -> Result<&'static str, Gone> {
     send(to, Bytes::from(format!("retry: {RETRY_MS}\n"))).await?;
     send(to, first.spell()).await?;
     let spread = u32::from_le_bytes(random::bytes()) % 1_000;
@@ -115,7 +130,13 @@ async fn run(state: &State, to: &mpsc::Sender<Bytes>, first: Event, source: &mut
             biased;
             () = state.draining().cancelled() => Step::End("draining"),
             () = to.closed() => return Ok("gone"),
-            step = within(SIGN_OF_LIFE, source.next()) => step.unwrap_or(Step::Quiet),
+            step = within(LOOK, source.next()) => step.unwrap_or(Step::Quiet),
+        };
+        // Before the event is sent: who was revoked is told nothing more.
+        let step = match state.standing(caller).await {
+            Standing::Good => step,
+            Standing::Ended => Step::End("revoked"),
+            Standing::Unclear => Step::End("unavailable"),
         };
         let now = clock.now();
         match step {

@@ -66,6 +66,14 @@ impl Trail {
         if name.starts_with("onward.") {
             return Err(Error::invalid_key("names of chains that start with onward. are reserved"));
         }
+        self.chain_of_ours(name)
+    }
+
+    /// Returns a chain by its name, also one of ours, such as `onward.admin`: to read it, or for a program that is part of Onward.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::Kind::Invalid), `invalid_key`: the name is not `[a-z0-9][a-z0-9._-]{0,63}`.
+    pub fn chain_of_ours(&self, name: &str) -> Result<Chain> {
         Ok(Chain { trail: self.clone(), name: ChainName::new(name)? })
     }
 

@@ -144,4 +144,5 @@ pub async fn chains_of_ours_are_not_for_callers(h: &Harness) {
         assert_eq!(h.first.chain(name).unwrap_err().code(), Code::InvalidKey, "{name}");
     }
     h.first.chain("onwards").unwrap();
+    h.first.chain_of_ours("onward.admin").unwrap();
 }
