@@ -20,6 +20,7 @@ pub mod number;
 pub mod objects;
 pub mod path;
 mod problem;
+pub mod tokens;
 
 pub use code::Code;
 pub use depth::json_depth;

@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::auth::caller::Caller;
+use crate::auth::scope::Part;
 use crate::query::Query;
 use crate::refusal::Refusal;
 use crate::state::State;
@@ -108,6 +109,11 @@ impl Call {
         Query::read(self.parts.uri.query(), allowed)
     }
 
+    /// Returns a parameter of the query, which is not read yet.
+    pub(crate) fn raw_parameter(&self, name: &str) -> Option<String> {
+        Query::first(self.parts.uri.query(), name)
+    }
+
     /// Returns the path behind `/v1/` and the first word, such as `objects/`.
     fn tail(&self) -> &str {
         let path = self.parts.uri.path().strip_prefix("/v1/").unwrap_or_default();
@@ -139,6 +145,7 @@ impl Call {
             let (token, key) = text(value)?.split_once(' ').ok_or_else(|| Refusal::header(name, "TOKEN LOCK-KEY"))?;
             let key = percent(key.trim_start()).and_then(|key| String::from_utf8(key).ok());
             let key = key.ok_or_else(|| Refusal::header(name, "the key is percent-encoded UTF-8"))?;
+            self.caller.needs_in_scope(Part::Locks, &[key.as_bytes()])?;
             Ok((LockKey::raw(&key)?, token.parse()?))
         };
         self.parts.headers.get_all(name).iter().map(read).collect()

@@ -36,7 +36,7 @@ mod table;
 mod tls;
 mod wait;
 
-pub use auth::{Least, NotARole, Role, Token};
+pub use auth::{Least, NotARole, NotAScope, Role, Scope, Token};
 pub use config::{ConfigError, Configuration, ListedToken, Origin, Origins, Rate, Settings, Shown, Shutdown, Sources, TlsFiles};
 pub use dev::{Dev, DevOptions, Ready, Running, running};
 pub use listen::{Drained, Server};

@@ -39,6 +39,7 @@ pub struct Server {
     tls: Option<Tls>,
     state: State,
     shutdown: Shutdown,
+    look: Duration,
 }
 
 /// How a server ended.
@@ -74,13 +75,19 @@ impl Server {
             let named = |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
             listeners.push(TcpListener::bind(address).await.map_err(named)?);
         }
-        Ok(Self { listeners, tls, state, shutdown: Shutdown::default() })
+        Ok(Self { listeners, tls, state, shutdown: Shutdown::default(), look: LOOK })
     }
 
     /// Sets how it ends.
     #[must_use]
     pub fn with_shutdown(mut self, shutdown: Shutdown) -> Self {
         self.shutdown = shutdown;
+        self
+    }
+
+    /// Sets how often the certificate's files are looked at.
+    pub(crate) fn with_look(mut self, every: Duration) -> Self {
+        self.look = every;
         self
     }
 
@@ -103,14 +110,14 @@ impl Server {
     /// # Cancel safety
     /// Dropping the future closes the listeners at once and leaves open connections to the runtime.
     pub async fn serve(self, orders: &Orders) -> Drained {
-        let Self { listeners, tls, state, shutdown } = self;
+        let Self { listeners, tls, state, shutdown, look } = self;
         let router = router(state.clone());
         let mut loops = JoinSet::new();
         for listener in listeners {
             loops.spawn(accept(listener, tls.clone(), router.clone(), state.clone()));
         }
         match tls {
-            Some(tls) => keep_looking(&tls, orders, &state).await,
+            Some(tls) => keep_looking(&tls, look, orders, &state).await,
             None => orders.ended().await,
         }
         let clock = Clock::system();
@@ -160,14 +167,14 @@ async fn accept(listener: TcpListener, tls: Option<Tls>, router: Router, state: 
 }
 
 /// Looks at the certificate's files now and then, and when told to, until the order to end.
-async fn keep_looking(tls: &Tls, orders: &Orders, state: &State) {
+async fn keep_looking(tls: &Tls, every: Duration, orders: &Orders, state: &State) {
     tls.tell(state.metrics());
     loop {
         tokio::select! {
             biased;
             () = orders.ended() => return,
             () = orders.looked() => {}
-            () = sleep(LOOK) => {}
+            () = sleep(every) => {}
         }
         match tls.look() {
             Looked::Same => {}

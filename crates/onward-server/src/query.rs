@@ -41,6 +41,12 @@ impl Query {
         Ok(Self(found))
     }
 
+    /// Returns the first parameter of a name in a query that nobody has read yet.
+    pub(crate) fn first(text: Option<&str>, name: &str) -> Option<String> {
+        let pairs = text.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        pairs.filter_map(|(own, value)| Some((decode(own)?, decode(value)?))).find(|(own, _)| own == name).map(|(_, value)| value)
+    }
+
     /// Returns a parameter.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())

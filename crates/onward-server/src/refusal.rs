@@ -10,6 +10,7 @@ use onward::{Code, Effect, Error};
 use onward_api::{Loser, Member, Problem};
 use serde_json::value::RawValue;
 
+use crate::auth::Role;
 use crate::ops::objects::envelope;
 
 /// What an operation answers.
@@ -23,6 +24,8 @@ pub(crate) struct Refusal {
     pub(crate) close: bool,
     /// What the library said; the log shows its causes.
     pub(crate) cause: Option<Error>,
+    /// The role that the caller lacks.
+    pub(crate) needed: Option<Role>,
     /// Headers beside the usual ones.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -30,7 +33,7 @@ pub(crate) struct Refusal {
 impl Refusal {
     /// Refuses with a code.
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { problem: Box::new(Problem::new(code, detail)), close: false, cause: None, headers: Vec::new() }
+        Self { problem: Box::new(Problem::new(code, detail)), close: false, cause: None, needed: None, headers: Vec::new() }
     }
 
     /// Refuses a member of the request.

@@ -9,9 +9,9 @@ use onward::Code;
 
 use crate::auth::{Least, Role};
 use crate::call::bad_path;
-use crate::ops::{admin, cache, chains, commit, info, locks, objects, transfer, verify, watch};
+use crate::ops::{admin, cache, chains, commit, info, locks, objects, tokens, transfer, verify, watch};
 use crate::refusal::Refusal;
-use crate::run::{closes, new_id, run};
+use crate::run::{At, closes, new_id, run};
 use crate::state::State;
 
 /// A route: its path, and its methods with who may use each at least.
@@ -29,7 +29,7 @@ macro_rules! routes {
             $(
                 let mut methods = MethodRouter::new();
                 $(
-                    let op = |Shared(state): Shared<State>, request: Request| run(state, request, $path, routes!(@least $least), $op);
+                    let op = |Shared(state): Shared<State>, request: Request| run(state, request, At { route: $path, least: routes!(@least $least), operation: stringify!($op) }, $op);
                     methods = methods.merge(on(filter(stringify!($method)), op));
                 )+
                 router = router.route($path, methods);
@@ -61,6 +61,8 @@ routes! {
     "/v1/admin/check" { GET Operator admin::check }
     "/v1/admin/backup" { GET Admin admin::backup }
     "/v1/admin/doctor" { GET Operator info::doctor }
+    "/v1/admin/tokens" { GET Admin tokens::list, POST Admin tokens::create }
+    "/v1/admin/tokens/{id}" { GET Admin tokens::get, DELETE Admin tokens::revoke }
     "/livez" { GET Open info::livez }
     "/readyz" { GET Open info::readyz }
     "/metrics" { GET Viewer info::metrics }

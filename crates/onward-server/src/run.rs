@@ -17,8 +17,9 @@ use onward::model::RequestId;
 use onward::time::Clock;
 use onward::{Code, Effect, Error, random};
 
-use crate::auth::Least;
+use crate::auth::admit::admit;
 use crate::auth::caller::Caller;
+use crate::auth::{Begun, Least};
 use crate::call::Call;
 use crate::log::{self, About};
 use crate::refusal::{Answer, Refusal};
@@ -27,12 +28,24 @@ use crate::state::{Hosts, State};
 /// Longest path with its query.
 const URI_BYTES: usize = 8 << 10;
 
+/// Where a request arrived.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct At {
+    /// The path of the route.
+    pub(crate) route: &'static str,
+    /// Who may use it at least.
+    pub(crate) least: Least,
+    /// The operation, as the table names it.
+    pub(crate) operation: &'static str,
+}
+
 /// Runs one operation.
-pub(crate) async fn run<F, Fut>(state: State, request: Request, route: &'static str, least: Least, op: F) -> Response
+pub(crate) async fn run<F, Fut>(state: State, request: Request, at: At, op: F) -> Response
 where
     F: FnOnce(Call) -> Fut,
     Fut: Future<Output = Answer>,
 {
+    let At { route, least, operation } = at;
     let clock = Clock::system();
     let began = clock.now();
     let method = request.method().clone();
@@ -52,18 +65,23 @@ where
         let caller = match least {
             Least::Open => Caller::Anyone,
             Least::Role(role) => {
-                let caller = state.caller(authorization)?;
-                caller.needs(role)?;
-                caller
+                who = state.caller(authorization).await?;
+                who.needs(role)?;
+                who.clone()
             }
         };
-        who = caller.clone();
         let slot = state.request_slot()?;
         let call = Call::new(state.clone(), caller, id.clone().unwrap_or_default(), window, slot, read.clone(), request)?;
-        caught(op(call)).await.unwrap_or_else(|panic| {
+        admit(&call, route)?;
+        let begun = Begun::write(&call, least, route, operation).await?;
+        let answer = caught(op(call)).await.unwrap_or_else(|panic| {
             state.metrics().panicked();
             Err(after_panic(&*panic, writes))
-        })
+        });
+        if let Some(begun) = begun {
+            begun.ended(&answer).await;
+        }
+        answer
     }
     .await;
     let took = clock.now().since(began);
@@ -79,6 +97,7 @@ where
     let mut response = match answer {
         Ok(response) => response,
         Err(refusal) => {
+            state.acts().refused(state.onward(), &who, &method, route, &refusal).await;
             let id = id.get_or_insert_with(|| new_id().into()).clone();
             effect = Some(refusal.problem.effect);
             // Bounds that are kept are no failures. Who calls from this very process is told, and has no log.

@@ -47,13 +47,20 @@ impl Serve {
         let settings = configuration.settings();
         log::install(settings.log);
         refuse(configuration)?;
-        if settings.tokens.is_empty() {
-            return Err(StartError::Usage("there is no token, so nobody could call: list one in auth.tokens".to_owned()));
-        }
         let tls = tls(settings)?;
         let metrics = Arc::new(Metrics::default());
         let onward = open(settings, metrics.clone()).await?;
-        let state = State::listed(onward, &settings.tokens, metrics).with_limits(settings.limits).with_timeouts(settings.timeouts);
+        let state = State::listed(onward, &settings.tokens, metrics)
+            .with_limits(settings.limits)
+            .with_timeouts(settings.timeouts)
+            .with_rate(settings.rate);
+        if !state.has_tokens().await? {
+            return Err(StartError::Usage(
+                "there is no token, so nobody could call: run `onward token create --role admin --scope '*' --ttl 90d --url STORE` \
+                 with the URL of the store (it needs no server), or list one in auth.tokens"
+                    .to_owned(),
+            ));
+        }
         let state = if settings.cache_url.is_empty() { state.without_cache() } else { state };
         let hosts = if settings.hosts.is_empty() { Hosts::Any } else { Hosts::Named(settings.hosts.clone()) };
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -66,6 +73,13 @@ impl Serve {
     /// Returns where it is ready.
     pub fn serving(&self) -> &Serving {
         &self.serving
+    }
+
+    /// Looks at the certificate's files this often instead of every 30 s.
+    #[must_use]
+    pub fn with_look(mut self, every: Duration) -> Self {
+        self.server = self.server.with_look(every);
+        self
     }
 
     /// Serves until the order to end, then drains.
@@ -172,10 +186,6 @@ fn refuse(configuration: &Configuration) -> Result<(), StartError> {
             place("cache.url")
         ));
     }
-    if let Some(token) = settings.tokens.iter().find(|token| token.scopes != ["*"]) {
-        // A narrower right that nobody keeps would be no right at all (C9).
-        return refuse(format!("auth.tokens has `{}` with scopes, which this version does not keep: leave them out", token.name));
-    }
     Ok(())
 }
 
@@ -194,6 +204,7 @@ async fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Onward, Star
         .with_keys(settings.audit_key.clone())
         .with_retention(settings.retention)
         .with_cache_bytes(settings.cache_bytes)
+        .with_lock_namespace(settings.lock_namespace.clone())
         .with_observer(metrics);
     if !settings.locks_enabled {
         config = config.with_locks_off();

@@ -21,12 +21,17 @@ use onward_api::objects::Bye;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use crate::auth::caller::Caller;
+use crate::auth::tokens::Standing;
+use crate::call::Call;
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::wait::within;
 
 /// How often a quiet stream shows that it lives.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
+/// How often a quiet stream asks whether its token still is one.
+const LOOK: Duration = Duration::from_secs(2);
 /// How long a stream lives, less up to a tenth, so that clients do not all come back at once.
 const AGE: Duration = Duration::from_secs(3_600);
 /// How soon a client should come back.
@@ -86,22 +91,26 @@ pub(crate) trait Source: Send + 'static {
 }
 
 /// Answers with a stream of events, the given one first.
-pub(crate) fn stream(state: &State, first: Event, source: impl Source) -> Result<Response, Refusal> {
-    let slot = state.stream_slot()?;
+pub(crate) fn stream(call: &Call, first: Event, source: impl Source) -> Result<Response, Refusal> {
+    let state = &call.state;
+    let places = (call.caller.stream_slot()?, state.stream_slot()?);
     let (to, from) = mpsc::channel(PIECES);
     let last = Arc::new(OnceLock::new());
     let to = Reader { to, last: last.clone(), patience: state.timeouts().stalled };
-    state.tasks().spawn(feed(state.clone(), slot, to, first, source));
+    state.tasks().spawn(feed(state.clone(), call.caller.clone(), places, to, first, source));
     let mut response = Response::new(Body::new(Events { from, last: Some(last) }));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     Ok(response)
 }
 
-async fn feed<S: Source>(state: State, slot: OwnedSemaphorePermit, to: Reader, first: Event, mut source: S) {
+/// A place among the streams of a token, and one among all.
+type Places = (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit);
+
+async fn feed<S: Source>(state: State, caller: Caller, places: Places, to: Reader, first: Event, mut source: S) {
     state.metrics().stream_begun(S::KIND);
-    let reason = run(&state, &to, first, &mut source).await.unwrap_or_else(|lost| lost);
+    let reason = run(&state, &caller, &to, first, &mut source).await.unwrap_or_else(|lost| lost);
     state.metrics().stream_ended(S::KIND, reason);
-    drop(slot);
+    drop(places);
 }
 
 /// Who reads a stream.
@@ -141,7 +150,7 @@ fn bye(reason: &str) -> Bytes {
     Event::new("bye", None, &Bye { reason: reason.to_owned() }).spell()
 }
 
-async fn run(state: &State, to: &Reader, first: Event, source: &mut impl Source) -> Result<&'static str, &'static str> {
+async fn run<S: Source>(state: &State, caller: &Caller, to: &Reader, first: Event, source: &mut S) -> Result<&'static str, &'static str> {
     to.send(Bytes::from(format!("retry: {RETRY_MS}\n"))).await?;
     to.send(first.spell()).await?;
     let spread = u32::from_le_bytes(random::bytes()) % 1_000;
@@ -153,7 +162,13 @@ async fn run(state: &State, to: &Reader, first: Event, source: &mut impl Source)
             biased;
             () = state.draining().cancelled() => Step::End("draining"),
             () = to.to.closed() => return Ok("gone"),
-            step = within(SIGN_OF_LIFE, source.next()) => step.unwrap_or(Step::Quiet),
+            step = within(LOOK, source.next()) => step.unwrap_or(Step::Quiet),
+        };
+        // Before the event is sent: who was revoked is told nothing more.
+        let step = match state.standing(caller).await {
+            Standing::Good => step,
+            Standing::Ended => Step::End("revoked"),
+            Standing::Unclear => Step::End("unavailable"),
         };
         let now = clock.now();
         match step {

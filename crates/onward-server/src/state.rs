@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::caller::Caller;
-use crate::auth::token::{Token, Tokens};
-use crate::config::ListedToken;
+use crate::auth::tokens::{Bounds, Standing, Tokens};
+use crate::auth::{Acts, Token};
+use crate::config::{ListedToken, Rate};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 
@@ -19,6 +20,7 @@ use crate::refusal::Refusal;
 #[derive(Clone, Debug)]
 pub struct State {
     inner: Arc<Inner>,
+    access: Access,
     timeouts: Timeouts,
     places: Arc<Places>,
     has_cache: bool,
@@ -35,11 +37,13 @@ pub struct Limits {
     pub waits: usize,
     /// Event streams: 1,000.
     pub streams: usize,
+    /// Event streams of one token: 100.
+    pub streams_per_token: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 10_000, requests: 1_024, waits: 4_096, streams: 1_000 }
+        Self { connections: 10_000, requests: 1_024, waits: 4_096, streams: 1_000, streams_per_token: 100 }
     }
 }
 
@@ -55,7 +59,7 @@ struct Places {
 impl Places {
     fn new(limits: Limits) -> Arc<Self> {
         let places = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
-        let Limits { connections, requests, waits, streams } = limits;
+        let Limits { connections, requests, waits, streams, .. } = limits;
         Arc::new(Self { connections: places(connections), requests: places(requests), waits: places(waits), streams: places(streams) })
     }
 }
@@ -98,7 +102,7 @@ impl Default for Timeouts {
 #[derive(Debug)]
 struct Inner {
     onward: Onward,
-    access: Access,
+    acts: Acts,
     metrics: Arc<Metrics>,
     hosts: OnceLock<Hosts>,
     leaving: AtomicBool,
@@ -107,23 +111,41 @@ struct Inner {
 }
 
 /// Who may call.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Access {
     /// Whoever runs in this process: there is no socket.
     InProcess,
     /// Whoever shows a token.
-    Tokens(Tokens),
+    Tokens(Arc<Tokens>),
 }
 
 impl State {
-    /// Serves one token, which may do everything, under the name that audit entries show.
+    /// Serves one token, which may do everything, under the name that audit entries show, and those in the store.
     pub fn new(onward: Onward, name: &str, token: &Token, metrics: Arc<Metrics>) -> Self {
-        Self::with(onward, Access::Tokens(Tokens::one(name, token)), metrics)
+        let tokens = Self::tokens(&onward).and_admin(name, token);
+        Self::with(onward, Access::Tokens(Arc::new(tokens)), metrics)
     }
 
-    /// Serves the tokens that a configuration lists.
-    pub(crate) fn listed(onward: Onward, tokens: &[ListedToken], metrics: Arc<Metrics>) -> Self {
-        Self::with(onward, Access::Tokens(Tokens::listed(tokens)), metrics)
+    /// Serves the tokens that a configuration lists and those in the store.
+    pub fn listed(onward: Onward, listed: &[ListedToken], metrics: Arc<Metrics>) -> Self {
+        let tokens = Self::tokens(&onward).and_listed(listed);
+        Self::with(onward, Access::Tokens(Arc::new(tokens)), metrics)
+    }
+
+    fn tokens(onward: &Onward) -> Tokens {
+        let bounds = Bounds { rate: None, streams: Limits::default().streams_per_token };
+        Tokens::new(onward.store().queue().clock().clone(), bounds)
+    }
+
+    /// Tells whether anybody could call at all.
+    ///
+    /// # Errors
+    /// [`Kind::Backend`](onward::Kind::Backend): the store is away.
+    pub async fn has_tokens(&self) -> onward::Result<bool> {
+        match &self.access {
+            Access::InProcess => Ok(true),
+            Access::Tokens(tokens) => tokens.exist(self.onward()).await,
+        }
     }
 
     /// Serves this very process and asks for no token. A [`Server`](crate::Server) refuses such a state.
@@ -134,14 +156,14 @@ impl State {
     fn with(onward: Onward, access: Access, metrics: Arc<Metrics>) -> Self {
         let inner = Arc::new(Inner {
             onward,
-            access,
+            acts: Acts::default(),
             metrics,
             hosts: OnceLock::new(),
             leaving: AtomicBool::new(false),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        Self { inner, timeouts: Timeouts::default(), places: Places::new(Limits::default()), has_cache: true }
+        Self { inner, access, timeouts: Timeouts::default(), places: Places::new(Limits::default()), has_cache: true }
     }
 
     /// Sets how long things may take.
@@ -155,6 +177,21 @@ impl State {
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.places = Places::new(limits);
+        self.bounded(|bounds| bounds.streams = limits.streams_per_token)
+    }
+
+    /// Sets how many requests a token may send; before anything is served. Without it: any number.
+    #[must_use]
+    pub fn with_rate(self, rate: Rate) -> Self {
+        self.bounded(|bounds| bounds.rate = Some(rate))
+    }
+
+    fn bounded(mut self, change: impl FnOnce(&mut Bounds)) -> Self {
+        if let Access::Tokens(tokens) = &self.access {
+            let mut bounds = tokens.bounds();
+            change(&mut bounds);
+            self.access = Access::Tokens(Arc::new(tokens.with_bounds(bounds)));
+        }
         self
     }
 
@@ -205,7 +242,7 @@ impl State {
     }
 
     pub(crate) fn is_embedded(&self) -> bool {
-        matches!(self.inner.access, Access::InProcess)
+        matches!(self.access, Access::InProcess)
     }
 
     /// Is cancelled when the server begins to drain: waits and streams end.
@@ -219,14 +256,38 @@ impl State {
     }
 
     /// Returns who shows this `Authorization`; one text for everything that is not a token of ours.
-    pub(crate) fn caller(&self, authorization: Option<&str>) -> Result<Caller, Refusal> {
-        let Access::Tokens(tokens) = &self.inner.access else {
+    pub(crate) async fn caller(&self, authorization: Option<&str>) -> Result<Caller, Refusal> {
+        let Access::Tokens(tokens) = &self.access else {
             return Ok(Caller::InProcess);
         };
-        let presented = authorization.and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        let found = tokens.find(presented.map_or("", |(_, token)| token.trim_start()));
+        let shown = authorization.and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let found = tokens.find(self.onward(), shown.map_or("", |(_, token)| token.trim_start())).await?;
         self.inner.metrics.authenticated(found.is_some());
-        found.map(Caller::Token).ok_or_else(|| Refusal::new(Code::Unauthenticated, "a valid bearer token is needed"))
+        let known = found.ok_or_else(|| Refusal::new(Code::Unauthenticated, "a valid bearer token is needed"))?;
+        if let Some(limiter) = &known.limiter {
+            limiter.take()?;
+        }
+        Ok(Caller::Token(known))
+    }
+
+    /// Tells whether a caller that was let in still would be.
+    pub(crate) async fn standing(&self, caller: &Caller) -> Standing {
+        match (&self.access, caller) {
+            (Access::Tokens(tokens), Caller::Token(known)) => tokens.standing(self.onward(), known).await,
+            _ => Standing::Good,
+        }
+    }
+
+    /// Looks at the store's tokens anew at the next request.
+    pub(crate) fn tokens_changed(&self) {
+        if let Access::Tokens(tokens) = &self.access {
+            tokens.changed();
+        }
+    }
+
+    /// The log of refused acts.
+    pub(crate) fn acts(&self) -> &Acts {
+        &self.inner.acts
     }
 
     /// Takes a place among the connections.

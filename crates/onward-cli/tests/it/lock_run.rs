@@ -219,3 +219,21 @@ fn every_signal_of_a_job_reaches_the_command() {
         assert_eq!((running.line().as_str(), running.code()), ("got", Some(9)), "{name}");
     }
 }
+
+#[test]
+fn bad_keys_and_times_are_usage() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let home = Home::bare();
+    for key in ["", "onward:ours", "line\nbreak", &"x".repeat(513)] {
+        home.expect(2, &["lock", "run", key, "--", "true"]);
+    }
+    let mut odd = home.command(&["lock", "run"]);
+    let odd = odd.arg(std::ffi::OsStr::from_bytes(b"\xff")).args(["--", "true"]).output().unwrap();
+    assert_eq!(odd.status.code(), Some(2), "{odd:?}");
+    for time in ["-1s", "5", "99999999999999999999s", "ever", "25h"] {
+        home.expect(2, &["lock", "run", "nightly", "--ttl", time, "--", "true"]);
+    }
+    for (flag, time) in [("--wait", "forever"), ("--grace", "1"), ("--min-hold", "-1s"), ("--max-hold", "0")] {
+        home.expect(2, &["lock", "run", "nightly", flag, time, "--", "true"]);
+    }
+}

@@ -6,6 +6,7 @@ mod bench;
 mod cache_and_audit;
 mod config;
 mod crash;
+mod deploy;
 mod dev;
 mod doctor;
 mod golden;

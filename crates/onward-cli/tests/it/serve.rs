@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const TOKEN: &str = "onw_000000000000_0000000000000000000000000000000000000000000_00000000";
 
 /// Writes a configuration with one admin token; returns its name.
-fn configured(home: &Home, name: &str, more: &str) -> String {
+pub(crate) fn configured(home: &Home, name: &str, more: &str) -> String {
     let hash = hex::encode(sha2::Sha256::digest(TOKEN));
     let text = format!(
         "auth.tokens = [{{ name = \"test\", role = \"admin\", sha256 = \"{hash}\" }}]\nserver.listen = [\"127.0.0.1:0\"]\n\

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use onward::model::MacKeys;
 
+use crate::auth::NotAScope;
+use crate::auth::tokens::check_name;
+
 use super::settings::{ListedToken, Settings};
 use super::value::Value;
 use crate::log::{Format, Level};
@@ -93,13 +96,11 @@ const DESIGNED: &[&str] = &[
     "audit.purge_after",
     "audit.url",
     "client",
-    "locks.namespace",
     "locks.url",
     "ops.metrics",
     "ops.ready_requires",
     "ops.traces",
     "server.limits.commit_body",
-    "server.limits.streams_per_token",
     "server.public.trusted_proxies",
     "server.public.url",
     "server.surface",
@@ -237,6 +238,16 @@ pub(super) static KEYS: &[Key] = &[
         "Event streams at once; one more is 503."
     ),
     key!(
+        "server.limits.streams_per_token" = "100",
+        Live::No,
+        Open,
+        |to, value| {
+            to.limits.streams_per_token = value.places(1..=1_000_000)?;
+            Ok(())
+        },
+        "Event streams of one token at once; one more is 429."
+    ),
+    key!(
         "server.timeouts.header" = r#""10s""#,
         Live::No,
         Open,
@@ -348,7 +359,22 @@ pub(super) static KEYS: &[Key] = &[
             to.locks_enabled = value.switch()?;
             Ok(())
         },
-        "The kill switch: false refuses every lock with locking_off."
+        "The kill switch: false refuses every lock with locking_off, whatever onward lock switch says."
+    ),
+    key!(
+        "locks.namespace" = r#""main""#,
+        Live::No,
+        Open,
+        |to, value| {
+            let text = value.text()?;
+            let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
+            if !(1..=32).contains(&text.len()) || !text.bytes().all(plain) {
+                return Err("[a-z0-9_-]{1,32}".to_owned());
+            }
+            text.clone_into(&mut to.lock_namespace);
+            Ok(())
+        },
+        "Whose kill switch is heeded: applications that share an engine have one each."
     ),
     key!(
         "cache.url" = r#""""#,
@@ -467,10 +493,13 @@ fn listed(value: &Value) -> Result<ListedToken, String> {
     let mut sha256 = [0; 32];
     text("sha256").and_then(|digits| hex::decode_to_slice(digits, &mut sha256).ok()).ok_or("each token has a `sha256` of 64 hex digits")?;
     let scopes = members.get("scopes").map_or(Ok(vec!["*"]), Value::texts).map_err(|_| "the `scopes` of a token are a list of texts")?;
+    let scopes = scopes.into_iter().map(|scope| scope.parse().map_err(|e: NotAScope| e.to_string())).collect::<Result<_, _>>()?;
+    let name = text("name").ok_or("each token has a `name`")?.to_owned();
+    check_name(&name)?;
     Ok(ListedToken {
-        name: text("name").ok_or("each token has a `name`")?.to_owned(),
+        name,
         role: text("role").and_then(|word| word.parse().ok()).ok_or("each token has a `role`: viewer, writer, operator or admin")?,
-        scopes: scopes.into_iter().map(str::to_owned).collect(),
+        scopes,
         sha256,
     })
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use onward::commit::Retention;
 use onward::model::MacKeys;
 
-use crate::auth::Role;
+use crate::auth::{Role, Scope};
 use crate::log::LogOptions;
 use crate::state::{Limits, Timeouts};
 
@@ -38,6 +38,8 @@ pub struct Settings {
     pub retention: Retention,
     /// The kill switch of the locks.
     pub locks_enabled: bool,
+    /// The first segment of typed lock keys; each has a kill switch.
+    pub lock_namespace: String,
     /// The cache; empty for none.
     pub cache_url: String,
     /// Who shares the cache: `shared` or `process`.
@@ -98,7 +100,7 @@ pub struct ListedToken {
     /// What it may do.
     pub role: Role,
     /// Where it may do that.
-    pub scopes: Vec<String>,
+    pub scopes: Vec<Scope>,
     /// SHA-256 of the whole token.
     pub sha256: [u8; 32],
 }

@@ -142,7 +142,7 @@ fn a_secret_comes_from_a_file_too_and_never_twice() {
 fn a_listed_token_needs_a_name_a_role_and_a_hash() {
     let good = format!("auth.tokens = [{{ name = \"ci\", role = \"admin\", sha256 = \"{}\" }}]", "0f".repeat(32));
     let tokens = load(&good).unwrap().settings().tokens.clone();
-    assert_eq!((tokens.len(), tokens[0].name.as_str(), tokens[0].scopes.as_slice()), (1, "ci", &["*".to_owned()][..]));
+    assert_eq!((tokens.len(), tokens[0].name.as_str(), tokens[0].scopes.as_slice()), (1, "ci", &["*".parse().unwrap()][..]));
     for bad in ["[{}]", "[1]", "3", "[{ name = \"a\", role = \"admin\", sha256 = \"zz\" }]", "[{ nam = \"a\" }]"] {
         assert!(load(&format!("auth.tokens = {bad}")).is_err(), "{bad}");
     }

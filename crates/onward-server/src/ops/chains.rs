@@ -1,10 +1,12 @@
 //! Audit chains.
 
-use http::StatusCode;
-use onward::Code;
+use std::collections::BTreeSet;
+
+use http::{Method, StatusCode};
 use onward::audit::verify::{Depth, Extent};
 use onward::audit::{AppendOptions, Chain, ChainInfo, Filter, From, KeptVerdict, Order, Page, Tail};
 use onward::model::{ChainName, Entry, Head, Sealed, Seq, limits};
+use onward::{Code, Onward};
 use onward_api::base64;
 use onward_api::chains::{self, Append, Chains, Entries, Receipts};
 
@@ -22,11 +24,29 @@ pub(crate) async fn list(call: Call) -> Answer {
     let limit = query.parse("limit", "1 to 1000")?.unwrap_or(100);
     let after = query.get("cursor").map(|text| cursor::open(text, &["chains"])).transpose()?;
     let after = after.map(|name| ChainName::new(&name)).transpose()?;
-    let trail = call.onward().audit();
-    let found = call.reading(trail.chains(after.as_ref(), limit)).await?;
+    let found = match call.caller.chains() {
+        None => call.reading(call.onward().audit().chains(after.as_ref(), limit)).await?,
+        Some(own) => call.reading(named(call.onward(), own, after.as_ref(), limit)).await?,
+    };
     let next = found.last().filter(|_| found.len() == limit).map(|last| cursor::seal(last.name.as_str(), &["chains"]));
-    let items = found.iter().map(|ChainInfo { name, head }| spell_chain(name, head)).collect();
+    let shown = found.iter().filter(|chain| call.caller.sees(chain.name.as_str()));
+    let items = shown.map(|ChainInfo { name, head }| spell_chain(name, head)).collect();
     json(StatusCode::OK, &Chains { items, next_cursor: next })
+}
+
+/// Looks up chains by name, in order, as a list does.
+async fn named(onward: &Onward, names: BTreeSet<&str>, after: Option<&ChainName>, limit: usize) -> onward::Result<Vec<ChainInfo>> {
+    let mut found = Vec::new();
+    for name in names.into_iter().filter(|name| after.is_none_or(|after| *name > after.as_str())) {
+        if found.len() == limit {
+            break;
+        }
+        let chain = onward.audit().chain(name)?;
+        if let Some(head) = chain.head().await? {
+            found.push(ChainInfo { name: chain.name().clone(), head });
+        }
+    }
+    Ok(found)
 }
 
 /// `GET /v1/chains/{chain}`
@@ -138,7 +158,7 @@ async fn tail(call: &Call, chain: &Chain) -> Answer {
     let mut tail = chain.tail(from);
     call.reading(tail.start()).await?;
     let open = serde_json::json!({"chain": chain.name()});
-    stream(&call.state, Event::new("open", None, &open), Following(tail))
+    stream(call, Event::new("open", None, &open), Following(tail))
 }
 
 struct Following(Tail);
@@ -168,8 +188,16 @@ pub(super) fn chain(call: &Call) -> Result<Chain, Refusal> {
     if name.is_empty() {
         return Err(bad_path());
     }
-    ours(&name)?;
+    // Who may read what is ours reads it here; nobody writes it.
+    if !(call.caller.sees(&name) && reads(call)) {
+        ours(&name)?;
+    }
     Ok(call.onward().audit().chain(&name)?)
+}
+
+/// A verification is asked for with a body, and reads all the same.
+fn reads(call: &Call) -> bool {
+    call.is_head() || call.parts.method == Method::GET || call.parts.uri.path().ends_with("/verify")
 }
 
 fn spell_chain(name: &ChainName, head: &Head) -> chains::Chain {

@@ -10,6 +10,7 @@ use onward_api::{Labels, base64};
 use serde_json::value::RawValue;
 
 use super::json;
+use crate::auth::scope::Part;
 use crate::call::{Call, ours, ttl_change};
 use crate::refusal::{Answer, Refusal};
 
@@ -21,19 +22,20 @@ pub(crate) async fn commit(mut call: Call) -> Answer {
     let mut keys = Vec::with_capacity(request.writes.len());
     for (index, mut write) in request.writes.into_iter().enumerate() {
         let place = format!("/writes/{index}");
-        let object = key(write.namespace.as_deref(), &write.kind, &write.name).map_err(|e| e.under(&place))?;
+        let object = key(&call, write.namespace.as_deref(), &write.kind, &write.name).map_err(|e| e.under(&place))?;
         keys.push(object.clone());
         let labels = label_change(write.labels.take(), write.merge_labels.take()).map_err(|e| e.under(&place))?;
         let ttl = write.ttl_ms.map_or(TtlChange::Keep, ttl_change);
         commit = self::write(commit, object, write).map_err(|e| e.under(&place))?.labels(labels).ttl(ttl);
     }
     for (index, guard) in request.guards.into_iter().enumerate() {
-        commit = commit.guard(condition(guard).map_err(|e| e.under(&format!("/guards/{index}")))?);
+        commit = commit.guard(condition(&call, guard).map_err(|e| e.under(&format!("/guards/{index}")))?);
     }
     for (lock, token) in call.fences()? {
         commit = commit.fence(lock, token);
     }
     for (index, fence) in request.fences.into_iter().enumerate() {
+        call.caller.needs_in_scope(Part::Locks, &[fence.lock.as_bytes()])?;
         let read = LockKey::raw(&fence.lock).and_then(|lock| Ok((lock, FencingToken::new(fence.token)?)));
         let (lock, token) = read.map_err(|e| Refusal::from(e).under(&format!("/fences/{index}")))?;
         commit = commit.fence(lock, token);
@@ -44,6 +46,7 @@ pub(crate) async fn commit(mut call: Call) -> Answer {
     }
     for (index, key) in request.invalidate.into_iter().enumerate() {
         ours(&key.namespace).map_err(|e| e.under(&format!("/invalidate/{index}/namespace")))?;
+        call.caller.needs_in_scope(Part::Cache, &[key.namespace.as_bytes(), key.key.as_bytes()])?;
         commit = commit.invalidate(&key.namespace, [key.key]);
     }
     match call.writing(call.onward().store().commit(commit)).await? {
@@ -57,8 +60,9 @@ pub(crate) async fn commit(mut call: Call) -> Answer {
     }
 }
 
-pub(super) fn key(namespace: Option<&str>, kind: &str, name: &str) -> Result<Key, Refusal> {
+pub(super) fn key(call: &Call, namespace: Option<&str>, kind: &str, name: &str) -> Result<Key, Refusal> {
     ours(kind).map_err(|e| e.under("/kind"))?;
+    call.caller.needs_in_scope(Part::Objects, &[namespace.unwrap_or("default").as_bytes(), kind.as_bytes()])?;
     match namespace {
         Some(namespace) => {
             ours(namespace).map_err(|e| e.under("/namespace"))?;
@@ -131,8 +135,8 @@ pub(super) fn payload(json: Option<&RawValue>, binary: Option<&str>, content_typ
     }
 }
 
-fn condition(guard: Guard) -> Result<Condition, Refusal> {
-    let key = key(guard.namespace.as_deref(), &guard.kind, &guard.name)?;
+fn condition(call: &Call, guard: Guard) -> Result<Condition, Refusal> {
+    let key = key(call, guard.namespace.as_deref(), &guard.kind, &guard.name)?;
     match (guard.absent, guard.exists, guard.version) {
         (Some(true), None, None) => Ok(Condition::Absent(key)),
         (None, Some(true), None) => Ok(Condition::Exists(key)),
@@ -143,6 +147,7 @@ fn condition(guard: Guard) -> Result<Condition, Refusal> {
 
 fn entry(call: &Call, entry: Audit) -> Result<(ChainName, Entry), Refusal> {
     ours(&entry.chain).map_err(|e| e.under("/chain"))?;
+    call.caller.needs_in_scope(Part::Chains, &[entry.chain.as_bytes()])?;
     let chain = ChainName::new(&entry.chain).map_err(|e| Refusal::from(e).under("/chain"))?;
     let mut made = Entry::new(entry.kind).with_data(data(entry.data.as_deref(), entry.data_text, entry.data_base64.as_deref())?);
     made.actor = call.caller.actor(entry.actor);

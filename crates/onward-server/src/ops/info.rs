@@ -81,7 +81,7 @@ pub(crate) async fn readyz(call: Call) -> Answer {
     let verbose = query.get("verbose") == Some("") || query.flag("verbose", false)?;
     if verbose {
         // What stands behind is for those who may look.
-        call.state.caller(call.header(header::AUTHORIZATION.as_str())?)?;
+        call.state.caller(call.header(header::AUTHORIZATION.as_str())?).await?;
     }
     if call.state.is_leaving() {
         return Err(Refusal::new(Code::Draining, "the server shuts down"));

@@ -13,6 +13,7 @@ use onward_api::locks::{
 
 use super::json;
 use crate::auth::Role;
+use crate::auth::scope::Part;
 use crate::call::{Call, WAIT_MS};
 use crate::cursor;
 use crate::refusal::{Answer, Refusal, millis};
@@ -232,6 +233,7 @@ pub(crate) async fn renew_many(mut call: Call) -> Answer {
     let asked: RenewMany = call.json(BODY_BYTES).await?;
     let mut leases = Vec::with_capacity(asked.renew.len());
     for (index, one) in asked.renew.iter().enumerate() {
+        call.caller.needs_in_scope(Part::Locks, &[one.key.as_bytes()])?;
         let read = || Ok::<_, Error>((LockKey::raw(&one.key)?, one.owner.parse::<Owner>()?, Duration::from_millis(one.ttl_ms)));
         leases.push(read().map_err(|e| Refusal::from(e).under(&format!("/renew/{index}")))?);
     }

@@ -28,7 +28,7 @@ pub(crate) async fn import(mut call: Call) -> Answer {
     let mut import = call.onward().store().import()?;
     // Every line is judged before the first row is written.
     let rows: Result<Vec<_>, _> =
-        lines(&body).map(|(number, line)| row(&import, line).map_err(|refusal| on_line(refusal, number))).collect();
+        lines(&body).map(|(number, line)| row(&call, &import, line).map_err(|refusal| on_line(refusal, number))).collect();
     let rows = rows?;
     let written = call
         .writing(async {
@@ -58,10 +58,10 @@ fn lines(body: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     numbered.filter(|(_, line)| !line.iter().all(u8::is_ascii_whitespace))
 }
 
-fn row(import: &Import, line: &[u8]) -> Result<ImportRow, Refusal> {
+fn row(call: &Call, import: &Import, line: &[u8]) -> Result<ImportRow, Refusal> {
     let row: Row = read(line)?;
     let row = ImportRow {
-        key: key(row.namespace.as_deref(), &row.kind, &row.name)?,
+        key: key(call, row.namespace.as_deref(), &row.kind, &row.name)?,
         labels: Labels::read(row.labels.unwrap_or_default().0).map_err(|e| Refusal::from(e).under("/labels"))?,
         expires_at: row
             .expires_at
@@ -100,7 +100,7 @@ pub(crate) async fn export(call: Call) -> Answer {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON_TYPE));
         response
     } else {
-        download(&call.state, NDJSON_TYPE, Lines(export))?
+        download(&call, NDJSON_TYPE, Lines(export))?
     };
     let headers = response.headers_mut();
     headers.insert(HeaderName::from_static(onward_api::header::REVISION), HeaderValue::from(revision.get()));

@@ -34,7 +34,7 @@ pub(crate) async fn verify(mut call: Call) -> Answer {
         // Who asks for a chain that is not there gets a problem, not a stream of one.
         call.reading(chain.head()).await?.ok_or_else(|| Refusal::new(Code::NotFound, "no such chain"))?;
         let walk = Walk::begin(chain, check);
-        return stream(&call.state, walk.told(), walk);
+        return stream(&call, walk.told(), walk);
     }
     call.begin_wait()?;
     let late =

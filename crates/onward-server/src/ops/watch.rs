@@ -1,13 +1,18 @@
 //! Watching: the change feed as server-sent events, one event a commit.
 
+use std::time::Duration;
+
 use http::header;
 use onward::commit::{Change, ChangeOp, FeedItem, Record};
 use onward::model::{Epoch, Revision};
 use onward::store::{From, Watch, Watcher};
+use onward::time::{Clock, Moment};
 use onward::{Code, Kind};
 use onward_api::objects::{Bookmark, Changed, Open};
 
 use super::objects::{labels, spell};
+use crate::auth::caller::{Caller, OURS};
+use crate::auth::scope::Part;
 use crate::call::{Call, ours};
 use crate::refusal::{Answer, Refusal};
 use crate::sse::{Event, Source, Step, stream};
@@ -45,7 +50,8 @@ pub(crate) async fn watch(call: Call) -> Answer {
     };
     let open = Open { epoch: watcher.epoch().to_string(), revision: watcher.revision().get() };
     let told = watcher.revision();
-    stream(&call.state, Event::new("open", None, &open), Changes { watcher, payload, told })
+    let shown = Clock::system().now();
+    stream(&call, Event::new("open", None, &open), Changes { watcher, caller: call.caller.clone(), payload, told, shown })
 }
 
 /// Adds what the caller needs to start anew.
@@ -65,11 +71,31 @@ async fn compacted(call: &Call, mut refusal: Refusal, from: From, epoch: Option<
     refusal
 }
 
+/// How long a watch that is shown nothing is left without a place to come back to.
+const BOOKMARK_AFTER: Duration = Duration::from_secs(1);
+
 struct Changes {
     watcher: Watcher,
+    /// Who watches: what lies outside of its scopes is not told.
+    caller: Caller,
     payload: bool,
     /// The id of the last event.
     told: Revision,
+    /// When that was.
+    shown: Moment,
+}
+
+impl Changes {
+    fn tell(&mut self, revision: Revision, event: Event) -> Step {
+        (self.told, self.shown) = (revision, Clock::system().now());
+        Step::Event(event)
+    }
+
+    fn shows(&self, change: &Change) -> bool {
+        let (namespace, kind) = (change.key.namespace(), change.key.kind());
+        let ours = namespace.starts_with(OURS) || kind.starts_with(OURS);
+        !ours && self.caller.may(Part::Objects, &[namespace.as_bytes(), kind.as_bytes()])
+    }
 }
 
 impl Source for Changes {
@@ -77,20 +103,28 @@ impl Source for Changes {
 
     async fn next(&mut self) -> Step {
         match self.watcher.next().await {
-            Ok(FeedItem::Commit(record)) => {
-                self.told = record.revision;
-                Step::Event(change(&record, self.payload))
+            Ok(FeedItem::Commit(mut record)) => {
+                record.changes.retain(|change| self.shows(change));
+                if !record.changes.is_empty() {
+                    return self.tell(record.revision, change(&record, self.payload));
+                }
+                // Nothing for this caller; how far it is it must know all the same, to come back there.
+                if Clock::system().now().since(self.shown) < BOOKMARK_AFTER {
+                    return Step::Quiet;
+                }
+                self.tell(record.revision, bookmark(record.revision))
             }
-            Ok(FeedItem::Bookmark(revision)) if revision > self.told => {
-                self.told = revision;
-                Step::Event(Event::new("bookmark", Some(revision.get()), &Bookmark { revision: revision.get() }))
-            }
+            Ok(FeedItem::Bookmark(revision)) if revision > self.told => self.tell(revision, bookmark(revision)),
             Ok(FeedItem::Bookmark(_)) => Step::Quiet,
             Err(error) if error.kind() == Kind::Expired => Step::End("compacted"),
             // The client comes back with the id that it has.
             Err(_) => Step::End("unavailable"),
         }
     }
+}
+
+fn bookmark(revision: Revision) -> Event {
+    Event::new("bookmark", Some(revision.get()), &Bookmark { revision: revision.get() })
 }
 
 fn change(record: &Record, payload: bool) -> Event {

@@ -103,7 +103,8 @@ async fn a_flush_empties_its_namespace_only() {
         client.send("DELETE", "/v1/cache/web", &bad, "").await.is_problem(400, "invalid_request");
     }
     let reason = [("onward-reason", "bad%20deploy")];
-    assert_eq!(client.send("DELETE", "/v1/cache/web", &reason, "").await.json()["outcome"], "flushed");
+    let flushed = client.send("DELETE", "/v1/cache/web", &reason, "").await;
+    assert_eq!(flushed.json()["outcome"], "flushed", "{:?}", flushed.json());
     assert_eq!(client.get(&format!("{KEY}?lease=false")).await.status, 404);
     assert_eq!(client.get("/v1/cache/other/k").await.status, 200);
 }

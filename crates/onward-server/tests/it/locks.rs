@@ -107,6 +107,11 @@ async fn bad_lock_calls_are_refused() {
         json!({"ttl_ms": -1}),
         json!({"ttl_ms": "x"}),
         json!({"wait_ms": 60_001}),
+        json!({"wait_ms": -1}),
+        json!({"wait_ms": "for ever"}),
+        json!({"wait_ms": 1e300}),
+        json!({"ttl_ms": 1.5}),
+        json!({"ttl_ms": "18446744073709551616"}),
         json!({"owner": "x"}),
         json!({"holder": "a\nb"}),
         json!({"holder": ""}),
@@ -118,6 +123,14 @@ async fn bad_lock_calls_are_refused() {
     client.send("DELETE", "/v1/locks/k", &[], "").await.is_problem(400, "invalid_request");
     client.post(&format!("/v1/locks/{}", "x".repeat(513)), json!({})).await.is_problem(400, "invalid_key");
     client.post("/v1/locks/onward:x", json!({})).await.is_problem(400, "invalid_key");
+    // Not UTF-8, as it is and in the total form; and control bytes.
+    for key in ["%FF", "~_w", "a%00b", "a%7Fb", "a%0Ab"] {
+        client.post(&format!("/v1/locks/{key}"), json!({})).await.is_problem(400, "invalid_key");
+    }
+    for owner in ["", "0", &"g".repeat(32), &"0".repeat(33)] {
+        client.send("PUT", "/v1/locks/k", &[("onward-owner", owner)], "").await.is_problem(400, "invalid_request");
+        client.send("DELETE", "/v1/locks/k", &[("onward-owner", owner)], "").await.is_problem(400, "invalid_request");
+    }
     client.post("/v1/locks/a/../b", json!({})).await.is_problem(400, "invalid_key");
     assert_eq!(client.get("/v1/locks/k").await.json()["state"], "free");
 }

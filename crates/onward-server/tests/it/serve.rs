@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use onward_server::{Configuration, Drained, Orders, Reach, Serve, Sources, StartError, Token, check};
 use tempfile::TempDir;
@@ -40,6 +41,11 @@ impl Served {
     }
 
     pub(crate) async fn start_in(folder: TempDir, more: &str) -> Self {
+        // So rarely that only an order makes it look.
+        Self::start_looking(folder, more, Duration::from_secs(3_600)).await
+    }
+
+    pub(crate) async fn start_looking(folder: TempDir, more: &str, look: Duration) -> Self {
         let token = Token::draw();
         let text = format!(
             "{}server.listen = [\"127.0.0.1:0\"]\nserver.allow.memory = true\nstore.url = \"memory:\"\nops.log.level = \"error\"\n\
@@ -48,7 +54,7 @@ impl Served {
         );
         let at_once = if more.contains("shutdown") { "" } else { "server.shutdown = { delay = \"0s\" }\n" };
         let text = format!("{at_once}{text}");
-        let server = Serve::start(&load(&folder, &text)).await.unwrap();
+        let server = Serve::start(&load(&folder, &text)).await.unwrap().with_look(look);
         let url = &server.serving().urls[0];
         let address = url.split_once("://").unwrap().1.parse().unwrap();
         let orders = Orders::default();
@@ -152,9 +158,12 @@ async fn readiness_names_the_engines_to_those_who_may_look() {
 async fn during_the_delay_it_is_not_ready_and_still_serves() {
     let served = Served::start("server.shutdown = { delay = \"5m\", total = \"1h\" }\n").await;
     served.orders.end();
-    while served.get("/readyz").await.0 != 503 {
-        tokio::task::yield_now().await;
-    }
+    let unready = async {
+        while served.get("/readyz").await.0 != 503 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(unready).await;
     let mut stream = served.connect().await;
     stream
         .write_all(

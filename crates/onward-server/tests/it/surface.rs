@@ -25,7 +25,6 @@ async fn unknown_routes_and_methods_leave_as_problems() {
 async fn what_the_design_names_and_nobody_built_is_unsupported() {
     let client = Client::memory().await;
     for (method, path) in [
-        ("GET", "/v1/admin/tokens"),
         ("POST", "/v1/chains/main/segments"),
         ("GET", "/v1/chains/main/proofs/inclusion"),
         ("GET", "/v1/chains/main/export"),

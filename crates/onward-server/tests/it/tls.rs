@@ -1,6 +1,7 @@
 //! TLS: both versions, a pair that changes while the server runs, and those who never finish a handshake.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustls::pki_types::pem::PemObject;
@@ -30,9 +31,13 @@ pub(crate) fn pair(folder: &TempDir, name: &str, year: i32) -> (String, String) 
 
 /// Starts a server on a copy of a pair, which a test may exchange.
 async fn served(folder: TempDir, more: &str) -> Served {
-    let (cert, key) = (folder.path().join("live.crt"), folder.path().join("live.key"));
-    let more = format!("server.tls = {{ cert_file = {cert:?}, key_file = {key:?} }}\n{more}");
+    let more = format!("{}{more}", live(&folder));
     Served::start_in(folder, &more).await
+}
+
+fn live(folder: &TempDir) -> String {
+    let (cert, key) = (folder.path().join("live.crt"), folder.path().join("live.key"));
+    format!("server.tls = {{ cert_file = {cert:?}, key_file = {key:?} }}\n")
 }
 
 fn put(folder: &TempDir, pair: &(String, String)) {
@@ -64,12 +69,25 @@ async fn ask(served: &Served, mut stream: TlsStream<TcpStream>, line: &str) -> S
 
 /// Waits until the metrics show a line.
 async fn shows(served: &Served, trusted: &str, line: &str) {
-    loop {
-        let stream = connect(served, trusted, &TLS13).await.unwrap();
-        if ask(served, stream, "GET /metrics").await.lines().any(|shown| shown == line) {
-            return;
+    let shown = async {
+        loop {
+            let stream = connect(served, trusted, &TLS13).await.unwrap();
+            if ask(served, stream, "GET /metrics").await.lines().any(|shown| shown == line) {
+                return;
+            }
         }
-    }
+    };
+    soon(shown).await;
+}
+
+/// Waits until a certificate is the one that serves.
+async fn taken(served: &Served, cert: &str) {
+    let taken = async {
+        while connect(served, cert, &TLS13).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(taken).await;
 }
 
 #[tokio::test]
@@ -106,13 +124,22 @@ async fn a_new_pair_serves_without_a_restart_and_a_bad_one_changes_nothing() {
 
     put(&served.folder, &b);
     served.orders.look_again();
-    while connect(&served, &b.0, &TLS13).await.is_err() {
-        tokio::task::yield_now().await;
-    }
+    taken(&served, &b.0).await;
     assert!(connect(&served, &a.0, &TLS13).await.is_err(), "the old pair is gone");
     shows(&served, &b.0, "onward_config_reload_total{result=\"ok\"} 1").await;
     shows(&served, &b.0, "onward_tls_expiry_timestamp_seconds 2240611200").await;
     assert!(ask(&served, open, "GET /v1/info").await.starts_with("HTTP/1.1 200"), "what was open goes on");
+}
+
+#[tokio::test]
+async fn changed_files_are_seen_without_an_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (pair(&folder, "a", 2040), pair(&folder, "b", 2041));
+    put(&folder, &a);
+    let more = live(&folder);
+    let served = Served::start_looking(folder, &more, Duration::from_millis(5)).await;
+    put(&served.folder, &b);
+    taken(&served, &b.0).await;
 }
 
 #[tokio::test]

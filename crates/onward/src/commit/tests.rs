@@ -6,8 +6,10 @@ use std::sync::Arc;
 use super::builder::{Commit, WriteCondition};
 use super::decide::{Decision, View, decide};
 use super::engine::{Rows, StoreMeta};
+use super::feed::ChangeOp;
+use super::outcome::Reason;
 use crate::model::limits::{CONFLICT_BYTES, NUMBER_MAX};
-use crate::model::{Epoch, FencingToken, Key, Labels, LockKey, Meta, Object, Payload, Revision, Version};
+use crate::model::{Epoch, FencingToken, Key, LabelChange, Labels, LockKey, Meta, Object, Payload, Revision, TtlChange, Version};
 use crate::time::Timestamp;
 use crate::{Effect, Kind};
 
@@ -93,4 +95,42 @@ fn a_refusal_shows_current_objects_up_to_its_bound_and_versions_beyond() {
     assert!(conflicts.iter().all(|lost| lost.version.is_some_and(|version| version.get() == 7)));
     let shown = conflicts.iter().filter(|lost| lost.current.is_some()).count();
     assert_eq!(shown * mib, CONFLICT_BYTES);
+}
+
+#[test]
+fn an_expiry_is_judged_at_the_version_that_was_due() {
+    let due = |at| Commit::new().expire(key("x"), Version::new(at).unwrap());
+    let view = view(1, 0, vec![object("x", 7, 0)]);
+    let Decision::Apply(verdict) = judge(&due(7), &view).unwrap() else { panic!("it is at its version") };
+    assert_eq!((verdict.changes[0].op, verdict.changes[0].version.get(), verdict.version_floor), (ChangeOp::Expire, 8, 8));
+    // Somebody was faster: renewed, or deleted.
+    let Decision::Conflict(lost) = judge(&due(6), &view).unwrap() else { panic!("it was renewed") };
+    assert_eq!(lost[0].reason, Reason::Stale);
+    let gone = Commit::new().expire(key("y"), Version::new(7).unwrap());
+    let Decision::Conflict(lost) = judge(&gone, &view).unwrap() else { panic!("it is gone") };
+    assert_eq!(lost[0].reason, Reason::Missing);
+}
+
+#[test]
+fn what_labels_and_times_ask_for_is_in_the_print_and_what_they_do_not_is_not() {
+    let labels = |value| Labels::read([("a", value)]).unwrap();
+    let base = || Commit::new().put(key("x"), &1, WriteCondition::MustCreate);
+    let plain = base().fingerprint();
+    assert_eq!(plain, base().labels(LabelChange::Keep).ttl(TtlChange::Keep).fingerprint());
+    let asked = [
+        base().labels(LabelChange::Set(Labels::new())),
+        base().labels(LabelChange::Merge(Labels::new())),
+        base().labels(LabelChange::Set(labels("1"))),
+        base().labels(LabelChange::Set(labels("2"))),
+        base().labels(LabelChange::Merge(labels("1"))),
+        base().ttl(TtlChange::Never),
+        base().ttl(TtlChange::Set(std::time::Duration::from_secs(1))),
+        base().ttl(TtlChange::Set(std::time::Duration::from_secs(2))),
+        base().labels(LabelChange::Set(labels("1"))).ttl(TtlChange::Never),
+    ];
+    let mut prints: Vec<_> = asked.iter().map(|commit| commit.fingerprint().0).collect();
+    prints.push(plain.0);
+    prints.sort_unstable();
+    prints.dedup();
+    assert_eq!(prints.len(), asked.len() + 1);
 }

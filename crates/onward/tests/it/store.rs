@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
+use onward::Onward;
+use onward::commit::engine::SCAN;
+use onward::commit::{Commit, CommitOutcome, WriteCondition};
 use onward::engine::memory::MemoryStore;
 use onward::engine::sqlite::SqliteStore;
+use onward::model::{LabelChange, Labels, Selector};
+use onward::store::List;
 use onward::testing::store::Harness;
 use onward::testing::store_faults::Fault;
 use onward::time::Clock;
@@ -29,3 +34,34 @@ onward::store_conformance!(on_sqlite, sqlite(None));
 onward::store_conformance!(on_sqlite_with_lost_answers, sqlite(Some(Fault::Lost)));
 onward::store_conformance!(on_sqlite_with_refusals, sqlite(Some(Fault::Refused)));
 onward::store_conformance!(on_sqlite_that_is_slow, sqlite(Some(Fault::Slow)));
+
+#[tokio::test]
+async fn a_rare_label_is_found_behind_many_objects_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Onward::open(&format!("sqlite:{}", folder.path().join("store.db").display())).await.unwrap().store();
+    let mut index = 0;
+    while index <= SCAN {
+        let put = |commit: Commit, i| commit.put(("thing", format!("n{i:06}")), &i, WriteCondition::MustCreate);
+        let commit = (index..index + 128).fold(Commit::new(), put);
+        assert!(matches!(store.commit(commit).await.unwrap(), CommitOutcome::Committed(_)));
+        index += 128;
+    }
+    let rare = Commit::new().put(("thing", "z"), &1, WriteCondition::MustCreate);
+    let rare = rare.labels(LabelChange::Set(Labels::read([("rare", "1")]).unwrap()));
+    assert!(matches!(store.commit(rare).await.unwrap(), CommitOutcome::Committed(_)));
+    // By the index at once; by a search in parts, each of them short (C7).
+    for (selector, pages) in [(Selector::new().equals("rare", "1").unwrap(), 1), (Selector::new().exists("rare").unwrap(), 2)] {
+        let (mut found, mut seen, mut cursor) = (Vec::new(), 0, None::<String>);
+        loop {
+            let list = List::new("thing").with_selector(selector.clone());
+            let page = store.list(cursor.map_or(list.clone(), |cursor| list.after(cursor))).await.unwrap();
+            found.extend(page.items);
+            seen += 1;
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!((found.len(), found[0].key.name(), seen), (1, "z", pages), "{selector:?}");
+    }
+}

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
+use super::disk::refuse_network;
 use super::error::before_commit;
 use crate::time::Clock;
 use crate::{Error, Result, retry};
@@ -40,11 +41,12 @@ pub(super) enum Durability {
 /// Opens (and makes, mode 0600) a database file for writing.
 ///
 /// # Errors
-/// [`Kind::Unsupported`](crate::Kind::Unsupported): SQLite is older than 3.51.3. `Backend`, `integrity_failure`: the file is not ours.
+/// [`Kind::Unsupported`](crate::Kind::Unsupported): SQLite is older than 3.51.3, or the file is on a network disk. `Backend`, `integrity_failure`: the file is not ours.
 pub(super) fn open(path: &Path, application_id: i32, durability: Durability) -> Result<Connection> {
     if rusqlite::version_number() < OLDEST {
         return Err(Error::unsupported("SQLite is older than 3.51.3, which could lose committed data"));
     }
+    refuse_network(path)?;
     // Made by us, before SQLite opens it: -wal and -shm inherit the mode. An existing file is left alone, since closing any
     // descriptor of it would drop SQLite's own locks in this process.
     {

@@ -8,6 +8,7 @@ mod backup;
 mod check;
 mod commit;
 mod connection;
+mod disk;
 mod error;
 mod inspect;
 mod leases;

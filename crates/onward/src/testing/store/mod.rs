@@ -7,9 +7,11 @@
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test code that ships behind a feature")]
 
 mod commits;
+mod expiry;
 mod faults;
 mod feed;
 mod input;
+mod labels;
 mod objects;
 mod past;
 mod patches;
@@ -20,9 +22,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use commits::*;
+pub use expiry::*;
 pub use faults::*;
 pub use feed::*;
 pub use input::*;
+pub use labels::*;
 pub use objects::*;
 pub use past::*;
 pub use patches::*;
@@ -363,6 +367,21 @@ macro_rules! store_conformance {
                 a_dropped_wait_loses_no_commit
                 a_gap_in_the_log_is_told_and_never_skipped
                 a_reader_pages_through_more_than_it_may_hold
+                labels_stay_unless_set
+                a_label_is_content_and_equal_labels_are_no_change
+                patches_and_updates_label_too
+                earlier_states_show_the_labels_of_then
+                a_selector_wants_all_its_terms
+                selectors_treat_odd_characters_as_data
+                pages_by_label_show_one_revision_while_labels_change
+                a_watch_tells_who_enters_and_leaves_the_selector
+                bad_labels_and_selectors_are_refused
+                expiry_is_a_delete_in_the_feed
+                a_time_to_live_stays_unless_set
+                who_renews_in_time_keeps_the_object
+                many_expire_in_parts_and_each_is_told_once
+                an_idle_store_prunes_its_log
+                bad_times_to_live_are_refused
                 import_starts_at_one_and_never_below_the_floor
                 an_imported_object_is_above_the_version_that_it_had
                 an_import_changes_nothing_that_exists
