@@ -124,7 +124,7 @@ pub(crate) async fn query(call: Call) -> Answer {
         // Whether there is such a chain is said before the first line.
         call.reading(chain.head()).await?.ok_or_else(|| Refusal::new(Code::NotFound, "no such chain"))?;
         let matching = Matching { chain, filter, after: None, ended: false };
-        return download(&call.state, LINES, Split { from: matching, rest: Bytes::new() });
+        return download(&call, LINES, Split { from: matching, rest: Bytes::new() });
     }
     let query = call.query(&[&names[..], &["limit", "cursor"]].concat())?;
     let filter = filter(&query)?;
@@ -188,7 +188,7 @@ pub(crate) async fn export(call: Call) -> Answer {
     let chain = chain(&call)?;
     let (from, to) = (query.parse("from_seq", "a seq, from 1")?, query.parse("to_seq", "a seq, from 1")?);
     let export = call.reading(chain.export(from, to)).await?;
-    download(&call.state, LINES, Split { from: Exporting(export), rest: Bytes::new() })
+    download(&call, LINES, Split { from: Exporting(export), rest: Bytes::new() })
 }
 
 struct Exporting(Export);
