@@ -11,7 +11,7 @@ use crate::output::{Color, Format, Out};
 use crate::progress::When;
 use crate::target::Target;
 use crate::units::some_time;
-use crate::{audit, bench, cache, config, dev, doctor, help, lock, object, prove, serve, store};
+use crate::{audit, bench, cache, config, dev, doctor, help, lock, object, prove, serve, store, token};
 
 /// The end of each help.
 pub(crate) const EXIT_CODES: &str = "\
@@ -109,6 +109,9 @@ pub(crate) enum Command {
     /// Append to, read and verify chains of audit entries
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Make, list and revoke the tokens that a server takes
+    #[command(subcommand)]
+    Token(token::Token),
     /// Put a part under load: latencies, and a verdict on what was promised
     Bench(bench::Bench),
     /// Try what is promised, look at what it stands on, and say what to do

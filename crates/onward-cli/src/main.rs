@@ -25,6 +25,7 @@ mod seed;
 mod serve;
 mod store;
 mod target;
+mod token;
 mod units;
 mod wait;
 
@@ -80,6 +81,7 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
             Command::Store(store) => interruptible(store.run(&target, out)).await,
             Command::Cache(cache) => interruptible(cache.run(&target, out)).await,
             Command::Audit(audit) => interruptible(audit.run(&target, out)).await,
+            Command::Token(token) => interruptible(token.run(&target, out)).await,
             Command::Bench(bench) => interruptible(bench.run(&target, out)).await,
             Command::Doctor(doctor) => interruptible(doctor.run(&target, out)).await,
             Command::Completions(completions) => completions.run(out),

@@ -15,6 +15,7 @@ use onward::{Code, Onward};
 use onward_api::Ttl;
 use onward_api::path::{decode, percent};
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::auth::caller::Caller;
@@ -181,6 +182,19 @@ impl Call {
     /// Returns the request id of a commit, private to the caller's name.
     pub(crate) fn request(&self) -> Result<RequestId, Refusal> {
         Ok(RequestId::scoped(self.caller.scope(), &self.id)?)
+    }
+
+    /// Returns the id of the event that this request appends, private to the caller's name as the request id is.
+    ///
+    /// The same whether the caller or we made the id: who was not told the outcome sends our id back as his own.
+    pub(crate) fn event_id(&self) -> String {
+        match self.caller.name() {
+            Some(name) => {
+                let own = format!("{name}/{}", self.id);
+                if own.len() <= limits::REQUEST_ID_BYTES { own } else { hex::encode(Sha256::digest(own)) }
+            }
+            None => self.id.to_string(),
+        }
     }
 
     /// Reads the body.

@@ -11,7 +11,7 @@ use onward::{Config, Onward, retry};
 use onward_server::{Metrics, State, Token, router};
 use tower::ServiceExt;
 
-use crate::engine::fuzz;
+use crate::engine::{corpus, fuzz};
 
 async fn server() -> (Router, Onward, String) {
     let metrics = Arc::new(Metrics::default());
@@ -75,4 +75,22 @@ fn no_request_is_a_server_error() {
     // It still works.
     let works = runtime.block_on(async { onward.store().create(("thing", "after"), &1).await.is_ok() });
     assert!(works);
+}
+
+/// Spoilt input is only as good as what it was: most of the corpus must be taken as it is, one request after the other.
+#[test]
+fn most_of_the_corpus_is_taken() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (router, _onward, token) = runtime.block_on(server());
+    let all = corpus("requests");
+    let mut refused = Vec::new();
+    for input in &all {
+        let request = request(input, &token).expect("a request");
+        let line = String::from_utf8_lossy(input).lines().next().unwrap_or_default().to_owned();
+        let status = runtime.block_on(router.clone().oneshot(request)).unwrap().status();
+        if !status.is_success() {
+            refused.push(format!("{status} {line}"));
+        }
+    }
+    assert!(refused.len() * 5 <= all.len(), "{refused:#?}");
 }

@@ -17,4 +17,5 @@ mod serve;
 mod streams;
 mod support;
 mod surface;
+mod token;
 mod transfer;

@@ -83,12 +83,12 @@ pub(crate) async fn append(mut call: Call) -> Answer {
     let receipts = match entries.pop() {
         None => return Err(Refusal::member("/entries", "1 to 128 entries")),
         Some(mut entry) if alone => {
-            entry.event_id.get_or_insert_with(|| call.id.to_string());
+            entry.event_id.get_or_insert_with(|| call.event_id());
             vec![call.writing(chain.append(entry, options)).await?]
         }
         Some(entry) => {
             entries.push(entry);
-            call.writing(chain.append_many(entries, options.with_event_id(&*call.id))).await?
+            call.writing(chain.append_many(entries, options.with_event_id(call.event_id()))).await?
         }
     };
     let receipt = |receipt: onward::audit::Receipt| chains::Receipt {

@@ -6,9 +6,10 @@ use tower::ServiceExt;
 
 use crate::support::Client;
 
-fn concrete(path: &str) -> String {
+pub(crate) fn concrete(path: &str) -> String {
     path.replace("{*name}", "a")
         .replace("{*key}", "a")
+        .replace("{id}", "a")
         .replace("{seq}", "1")
         .replace("{kind}", "doc")
         .replace("{namespace}", "web")

@@ -29,7 +29,7 @@ async fn many_entries_go_whole_under_one_request_id() {
     let body = json!({"entries": [{"kind": "a", "data_text": " raw "}, {"kind": "b", "data_base64": "/wA="}, {"kind": "c"}]}).to_string();
     let headers = [("content-type", "application/json"), ("idempotency-key", "batch-1")];
     let first = client.send("POST", ENTRIES, &headers, body.clone()).await.json();
-    assert_eq!((&first["receipts"][0]["event_id"], &first["receipts"][2]["seq"]), (&json!("batch-1/0"), &json!(4)));
+    assert_eq!((&first["receipts"][0]["event_id"], &first["receipts"][2]["seq"]), (&json!("dev/batch-1/0"), &json!(4)));
     let again = client.send("POST", ENTRIES, &headers, body).await.json();
     assert_eq!((&again["receipts"][2]["seq"], &again["receipts"][2]["replayed"]), (&json!(4), &json!(true)));
     assert_eq!(client.get(&format!("{ENTRIES}/2")).await.json()["data"], " raw ");

@@ -5,6 +5,7 @@
 mod abuse;
 mod access;
 mod admin;
+mod auth;
 mod cache;
 mod chains;
 mod commit;

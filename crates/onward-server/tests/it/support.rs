@@ -86,9 +86,43 @@ impl Client {
         Self::with("memory:", limits).await
     }
 
+    /// A server that leaves a reader who stands still for so long.
+    pub(crate) async fn impatient(stalled: Duration) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let onward = Onward::connect(Config::new("memory:").with_observer(metrics.clone())).await.unwrap();
+        let token = Token::draw();
+        let state = State::new(onward.clone(), "dev", &token, metrics).with_timeouts(Timeouts { stalled, ..Timeouts::default() });
+        Self { router: router(state), onward, token: token.secret().to_owned() }
+    }
+
     /// A store in memory that lives by this clock.
     pub(crate) async fn by_clock(clock: Clock) -> Self {
         Self::over(Config::new("memory:").with_clock(clock), Limits::default()).await
+    }
+
+    /// Calls a state of one's own.
+    pub(crate) fn of(state: State, token: &Token) -> Self {
+        Self { onward: state.onward().clone(), router: router(state), token: token.secret().to_owned() }
+    }
+
+    /// Another server on the same engines, called with the same token.
+    pub(crate) fn replica(&self) -> Self {
+        let state = State::new(self.onward.clone(), "other", &Token::draw(), Arc::default());
+        Self { router: router(state), ..self.clone() }
+    }
+
+    /// The same server, called with another token.
+    pub(crate) fn with_token(&self, token: &str) -> Self {
+        Self { token: token.to_owned(), ..self.clone() }
+    }
+
+    /// Makes a token and returns its id and a client that shows it.
+    pub(crate) async fn token(&self, role: &str, scopes: &[&str]) -> (String, Self) {
+        let asked = serde_json::json!({"name": format!("t-{role}"), "role": role, "scopes": scopes, "ttl_ms": 3_600_000});
+        let made = self.post("/v1/admin/tokens", asked).await;
+        assert_eq!(made.status, 201, "{:?}", made.body);
+        let made = made.json();
+        (made["id"].as_str().unwrap().to_owned(), self.with_token(made["token"].as_str().unwrap()))
     }
 
     async fn with(url: &str, limits: Limits) -> Self {

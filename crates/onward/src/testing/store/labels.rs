@@ -143,6 +143,9 @@ pub async fn a_selector_wants_all_its_terms(h: &Harness) {
     let at = h.a.get("c").await.unwrap().meta.version;
     h.b.remove("c", at).await;
     assert_eq!((names(&h.b, team("blue")).await, names(&h.a, team("red")).await.len()), (vec![], 2));
+    // And what comes back is found again.
+    put(&h.b, "a", 1, set(&[("team", "blue")])).await;
+    assert_eq!(names(&h.a, team("blue")).await, ["a"]);
 }
 
 pub async fn selectors_treat_odd_characters_as_data(h: &Harness) {
