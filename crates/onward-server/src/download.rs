@@ -13,6 +13,7 @@ use http::{HeaderValue, header};
 use hyper::body::Frame;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use crate::call::Call;
 use crate::refusal::Refusal;
 use crate::state::State;
 
@@ -28,16 +29,20 @@ pub(crate) trait Pieces: Send + 'static {
 }
 
 /// Answers with pieces as they come.
-pub(crate) fn download(state: &State, content_type: &'static str, pieces: impl Pieces) -> Result<Response, Refusal> {
-    let slot = state.stream_slot()?;
+pub(crate) fn download(call: &Call, content_type: &'static str, pieces: impl Pieces) -> Result<Response, Refusal> {
+    let state = &call.state;
+    let places = (call.caller.stream_slot()?, state.stream_slot()?);
     let (to, from) = mpsc::channel(PIECES);
-    state.tasks().spawn(feed(state.clone(), slot, to, pieces));
+    state.tasks().spawn(feed(state.clone(), places, to, pieces));
     let mut response = Response::new(Body::new(Download(from)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     Ok(response)
 }
 
-async fn feed(state: State, slot: OwnedSemaphorePermit, to: mpsc::Sender<Result<Bytes, Cut>>, mut pieces: impl Pieces) {
+/// A place among the streams of a token, and one among all.
+type Places = (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit);
+
+async fn feed(state: State, places: Places, to: mpsc::Sender<Result<Bytes, Cut>>, mut pieces: impl Pieces) {
     loop {
         let piece = tokio::select! {
             biased;
@@ -56,7 +61,7 @@ async fn feed(state: State, slot: OwnedSemaphorePermit, to: mpsc::Sender<Result<
             break;
         }
     }
-    drop(slot);
+    drop(places);
 }
 
 /// Why an answer ended before its end.

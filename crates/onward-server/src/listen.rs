@@ -210,7 +210,8 @@ async fn serve_one(stream: TcpStream, tls: Option<Tls>, router: Router, state: S
 }
 
 async fn serve_http(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router, state: &State) {
-    let io = TokioIo::new(Io { stream, patience: state.timeouts().stalled, stalled: None });
+    // A little longer than a stream waits for its reader, which can still say why it ends.
+    let io = TokioIo::new(Io { stream, patience: state.timeouts().stalled.mul_f32(1.25), stalled: None });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(state.timeouts().head)

@@ -21,8 +21,8 @@ table! {
         "Connections that were closed unserved; limit: as many are open as may be; handshake: TLS failed or took too long"
     streams: Level "onward_streams" [kind: ["watch", "tail", "verify"]]
         "Open event streams"
-    stream_ends: Total "onward_stream_end_total" [kind: ["watch", "tail", "verify"], reason: ["draining", "max_age", "revoked", "compacted", "unavailable", "done", "gone"]]
-        "Event streams that ended, by the reason of their bye; gone: the client left or did not read"
+    stream_ends: Total "onward_stream_end_total" [kind: ["watch", "tail", "verify"], reason: ["draining", "max_age", "revoked", "compacted", "unavailable", "done", "slow", "gone"]]
+        "Event streams that ended, by the reason of their bye; gone: the client left; slow: it did not read"
     auth: Total "onward_auth_total" [result: ["ok", "refused"]]
         "Bearer tokens that were looked at"
     shed: Total "onward_shed_total" [bound: ["requests", "waits", "streams"]]

@@ -1,11 +1,13 @@
 //! Event streams: bounded memory, a sign of life every 15 s, and a last event that says why the stream ends.
 //!
-//! A client that does not read holds at most 1 MiB; the listener closes its connection when nothing moved for 30 s.
+//! A client that does not read holds at most 1 MiB, and is left when nothing moved for 30 s: `bye slow`, if it ever reads that far. It comes
+//! back with the id of its last event, so nothing is lost. The listener closes the connection a little later.
 
 use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
@@ -93,8 +95,10 @@ pub(crate) fn stream(call: &Call, first: Event, source: impl Source) -> Result<R
     let state = &call.state;
     let places = (call.caller.stream_slot()?, state.stream_slot()?);
     let (to, from) = mpsc::channel(PIECES);
+    let last = Arc::new(OnceLock::new());
+    let to = Reader { to, last: last.clone(), patience: state.timeouts().stalled };
     state.tasks().spawn(feed(state.clone(), call.caller.clone(), places, to, first, source));
-    let mut response = Response::new(Body::new(Events(from)));
+    let mut response = Response::new(Body::new(Events { from, last: Some(last) }));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     Ok(response)
 }
@@ -102,25 +106,53 @@ pub(crate) fn stream(call: &Call, first: Event, source: impl Source) -> Result<R
 /// A place among the streams of a token, and one among all.
 type Places = (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit);
 
-async fn feed<S: Source>(state: State, caller: Caller, places: Places, to: mpsc::Sender<Bytes>, first: Event, mut source: S) {
+async fn feed<S: Source>(state: State, caller: Caller, places: Places, to: Reader, first: Event, mut source: S) {
     state.metrics().stream_begun(S::KIND);
-    // An error of a send means that the client is gone.
-    let reason = run(&state, &caller, &to, first, &mut source).await.unwrap_or("gone");
+    let reason = run(&state, &caller, &to, first, &mut source).await.unwrap_or_else(|lost| lost);
     state.metrics().stream_ended(S::KIND, reason);
     drop(places);
 }
 
-type Gone = mpsc::error::SendError<Bytes>;
+/// Who reads a stream.
+struct Reader {
+    to: mpsc::Sender<Bytes>,
+    /// What is read behind the pieces that wait, where there is no room for more.
+    last: Arc<OnceLock<Bytes>>,
+    patience: Duration,
+}
 
-async fn run<S: Source>(
-    state: &State,
-    caller: &Caller,
-    to: &mpsc::Sender<Bytes>,
-    first: Event,
-    source: &mut S,
-) -> Result<&'static str, Gone> {
-    send(to, Bytes::from(format!("retry: {RETRY_MS}\n"))).await?;
-    send(to, first.spell()).await?;
+impl Reader {
+    /// Sends an event; a reader that takes nothing for its time is left, with a farewell where no event was cut in two.
+    ///
+    /// # Errors
+    /// Why the stream ends: `gone` or `slow`.
+    async fn send(&self, mut bytes: Bytes) -> Result<(), &'static str> {
+        let mut whole = true;
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(PIECE_BYTES));
+            match within(self.patience, self.to.send(piece)).await {
+                Some(Ok(())) => whole = bytes.is_empty(),
+                Some(Err(_)) => return Err("gone"),
+                None => {
+                    if whole {
+                        let _ = self.last.set(bye("slow"));
+                    }
+                    return Err("slow");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Spells the last event; the client comes back with the id that it has.
+fn bye(reason: &str) -> Bytes {
+    Event::new("bye", None, &Bye { reason: reason.to_owned() }).spell()
+}
+
+async fn run<S: Source>(state: &State, caller: &Caller, to: &Reader, first: Event, source: &mut S) -> Result<&'static str, &'static str> {
+    to.send(Bytes::from(format!("retry: {RETRY_MS}\n"))).await?;
+    to.send(first.spell()).await?;
     let spread = u32::from_le_bytes(random::bytes()) % 1_000;
     let clock = Clock::system();
     let end = clock.now() + (AGE - AGE / 10_000 * spread);
@@ -129,7 +161,7 @@ async fn run<S: Source>(
         let step = tokio::select! {
             biased;
             () = state.draining().cancelled() => Step::End("draining"),
-            () = to.closed() => return Ok("gone"),
+            () = to.to.closed() => return Ok("gone"),
             step = within(LOOK, source.next()) => step.unwrap_or(Step::Quiet),
         };
         // Before the event is sent: who was revoked is told nothing more.
@@ -143,14 +175,14 @@ async fn run<S: Source>(
             Step::Event(event) => {
                 tokio::select! {
                     biased;
-                    sent = send(to, event.spell()) => sent?,
+                    sent = to.send(event.spell()) => sent?,
                     // A half-sent event is none: the client comes back with the id before it.
                     () = state.draining().cancelled() => return Ok("draining"),
                 }
                 told = now;
             }
             Step::Quiet if now.since(told) >= SIGN_OF_LIFE => {
-                send(to, Bytes::from_static(b":\n\n")).await?;
+                to.send(Bytes::from_static(b":\n\n")).await?;
                 told = now;
             }
             Step::Quiet => {}
@@ -161,28 +193,24 @@ async fn run<S: Source>(
         }
     };
     // A client that does not read any more needs no farewell.
-    let bye = Event::new("bye", None, &Bye { reason: reason.to_owned() });
-    within(Duration::from_secs(1), send(to, bye.spell())).await.unwrap_or(Ok(()))?;
+    within(Duration::from_secs(1), to.send(bye(reason))).await.unwrap_or(Ok(()))?;
     Ok(reason)
 }
 
-async fn send(to: &mpsc::Sender<Bytes>, mut bytes: Bytes) -> Result<(), Gone> {
-    while !bytes.is_empty() {
-        let piece = bytes.split_to(bytes.len().min(PIECE_BYTES));
-        to.send(piece).await?;
-    }
-    Ok(())
-}
-
 /// The body of a stream.
-struct Events(mpsc::Receiver<Bytes>);
+struct Events {
+    from: mpsc::Receiver<Bytes>,
+    last: Option<Arc<OnceLock<Bytes>>>,
+}
 
 impl HttpBody for Events {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0.poll_recv(cx).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
+        let this = &mut *self;
+        let piece = ready!(this.from.poll_recv(cx)).or_else(|| this.last.take()?.get().cloned());
+        Poll::Ready(piece.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Durable commits on SQLite: 64 writers through the queue, against hand-written loops with the same rows, in one run on one disk.
 //!
-//! `cargo bench -p onward --bench store`. Ratios decide; the fsync rate stands beside them. Each round checks that every acknowledged
+//! `cargo bench -p onward --bench store [-- --quick]`. Ratios decide; the fsync rate stands beside them. Each round checks that every acknowledged
 //! row is there. Then one hot key: `apply` against optimistic retry.
 
 #![allow(
@@ -35,23 +35,29 @@ const BYTES: usize = 256;
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let mut figures: Vec<[f64; 5]> = Vec::new();
-    for round in 0..=ROUNDS {
+    let quick = std::env::args().any(|arg| arg == "--quick");
+    let (rounds, block) = if quick { (1, Duration::from_millis(300)) } else { (ROUNDS, BLOCK) };
+    let mut figures: Vec<[f64; 6]> = Vec::new();
+    for round in 0..=rounds {
         // A B C D, then D C B A: a drift of the machine meets all of them.
         let mut blocks: Vec<usize> = (0..4).collect();
         if round % 2 == 1 {
             blocks.reverse();
         }
-        let mut row = [0.0; 5];
+        let mut row = [0.0; 6];
         // In each round: a disk that others use too is another disk a minute later.
         row[4] = 1_000.0 / fsyncs_a_second(folder.path());
-        for block in blocks {
-            let path = folder.path().join(format!("{round}-{block}.db"));
-            row[block] = match block {
-                0 => runtime.block_on(onward(&path, WRITERS)),
-                1 => by_hand(&path, 100),
-                2 => by_hand(&path, 1),
-                _ => runtime.block_on(onward(&path, 1)),
+        for side in blocks {
+            let path = folder.path().join(format!("{round}-{side}.db"));
+            row[side] = match side {
+                0 => {
+                    let (rate, slowest) = runtime.block_on(onward(&path, WRITERS, block));
+                    row[5] = slowest;
+                    rate
+                }
+                1 => by_hand(&path, 100, block),
+                2 => by_hand(&path, 1, block),
+                _ => runtime.block_on(onward(&path, 1, block)).0,
             };
         }
         // The first round warms the disk's and the allocator's caches.
@@ -59,12 +65,12 @@ fn main() {
             figures.push(row);
         }
     }
-    let spread = |pick: &dyn Fn(&[f64; 5]) -> f64| {
+    let spread = |pick: &dyn Fn(&[f64; 6]) -> f64| {
         let mut all: Vec<f64> = figures.iter().map(pick).collect();
         all.sort_by(f64::total_cmp);
         (all[all.len() / 2], all[0], all[all.len() - 1])
     };
-    let show = |what: &str, bar: &str, pick: &dyn Fn(&[f64; 5]) -> f64| {
+    let show = |what: &str, bar: &str, pick: &dyn Fn(&[f64; 6]) -> f64| {
         let (median, least, most) = spread(pick);
         println!("{what:<32}{median:>8.2}   (rounds {least:.2} to {most:.2}{bar})");
     };
@@ -76,29 +82,43 @@ fn main() {
     show("64 writers / 100 a commit:", "; bar 0.6", &|r| r[0] / r[1]);
     show("64 writers / 1 a commit:", "; bar 10, or 4 where an fsync takes under 0.2 ms", &|r| r[0] / r[2]);
     show("1 writer / 1 a commit:", "; bar 0.75", &|r| r[3] / r[2]);
-    hot_key(&runtime, folder.path());
+    show("slowest of 64 writers, ms:", "; bar 100", &|r| r[5]);
+    hot_key(&runtime, folder.path(), rounds, block);
 }
 
-/// One object that 32 writers count in: `apply`, against optimistic retry that reads, adds and writes at the version read.
-fn hot_key(runtime: &tokio::runtime::Runtime, folder: &Path) {
-    let mut rows: Vec<[f64; 3]> = (0..=ROUNDS)
+/// How a writer counts in a hot object.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// Inside the writer.
+    Apply,
+    /// By hand: read, add, write at the version read.
+    Retry,
+    /// By the library's own retry.
+    Update,
+}
+
+/// One object that 32 writers count in: `apply`, against optimistic retry that reads, adds and writes at the version read; and `update`.
+fn hot_key(runtime: &tokio::runtime::Runtime, folder: &Path, rounds: usize, block: Duration) {
+    let mut rows: Vec<[f64; 5]> = (0..=rounds)
         .map(|round| {
             let path = |form: &str| folder.join(format!("hot-{round}-{form}.db"));
-            let (applied, _) = runtime.block_on(count(&path("apply"), true));
-            let (retried, tries) = runtime.block_on(count(&path("retry"), false));
-            [applied, retried, tries]
+            let (applied, _) = runtime.block_on(count(&path("apply"), How::Apply, block));
+            let (retried, tries) = runtime.block_on(count(&path("retry"), How::Retry, block));
+            let (updated, turns) = runtime.block_on(count(&path("update"), How::Update, block));
+            [applied, retried, tries, updated, turns]
         })
         .skip(1)
         .collect();
     rows.sort_by(|a, b| (a[0] / a[1]).total_cmp(&(b[0] / b[1])));
-    let [applied, retried, tries] = rows[rows.len() / 2];
+    let [applied, retried, tries, updated, turns] = rows[rows.len() / 2];
     println!("hot key, {HOT} writers, apply:    {applied:>8.0} commits/s");
     println!("hot key, optimistic retry:      {retried:>8.0} commits/s, {tries:.1} tries each");
+    println!("hot key, update:                {updated:>8.0} commits/s, {turns:.2} tries each   (bar 3)");
     println!("apply / optimistic retry:       {:>8.2}   (bar 20)", applied / retried);
 }
 
 /// Counts for one block; returns commits a second and tries a commit. The counter says whether one was lost.
-async fn count(path: &Path, apply: bool) -> (f64, f64) {
+async fn count(path: &Path, how: How, block: Duration) -> (f64, f64) {
     let store = Onward::open(&format!("sqlite:{}", path.display())).await.unwrap().store();
     assert!(matches!(store.create(("bench", "hot"), &serde_json::json!({"n": 0})).await.unwrap(), Put::Committed(_)));
     let started = Instant::now();
@@ -107,8 +127,17 @@ async fn count(path: &Path, apply: bool) -> (f64, f64) {
             let store = store.clone();
             tokio::spawn(async move {
                 let (mut done, mut tries) = (0_u64, 0_u64);
-                while started.elapsed() < BLOCK {
-                    let won = if apply {
+                while started.elapsed() < block {
+                    if how == How::Update {
+                        let add = |value: &mut serde_json::Value, _: &_| {
+                            value["n"] = (value["n"].as_u64().unwrap_or(0) + 1).into();
+                            Ok::<(), onward::Refusal>(())
+                        };
+                        let updated = store.update(("bench", "hot"), add).tries(100).await.unwrap();
+                        (done, tries) = (done + 1, tries + u64::from(updated.tries));
+                        continue;
+                    }
+                    let won = if how == How::Apply {
                         let patch = Patch::new().add("/n", 1);
                         matches!(store.apply(("bench", "hot"), patch, None, WriteOptions::new()).await.unwrap(), Put::Committed(_))
                     } else {
@@ -135,46 +164,50 @@ async fn count(path: &Path, apply: bool) -> (f64, f64) {
     (done as f64 / elapsed.as_secs_f64(), tries as f64 / done as f64)
 }
 
-/// Creates objects from many tasks for one block and returns commits a second.
-async fn onward(path: &Path, writers: usize) -> f64 {
+/// Creates objects from many tasks for one block and returns commits a second, and the milliseconds that the slowest one took.
+async fn onward(path: &Path, writers: usize, block: Duration) -> (f64, f64) {
     let store = Onward::open(&format!("sqlite:{}", path.display())).await.unwrap().store();
     let done = Arc::new(AtomicU64::new(0));
     let started = Instant::now();
-    let tasks: Vec<_> = (0..writers).map(|writer| tokio::spawn(write(store.clone(), writer, started, done.clone()))).collect();
+    let tasks: Vec<_> = (0..writers).map(|writer| tokio::spawn(write(store.clone(), writer, started, block, done.clone()))).collect();
+    let mut slowest = Duration::ZERO;
     for task in tasks {
-        task.await.unwrap();
+        slowest = slowest.max(task.await.unwrap());
     }
     let elapsed = started.elapsed();
     let acknowledged = done.load(Ordering::Relaxed);
     let stored: i64 = Connection::open(path).unwrap().query_row("SELECT count(*) FROM onward_objects", [], |row| row.get(0)).unwrap();
     assert_eq!(u64::try_from(stored).unwrap(), acknowledged, "an acknowledged object is missing");
-    acknowledged as f64 / elapsed.as_secs_f64()
+    (acknowledged as f64 / elapsed.as_secs_f64(), slowest.as_secs_f64() * 1e3)
 }
 
-async fn write(store: Store, writer: usize, started: Instant, done: Arc<AtomicU64>) {
+async fn write(store: Store, writer: usize, started: Instant, block: Duration, done: Arc<AtomicU64>) -> Duration {
     let payload = Payload::new(vec![b'x'; BYTES], "text/plain").unwrap();
-    let mut n = 0_u64;
-    while started.elapsed() < BLOCK {
+    let (mut n, mut slowest) = (0_u64, Duration::ZERO);
+    while started.elapsed() < block {
         let name = format!("{writer}-{n}");
+        let asked = Instant::now();
         let Put::Committed(_) =
             store.put_payload_if(("bench", &name), payload.clone(), WriteCondition::MustCreate, WriteOptions::new()).await.unwrap()
         else {
             panic!("a create lost against nobody");
         };
+        slowest = slowest.max(asked.elapsed());
         n += 1;
     }
     done.fetch_add(n, Ordering::Relaxed);
+    slowest
 }
 
 /// The same rows by hand: object, change log and counter, `rows` of them a transaction, WAL and FULL.
-fn by_hand(path: &Path, rows: u64) -> f64 {
+fn by_hand(path: &Path, rows: u64, block: Duration) -> f64 {
     let connection = Connection::open(path).unwrap();
     connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;").unwrap();
     connection.execute_batch(include_str!("../src/engine/sqlite/schema.sql")).unwrap();
     connection.execute("INSERT INTO onward_meta VALUES (1, 1, '', 0, 0, 0, 0, 0, 0, 0, '', 0, 0)", []).unwrap();
     let payload = vec![b'x'; BYTES];
     let (mut n, started) = (0_u64, Instant::now());
-    while started.elapsed() < BLOCK {
+    while started.elapsed() < block {
         connection.execute_batch("BEGIN IMMEDIATE").unwrap();
         for _ in 0..rows {
             n += 1;

@@ -45,7 +45,7 @@ pub(crate) async fn backup(mut call: Call) -> Answer {
     }
     let copy = long(&mut call, |store| async move { store.backup_file().await }).await?;
     let length = copy.metadata().map_err(|_| Refusal::new(Code::Unavailable, "the backup cannot be read"))?.len();
-    let mut response = download(&call.state, BACKUP_TYPE, Copy(Some(copy)))?;
+    let mut response = download(&call, BACKUP_TYPE, Copy(Some(copy)))?;
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     Ok(response)
 }

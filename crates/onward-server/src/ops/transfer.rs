@@ -100,7 +100,7 @@ pub(crate) async fn export(call: Call) -> Answer {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON_TYPE));
         response
     } else {
-        download(&call.state, NDJSON_TYPE, Lines(export))?
+        download(&call, NDJSON_TYPE, Lines(export))?
     };
     let headers = response.headers_mut();
     headers.insert(HeaderName::from_static(onward_api::header::REVISION), HeaderValue::from(revision.get()));

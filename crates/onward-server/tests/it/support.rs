@@ -86,6 +86,15 @@ impl Client {
         Self::with("memory:", limits).await
     }
 
+    /// A server that leaves a reader who stands still for so long.
+    pub(crate) async fn impatient(stalled: Duration) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let onward = Onward::connect(Config::new("memory:").with_observer(metrics.clone())).await.unwrap();
+        let token = Token::draw();
+        let state = State::new(onward.clone(), "dev", &token, metrics).with_timeouts(Timeouts { stalled, ..Timeouts::default() });
+        Self { router: router(state), onward, token: token.secret().to_owned() }
+    }
+
     /// A store in memory that lives by this clock.
     pub(crate) async fn by_clock(clock: Clock) -> Self {
         Self::over(Config::new("memory:").with_clock(clock), Limits::default()).await

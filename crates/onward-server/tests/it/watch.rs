@@ -109,6 +109,40 @@ async fn a_position_that_is_not_there_is_gone_and_says_where_to_begin() {
 }
 
 #[tokio::test]
+async fn a_reader_that_stands_still_is_left_with_a_place_to_resume_from() {
+    let client = Client::impatient(std::time::Duration::from_millis(200)).await;
+    let mut events = client.events("/v1/watch", &[]).await;
+    // Far more than a stream keeps for a reader: 1 MiB.
+    let big = format!("\"{}\"", "x".repeat(100_000));
+    for n in 0..60 {
+        client.put(&format!("/v1/objects/doc/n{n}"), ("if-none-match", "*"), &big).await;
+    }
+    let ended = async {
+        let metrics = async || String::from_utf8_lossy(&client.get("/metrics").await.body).into_owned();
+        while !metrics().await.lines().any(|line| line.contains("stream_end") && line.contains("slow") && line.ends_with(" 1")) {
+            tokio::task::yield_now().await;
+        }
+    };
+    crate::support::soon(ended).await;
+    let mut last = 0;
+    let reason = loop {
+        let Some(event) = events.next().await else { break None };
+        match event.name.as_str() {
+            "change" => {
+                assert_eq!(event.id, Some(last + 1), "in order, none skipped");
+                last += 1;
+            }
+            "bye" => break Some(event.data["reason"].clone()),
+            _ => {}
+        }
+    };
+    // Cut in two, an event is none, and there is no farewell behind it.
+    assert!(reason.is_none_or(|reason| reason == "slow") && last < 30, "{last}");
+    let mut events = client.events("/v1/watch", &[("last-event-id", &last.to_string())]).await;
+    assert_eq!(events.next_of("change").await.id, Some(last + 1));
+}
+
+#[tokio::test]
 async fn a_watch_by_label_tells_who_enters_and_who_leaves() {
     let client = Client::memory().await;
     let label = async |name: &str, label: &str| {

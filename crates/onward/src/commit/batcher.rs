@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use super::builder::Commit;
 use super::decide::{Decision, View, decide};
 use super::engine::{CommitEngine, Plan, Remembered, Wanted, Writer};
-use super::feed::Record;
+use super::feed::{Lookout, Record};
 use super::judge::{self, Prepared};
 use super::line::Line;
 use super::outcome::{CommitOutcome, Delivery, Receipt};
@@ -63,7 +63,7 @@ pub(super) struct Batcher {
     /// Gone after a failure that left its state unknown; the next batch opens another.
     pub(super) writer: Option<Box<dyn Writer>>,
     pub(super) options: QueueOptions,
-    pub(super) publish: watch::Sender<Revision>,
+    pub(super) lookout: Arc<Lookout>,
     pub(super) line: Arc<Line>,
     /// When it looks for chores next.
     pub(super) look: Moment,
@@ -221,7 +221,7 @@ impl Batcher {
         };
         self.writer = Some(writer);
         if let Some(revision) = revision {
-            self.publish.send_replace(revision);
+            self.lookout.tell(revision);
         }
         Ok(outcomes)
     }

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -92,11 +93,49 @@ const NOTES_PAGE: usize = 1_024;
 pub struct Feed {
     engine: Arc<dyn CommitEngine>,
     wake: watch::Receiver<Revision>,
+    lookout: Arc<Lookout>,
     clock: Clock,
     epoch: Epoch,
     at: Revision,
     ready: VecDeque<Record>,
     wants: Wants,
+}
+
+/// Looks at the store for other processes' commits, once for all feeds: one that waits does it for the others. When it ends another one
+/// takes its place, within a second.
+#[derive(Debug)]
+pub(super) struct Lookout {
+    taken: AtomicBool,
+    newest: watch::Sender<Revision>,
+}
+
+impl Lookout {
+    pub(super) fn new(newest: watch::Sender<Revision>) -> Self {
+        Self { taken: AtomicBool::new(false), newest }
+    }
+
+    /// Tells all feeds how far the store is; it never goes back.
+    pub(super) fn tell(&self, revision: Revision) {
+        self.newest.send_if_modified(|newest| {
+            let more = revision > *newest;
+            *newest = revision.max(*newest);
+            more
+        });
+    }
+
+    fn take(self: &Arc<Self>) -> Option<Post> {
+        let free = self.taken.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        free.then(|| Post(self.clone()))
+    }
+}
+
+/// The place of the one who looks.
+struct Post(Arc<Lookout>);
+
+impl Drop for Post {
+    fn drop(&mut self) {
+        self.0.taken.store(false, Ordering::Release);
+    }
 }
 
 /// What a reader wants of each commit.
@@ -106,6 +145,8 @@ enum Wants {
     Everything,
     /// What it did beside objects, soon: it looks every 100 ms, so that it costs a busy store next to nothing.
     Notes,
+    /// What it did beside objects, at once.
+    NotesAtOnce,
 }
 
 impl Feed {
@@ -113,9 +154,9 @@ impl Feed {
     ///
     /// # Errors
     /// [`Kind::Expired`]: the revision is compacted, in the future, or the epoch is another one. List, then watch from the list's revision.
-    pub(crate) async fn open(
+    pub(super) async fn open(
         engine: Arc<dyn CommitEngine>,
-        wake: watch::Receiver<Revision>,
+        lookout: Arc<Lookout>,
         clock: Clock,
         after: Option<Revision>,
         epoch: Option<Epoch>,
@@ -131,12 +172,20 @@ impl Feed {
         if at < meta.compacted {
             return Err(expired("the revision is compacted"));
         }
-        Ok(Self { engine, wake, clock, epoch: meta.epoch, at, ready: VecDeque::new(), wants: Wants::Everything })
+        let wake = lookout.newest.subscribe();
+        lookout.tell(meta.revision);
+        Ok(Self { engine, wake, lookout, clock, epoch: meta.epoch, at, ready: VecDeque::new(), wants: Wants::Everything })
     }
 
     /// Wants only what each commit did beside objects, and that within 100 ms.
     pub(crate) fn of_notes(mut self) -> Self {
         self.wants = Wants::Notes;
+        self
+    }
+
+    /// Wants only what each commit did beside objects, at once.
+    pub(crate) fn of_notes_at_once(mut self) -> Self {
+        self.wants = Wants::NotesAtOnce;
         self
     }
 
@@ -165,28 +214,36 @@ impl Feed {
     /// Dropping the future loses nothing: an item is taken only when it is returned.
     pub async fn next(&mut self) -> Result<FeedItem> {
         let silent_until = self.clock.now() + BOOKMARK_AFTER;
+        let mut post = None;
         loop {
             if let Some(record) = self.ready.pop_front() {
                 self.at = record.revision;
                 return Ok(FeedItem::Commit(record));
             }
-            self.wake.mark_unchanged();
-            self.read().await?;
-            if !self.ready.is_empty() {
-                continue;
+            let newest = *self.wake.borrow_and_update();
+            if newest > self.at || self.wants == Wants::Notes {
+                self.read().await?;
+                if !self.ready.is_empty() {
+                    continue;
+                }
             }
             let now = self.clock.now();
             if now >= silent_until {
                 return Ok(FeedItem::Bookmark(self.at));
             }
-            let look = if self.engine.is_shared() { silent_until.min(now + LOOK_EVERY) } else { silent_until };
             if self.wants == Wants::Notes {
                 retry::sleep_until(&self.clock, silent_until.min(now + LOOK_EVERY)).await;
                 continue;
             }
-            // An error means that the queue is gone; other processes may still write.
-            if let Some(Err(_)) = retry::deadline(&self.clock, look, self.wake.changed()).await {
-                retry::sleep_until(&self.clock, look).await;
+            post = post.or_else(|| self.lookout.take());
+            match post {
+                Some(_) => {
+                    let look = if self.engine.is_shared() { silent_until.min(now + LOOK_EVERY) } else { silent_until };
+                    if retry::deadline(&self.clock, look, self.wake.changed()).await.is_none() {
+                        self.lookout.tell(self.engine.meta().await?.revision);
+                    }
+                }
+                None => _ = retry::deadline(&self.clock, silent_until, self.wake.changed()).await,
             }
         }
     }
@@ -194,7 +251,7 @@ impl Feed {
     async fn read(&mut self) -> Result<()> {
         let page = match self.wants {
             Wants::Everything => self.engine.changes(self.at, PAGE).await?,
-            Wants::Notes => self.engine.notes(self.at, NOTES_PAGE).await?,
+            Wants::Notes | Wants::NotesAtOnce => self.engine.notes(self.at, NOTES_PAGE).await?,
         };
         if page.meta.epoch != self.epoch {
             return Err(expired("the store was restored since: its revisions start anew"));

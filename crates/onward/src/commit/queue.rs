@@ -9,7 +9,7 @@ use super::batcher::{Batcher, LOOK_EVERY, Pending, Task, replayed};
 use super::builder::Commit;
 use super::decide;
 use super::engine::{CommitEngine, Remembered};
-use super::feed::Feed;
+use super::feed::{Feed, Lookout};
 use super::judge;
 use super::line::{self, Line};
 use super::outcome::{CommitOutcome, Receipt};
@@ -44,7 +44,7 @@ struct Inner {
     engine: Arc<dyn CommitEngine>,
     sender: mpsc::Sender<Task>,
     line: Arc<Line>,
-    wake: watch::Receiver<Revision>,
+    lookout: Arc<Lookout>,
     origin: Arc<str>,
     options: QueueOptions,
 }
@@ -58,16 +58,17 @@ impl CommitQueue {
         let meta = engine.meta().await?;
         let writer = Some(engine.writer()?);
         let (sender, receiver) = mpsc::channel(line::COMMITS);
-        let (publish, wake) = watch::channel(meta.revision);
+        let lookout = Arc::new(Lookout::new(watch::Sender::new(meta.revision)));
         let line = Arc::new(Line::default());
         let look = options.clock.now();
-        let batcher = Batcher { engine: engine.clone(), writer, options: options.clone(), publish, line: line.clone(), look };
+        let batcher =
+            Batcher { engine: engine.clone(), writer, options: options.clone(), lookout: lookout.clone(), line: line.clone(), look };
         tokio::spawn(tick(sender.downgrade(), options.clock.clone(), look + LOOK_EVERY));
         std::thread::Builder::new()
             .name("onward-writer".to_owned())
             .spawn(move || pollster::block_on(batcher.run(receiver)))
             .map_err(|e| Error::unavailable("no thread for the writer").with_source(e))?;
-        Ok(Self(Arc::new(Inner { engine, sender, line, wake, origin: meta.origin, options })))
+        Ok(Self(Arc::new(Inner { engine, sender, line, lookout, origin: meta.origin, options })))
     }
 
     /// Returns the engine, for reads.
@@ -112,7 +113,7 @@ impl CommitQueue {
     /// # Errors
     /// [`Kind::Expired`](crate::Kind::Expired): the revision is compacted or in the future, or the epoch is another one.
     pub async fn feed(&self, after: Option<Revision>, epoch: Option<Epoch>) -> Result<Feed> {
-        Feed::open(self.0.engine.clone(), self.0.wake.clone(), self.0.options.clock.clone(), after, epoch).await
+        Feed::open(self.0.engine.clone(), self.0.lookout.clone(), self.0.options.clock.clone(), after, epoch).await
     }
 
     /// Applies a commit, or tells why not.

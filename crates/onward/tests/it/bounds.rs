@@ -73,6 +73,7 @@ async fn a_store_that_is_not_ready_comes_back_without_a_write() {
     let mut n = 0;
     while queue.submit(big(n)).await.is_ok() {
         n += 1;
+        assert!(n < 1_000, "the log has a bound");
     }
     stuck.execute_batch("COMMIT").unwrap();
     let clock = Clock::system();

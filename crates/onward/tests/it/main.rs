@@ -13,6 +13,7 @@ mod guarded_steps;
 mod histories;
 mod house;
 mod lock;
+mod observe;
 mod outside;
 mod planted;
 mod schema;
