@@ -232,7 +232,7 @@ async fn a_secret_is_shown_once_and_found_nowhere_else() {
         seen += &send(method, &path, bearer, String::new()).await;
     }
     seen += &metrics.text();
-    let chain = onward.audit().chain("onward.admin").unwrap();
+    let chain = onward.audit().chain_of_ours("onward.admin").unwrap();
     for seq in 1..=3 {
         seen += &format!("{:?}", chain.get(Seq::new(seq).unwrap()).await.unwrap());
     }
