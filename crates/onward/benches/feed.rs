@@ -57,7 +57,17 @@ fn main() {
             let one = processes(&path("one"), 1, block).0;
             let (four, least) = processes(&path("four"), PROCESSES, block);
             let competing = compete(&path("competing"), block);
-            [alone, watched / alone, batches, slowest, caught_up / alone, late, four / one, least / (four / PROCESSES as f64), slowest / competing]
+            [
+                alone,
+                watched / alone,
+                batches,
+                slowest,
+                caught_up / alone,
+                late,
+                four / one,
+                least / (four / PROCESSES as f64),
+                slowest / competing,
+            ]
         });
         if round > 0 {
             figures.push(row);
@@ -208,7 +218,12 @@ async fn lateness(path: &Path, block: Duration) -> f64 {
     stop.store(newest, Ordering::SeqCst);
     assert!(matches!(store.create(("late", "last"), &0).await.unwrap(), Put::Committed(_)));
     let seen = watching.await.unwrap();
-    let mut late: Vec<f64> = answered.lock().iter().zip(seen).filter_map(|(told, seen)| Some(seen.saturating_duration_since((*told)?).as_secs_f64() * 1e3)).collect();
+    let mut late: Vec<f64> = answered
+        .lock()
+        .iter()
+        .zip(seen)
+        .filter_map(|(told, seen)| Some(seen.saturating_duration_since((*told)?).as_secs_f64() * 1e3))
+        .collect();
     late.sort_by(f64::total_cmp);
     late[late.len() * 99 / 100]
 }
