@@ -105,7 +105,7 @@ impl Observer for Batches {
 }
 
 async fn open(path: &Path, batches: &Arc<Batches>) -> Store {
-    let config = Config::new(&format!("sqlite:{}", path.display())).with_observer(batches.clone());
+    let config = Config::new(format!("sqlite:{}", path.display())).with_observer(batches.clone());
     Onward::connect(config).await.unwrap().store()
 }
 
