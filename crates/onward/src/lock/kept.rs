@@ -43,7 +43,7 @@ impl Locks {
     /// Extends many leases in one call; answers in their order, `None` for one that is lost.
     ///
     /// # Errors
-    /// [`Kind::Invalid`](crate::Kind::Invalid): a ttl is out of bounds, or more than [`LocksConfig::renew_batch`] leases.
+    /// [`Kind::Invalid`](crate::Kind::Invalid): a ttl is out of bounds, or more than [`LocksConfig::renew_batch`](super::LocksConfig::renew_batch) leases.
     /// [`Kind::Backend`](crate::Kind::Backend): the validity of all stays as it was.
     pub async fn renew_many(&self, leases: &[(LockKey, Owner, Duration)]) -> Result<Vec<Option<Leased>>> {
         self.is_configured()?;
