@@ -271,12 +271,23 @@ impl Feed {
     }
 
     async fn read(&mut self) -> Result<()> {
-        if self.wants == Wants::Everything {
-            self.ready.extend(self.lookout.recent.lock().after(self.epoch, self.at, PAGE));
-            if !self.ready.is_empty() {
-                return Ok(());
+        let held = match self.wants {
+            Wants::Everything => self.lookout.recent.lock().after(self.epoch, self.at, PAGE),
+            Wants::Notes => Vec::new(),
+        };
+        let records = if held.is_empty() { self.read_log().await? } else { held };
+        let mut expect = self.at;
+        for record in &records {
+            expect = expect.next();
+            if record.revision != expect {
+                return Err(Error::integrity("the change log has a gap"));
             }
         }
+        self.ready.extend(records);
+        Ok(())
+    }
+
+    async fn read_log(&self) -> Result<Vec<Arc<Record>>> {
         let page = match self.wants {
             Wants::Everything => self.engine.changes(self.at, PAGE).await?,
             Wants::Notes => self.engine.notes(self.at, NOTES_PAGE).await?,
@@ -293,15 +304,7 @@ impl Feed {
         if page.records.is_empty() && page.meta.revision > self.at {
             return Err(Error::integrity("the change log has a gap"));
         }
-        let mut expect = self.at;
-        for record in &page.records {
-            expect = expect.next();
-            if record.revision != expect {
-                return Err(Error::integrity("the change log has a gap"));
-            }
-        }
-        self.ready.extend(page.records.into_iter().map(Arc::new));
-        Ok(())
+        Ok(page.records.into_iter().map(Arc::new).collect())
     }
 }
 

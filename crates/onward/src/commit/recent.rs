@@ -114,7 +114,7 @@ mod tests {
         let commits = COMMITS as u64;
         recent.add(Epoch::from_bits(1), (1..=commits + 2).map(|number| record(number, 0)).collect());
         assert_eq!((held(&recent, 1), held(&recent, 2).len()), (vec![], COMMITS));
-        recent.add(Epoch::from_bits(1), vec![record(commits + 3, BYTES / 2), record(commits + 4, BYTES / 2 - 4 * EACH)]);
+        recent.add(Epoch::from_bits(1), vec![record(commits + 3, BYTES / 2), record(commits + 4, BYTES / 2 - 5 * EACH)]);
         assert!(recent.bytes <= BYTES && held(&recent, commits + 2).len() == 2);
         recent.add(Epoch::from_bits(1), vec![record(commits + 5, BYTES)]);
         assert_eq!((recent.bytes, recent.records.len()), (0, 0), "greater than all its room");
