@@ -214,9 +214,11 @@ fuzz_http() {
   local onward line url token
   start_dev || return 1
   sed 's/"maximum": 60000/"maximum": 20/' crates/onward-api/openapi.json >"$scratch/api.json"
-  if ! timeout 150 "$scratch/venv/bin/schemathesis" --config-file .ci/schemathesis.toml run "$scratch/api.json" --url "$url" \
+  cp .ci/schemathesis.toml "$scratch/schemathesis.toml"
+  # In the scratch folder, since it leaves files where it runs.
+  if ! (cd "$scratch" && exec timeout 150 venv/bin/schemathesis --config-file schemathesis.toml run "$scratch/api.json" --url "$url" \
     -H "Authorization: Bearer $token" --exclude-operation-id watch --exclude-operation-id importObjects --request-timeout 5 --continue-on-failure --warnings off \
-    --seed 1 --max-examples 20 >"$scratch/fuzz.log" 2>&1; then
+    --seed 1 --max-examples 20) >"$scratch/fuzz.log" 2>&1; then
     cat "$scratch/fuzz.log"
     return 1
   fi

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use onward_api::client::{Request, header_text, segment};
+use onward_api::client::{Request, segment};
 use onward_api::locks::Outcome;
 use onward_api::{Code, header, path};
 use serde_json::json;
 
 use crate::args::EXIT_CODES;
+use crate::deed::Deed;
 use crate::failure::{Failure, Result};
 use crate::object::input;
 use crate::output::{Format, Out};
@@ -99,15 +100,8 @@ pub(crate) struct Flush {
     /// The namespace
     #[arg(value_name = "NS")]
     namespace: String,
-    /// Why; kept in the server's log
-    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
-    reason: Option<String>,
-    /// Yes, all of it
-    #[arg(long)]
-    yes: bool,
-    /// Only say what would be dropped
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    deed: Deed,
 }
 
 /// Counts a namespace.
@@ -208,18 +202,11 @@ impl Put {
 
 impl Flush {
     async fn run(self, target: &Target, out: &Out) -> Result<()> {
-        if self.dry_run {
-            out.say(format_args!("a flush would drop this; nothing was done"));
+        if self.deed.is_dry(out) {
             return out.record(&target.client(Otherwise::Refuse).await?.call(Request::get(all_of(&self.namespace))).await?.body);
         }
-        if !self.yes {
-            return Err(Failure::usage("this drops every value of the namespace: look with --dry-run, then say --yes"));
-        }
-        let request = Request::delete(all_of(&self.namespace));
-        let request = match &self.reason {
-            Some(reason) => request.header(header::REASON, &header_text(reason)),
-            None => request,
-        };
+        self.deed.confirm(out, format_args!("this drops every value of the namespace"))?;
+        let request = Request::delete(all_of(&self.namespace)).text_header(header::REASON, self.deed.reason());
         out.record(&target.client(Otherwise::Refuse).await?.call(request).await?.body)
     }
 }

@@ -48,7 +48,7 @@ pub(crate) fn load(sources: &Sources) -> Result<Configuration> {
 
 /// Shows the configuration.
 #[derive(Args, Debug)]
-#[command(before_help = "Examples:\n  onward config show --origin\n  onward config show --config onward.toml -o json\n", after_help = EXIT_CODES)]
+#[command(before_help = "Examples:\n  onward config show\n  onward config show --origin\n  onward config show --config onward.toml -o json\n", after_help = EXIT_CODES)]
 pub(crate) struct Show {
     #[command(flatten)]
     place: Place,
@@ -59,7 +59,7 @@ pub(crate) struct Show {
 
 /// Checks the configuration.
 #[derive(Args, Debug)]
-#[command(before_help = "Examples:\n  onward config check\n  onward config check --config onward.toml --offline\n", after_help = EXIT_CODES)]
+#[command(before_help = "Examples:\n  onward config check\n  onward config check --config onward.toml\n  onward config check --config onward.toml --offline\n", after_help = EXIT_CODES)]
 pub(crate) struct Check {
     #[command(flatten)]
     place: Place,

@@ -8,6 +8,7 @@ mod audit;
 mod bench;
 mod cache;
 mod config;
+mod deed;
 mod dev;
 mod doctor;
 mod failure;

@@ -8,6 +8,7 @@ use onward_api::header;
 use onward_api::tokens::{Create as Asked, Created};
 
 use crate::args::EXIT_CODES;
+use crate::deed::Deed;
 use crate::failure::{Failure, Result};
 use crate::output::{Format, Out};
 use crate::pages::{Columns, Pages};
@@ -75,15 +76,8 @@ pub(crate) struct Ls {
 pub(crate) struct Revoke {
     /// The part of the token behind `onw_`
     id: String,
-    /// Why; kept in the chain onward.admin
-    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
-    reason: Option<String>,
-    /// Yes, this one
-    #[arg(long)]
-    yes: bool,
-    /// Only show it
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    deed: Deed,
 }
 
 impl Token {
@@ -128,14 +122,11 @@ impl Create {
 impl Revoke {
     async fn run(self, target: &Target, out: &Out) -> Result<()> {
         let path = format!("admin/tokens/{}", segment(&self.id));
-        if self.dry_run {
-            out.say(format_args!("this would be revoked; nothing was done"));
+        if self.deed.is_dry(out) {
             return out.record(&target.client(Otherwise::Refuse).await?.call(Request::get(path)).await?.body);
         }
-        if !self.yes {
-            return Err(Failure::usage("whoever uses this token is cut off: look with --dry-run, then say --yes"));
-        }
-        let request = Request::delete(path).text_header(header::REASON, &self.reason.unwrap_or_default());
+        self.deed.confirm(out, format_args!("whoever uses this token is cut off"))?;
+        let request = Request::delete(path).text_header(header::REASON, self.deed.reason());
         out.record(&target.client(Otherwise::Refuse).await?.call(request).await?.body)
     }
 }

@@ -55,6 +55,7 @@ routes! {
     "/v1/chains/{chain}" { GET Viewer chains::head }
     "/v1/chains/{chain}/entries" { GET Viewer chains::query, POST Writer chains::append }
     "/v1/chains/{chain}/entries/{seq}" { GET Viewer chains::get }
+    "/v1/chains/{chain}/export" { GET Viewer chains::export }
     "/v1/chains/{chain}/verify" { POST Viewer verify::verify }
     "/v1/info" { GET Viewer info::info }
     "/v1/admin/compact" { POST Operator admin::compact }
@@ -93,7 +94,7 @@ fn is_designed(path: &str) -> bool {
     match (version, part, third) {
         (Some("v1"), Some("admin"), Some(_)) => true,
         (Some("v1"), Some("chains"), Some(_)) => {
-            let later = ["segments", "checkpoint", "proofs", "export", "holds", "redactions", "keys", "operations", "heal"];
+            let later = ["segments", "checkpoint", "proofs", "holds", "redactions", "keys", "operations", "heal"];
             fourth.is_some_and(|word| later.contains(&word))
         }
         (Some("ui"), _, _) => true,

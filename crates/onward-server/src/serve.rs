@@ -93,8 +93,10 @@ impl Serve {
             std::future::pending().await
         };
         tokio::select! {
-            drained = self.server.serve(orders) => drained,
+            // In this order: a drain that has nothing to wait for must not end before it was told.
+            biased;
             never = ending => never,
+            drained = self.server.serve(orders) => drained,
             never = show_life(&self.state) => never,
         }
     }

@@ -51,6 +51,11 @@ pub enum Event<'a> {
         /// Whether it was of the whole chain.
         whole: bool,
     },
+    /// An audit entry was dropped.
+    AuditDrop {
+        /// `overloaded` or `unavailable`.
+        reason: &'static str,
+    },
     /// A lock call ended; each call counts exactly one of `acquired`, `skipped`, `contended`, `backend_error`, `bypassed`, and on top at
     /// most one each of `unlocked`, `lost`, `release_error`.
     Lock {

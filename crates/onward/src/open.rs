@@ -203,6 +203,8 @@ struct Engines {
     commits: Arc<dyn CommitEngine>,
     audit: Arc<dyn AuditEngine>,
     locks: Arc<dyn LockEngine>,
+    /// The file beside which drops are counted.
+    file: Option<PathBuf>,
 }
 
 async fn engines(url: &str, files: Files, clock: &Clock) -> Result<Engines> {
@@ -212,13 +214,13 @@ async fn engines(url: &str, files: Files, clock: &Clock) -> Result<Engines> {
         }
         Place::Memory => {
             let store = Arc::new(MemoryStore::new());
-            Ok(Engines { commits: store.clone(), audit: store, locks: Arc::new(MemoryLocks::new(clock.clone())) })
+            Ok(Engines { commits: store.clone(), audit: store, locks: Arc::new(MemoryLocks::new(clock.clone())), file: None })
         }
         #[cfg(feature = "sqlite")]
         Place::Sqlite(path) => {
             let store = Arc::new(SqliteStore::open(&path, clock).await?);
             let locks = SqliteLocks::open(SqliteLocks::beside(&path), clock.clone()).await?;
-            Ok(Engines { commits: store.clone(), audit: store, locks: Arc::new(locks) })
+            Ok(Engines { commits: store.clone(), audit: store, locks: Arc::new(locks), file: Some(path) })
         }
         #[cfg(not(feature = "sqlite"))]
         Place::Sqlite(_) => Err(Error::unsupported("this build has no SQLite engine")),
@@ -294,7 +296,10 @@ impl Onward {
         // The consumer must not keep the cache alive, and must live as long as any handle of it.
         let consumer = deliverer.with_sink(Arc::new(cache.downgrade())).follow(&queue).await?;
         cache.keep(Follower(tokio::spawn(consumer)));
-        let audit = Trail::new(queue.clone(), engines.audit);
+        let mut audit = Trail::new(queue.clone(), engines.audit);
+        if let Some(file) = &engines.file {
+            audit = audit.with_drops_beside(file).await?;
+        }
         Ok(Self(Arc::new(Inner { store: Store::new(queue, deliverer), locks, cache, audit })))
     }
 

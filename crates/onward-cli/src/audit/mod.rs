@@ -1,5 +1,6 @@
 //! `onward audit`: append to, read and verify chains.
 
+mod export;
 mod read;
 mod verify;
 
@@ -27,8 +28,11 @@ pub(crate) enum Audit {
     /// Find entries
     #[command(before_help = "Examples:\n  onward audit query orders --actor user:7\n  onward audit query orders --kind order.refund --since 2026-01-01T00:00:00Z\n  onward audit query orders --from 100 --to 200 -o jsonl\n", after_help = EXIT_CODES)]
     Query(read::Query),
+    /// Write a chain, or a range of it, as a file that anyone can check
+    #[command(before_help = "Examples:\n  onward audit export orders > orders.ndjson\n  onward audit export orders --from 100 --to 200 > part.ndjson\n  onward audit export orders | python3 verify.py --export -\n", after_help = EXIT_CODES)]
+    Export(export::Export),
     /// Check a chain: every hash, link and MAC, and against a head saved elsewhere
-    #[command(before_help = "Examples:\n  onward audit verify orders\n  onward audit verify orders --checkpoint head --save head      a head kept elsewhere shows a cut tail\n  onward --url sqlite:./app.db audit verify orders --key k1     by ourselves: trusts no server\n", after_help = verify::EXIT_CODES)]
+    #[command(before_help = "Examples:\n  onward audit verify orders\n  onward audit verify orders --checkpoint head --save head      a head kept elsewhere shows a cut tail\n  onward --url sqlite:./app.db audit verify orders --key k1     by ourselves: trusts no server\n  onward audit verify --file orders.ndjson --key k1      an exported file: needs nothing else\n", after_help = verify::EXIT_CODES)]
     Verify(verify::Verify),
 }
 
@@ -61,6 +65,7 @@ impl Audit {
         match self {
             Self::Append(append) => append.run(&client().await?, out).await,
             Self::Tail(tail) => tail.run(&client().await?, out).await,
+            Self::Export(export) => export.run(&client().await?, out).await,
             Self::Query(query) => query.run(&client().await?, out).await,
             Self::Verify(verify) => verify.run(target, out).await,
         }

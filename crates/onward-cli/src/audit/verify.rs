@@ -1,10 +1,13 @@
 //! `verify`: a verdict on a chain, and heads kept outside that show a cut tail or a database put back.
 
+use std::fs::File;
+use std::io::Read;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use onward::audit::verify::Report;
-use onward::audit::{read_saved_head, save_head};
+use onward::audit::verify::{Report, SavedHead};
+use onward::audit::{read_saved_head, save_head, verify_export};
 use onward::model::MacKeys;
 use onward::time::Clock;
 use onward_api::chains::VerifyProgress;
@@ -29,7 +32,11 @@ Exit codes:
 #[derive(Args, Debug)]
 pub(crate) struct Verify {
     /// The chain
-    chain: String,
+    #[arg(required_unless_present = "file")]
+    chain: Option<String>,
+    /// An exported file instead of a chain; - for stdin
+    #[arg(long, value_name = "EXPORT", conflicts_with_all = ["chain", "from", "to", "incremental"])]
+    file: Option<PathBuf>,
     /// Begin with this entry; what lies before is believed
     #[arg(long, value_name = "SEQ")]
     from: Option<u64>,
@@ -45,7 +52,7 @@ pub(crate) struct Verify {
     /// Hash only what is newer than the saved head, which vouches for the rest
     #[arg(long, requires = "checkpoint", conflicts_with_all = ["from", "to"])]
     incremental: bool,
-    /// A file with the MAC key; only with an engine URL
+    /// A file with the MAC key; only with an engine URL or an exported file
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
 }
@@ -53,8 +60,7 @@ pub(crate) struct Verify {
 impl Verify {
     /// Verifies; every failure to come to a verdict is exit 2.
     pub(super) async fn run(self, target: &Target, out: &Out) -> Result<()> {
-        let client = self.client(target).await.map_err(|failure| failure.with_exit(2))?;
-        let report = self.ask(&client, out).await.map_err(|failure| failure.with_exit(2))?;
+        let report = self.report(target, out).await.map_err(|failure| failure.with_exit(2))?;
         show(&report, out)?;
         if let Some(path) = &self.save {
             if report.exit() == 0 {
@@ -68,6 +74,40 @@ impl Verify {
             0 => Ok(()),
             exit => Err(Failure::Exit(exit)),
         }
+    }
+
+    async fn report(&self, target: &Target, out: &Out) -> Result<Report> {
+        if let Some(path) = &self.file {
+            return self.read_file(path, out);
+        }
+        let client = self.client(target).await?;
+        self.ask(&client, out).await
+    }
+
+    /// Checks a file here: nobody else has to be asked.
+    fn read_file(&self, path: &Path, out: &Out) -> Result<Report> {
+        let mut progress = out.progress("rows");
+        let keys = self.key.as_deref().map(read_key).transpose()?.unwrap_or_else(MacKeys::none);
+        let saved = self.saved()?;
+        let check = |file: &mut (dyn Read + Send)| {
+            verify_export(file, saved, None, &keys, &mut |walked| {
+                progress.at(walked.seq, walked.head);
+                ControlFlow::Continue(())
+            })
+        };
+        let report = if path == Path::new("-") {
+            check(&mut std::io::stdin())
+        } else {
+            let mut file = File::open(path).map_err(|e| Failure::usage(format_args!("cannot read {}: {e}", path.display())))?;
+            check(&mut file)
+        };
+        Ok(report?)
+    }
+
+    fn saved(&self) -> Result<Option<SavedHead>> {
+        let Some(path) = &self.checkpoint else { return Ok(None) };
+        let head = read_saved_head(path)?;
+        head.map(Some).ok_or_else(|| Failure::usage(format_args!("there is no saved head at {}", path.display())))
     }
 
     async fn client(&self, target: &Target) -> Result<Client> {
@@ -89,15 +129,14 @@ impl Verify {
                 members.insert(name.to_owned(), Value::from(seq));
             }
         }
-        if let Some(path) = &self.checkpoint {
-            let head =
-                read_saved_head(path)?.ok_or_else(|| Failure::usage(format_args!("there is no saved head at {}", path.display())))?;
+        if let Some(head) = self.saved()? {
             members.insert("checkpoint".to_owned(), Value::from(head.to_text()));
         }
         if self.incremental {
             members.insert("incremental".to_owned(), Value::from(true));
         }
-        let request = Request::post(format!("chains/{}/verify", segment(&self.chain))).json(&Value::Object(members));
+        let request =
+            Request::post(format!("chains/{}/verify", segment(self.chain.as_deref().unwrap_or_default()))).json(&Value::Object(members));
         let mut events = client.stream(request).await?;
         let mut progress = out.progress("rows");
         loop {

@@ -1,16 +1,17 @@
 //! What operators do with locks: look at all of them, take one from its holder, switch locking off and on.
 
-use std::io::{BufRead as _, IsTerminal as _};
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use onward::time::Clock;
-use onward_api::client::{Client, Request, header_text};
+use onward_api::client::{Client, Request};
 use onward_api::locks::{Broken, Locking, Status, SwitchRecord, Switched};
 use onward_api::{Code, header};
 use serde_json::json;
 
 use super::path;
+use crate::deed::Deed;
 use crate::failure::{Failure, Result};
 use crate::output::{Format, Out, Table};
 use crate::pages::{Columns, Pages};
@@ -55,18 +56,11 @@ pub(crate) struct Look {
 pub(crate) struct Break {
     /// The key
     key: String,
-    /// Why; kept in the audit trail
-    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
-    reason: Option<String>,
-    /// Yes, break it
-    #[arg(long)]
-    yes: bool,
+    #[command(flatten)]
+    deed: Deed,
     /// Leave no entry in the audit trail
     #[arg(long)]
     no_audit: bool,
-    /// Only show whom it would be taken from
-    #[arg(long)]
-    dry_run: bool,
 }
 
 /// Switches locking off or on, in every process on the same store.
@@ -75,15 +69,8 @@ pub(crate) struct Switch {
     /// The position
     #[arg(value_enum, value_name = "on|off")]
     to: Position,
-    /// Why; kept in the audit trail
-    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
-    reason: Option<String>,
-    /// Yes, switch it off
-    #[arg(long)]
-    yes: bool,
-    /// Only show how it stands
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    deed: Deed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -122,17 +109,14 @@ impl Look {
 
 impl Break {
     pub(super) async fn run(self, client: &Client, out: &Out) -> Result<()> {
-        if self.dry_run {
-            out.say(format_args!("this would be broken; nothing was done"));
+        if self.deed.is_dry(out) {
             return Look { key: Some(self.key) }.run(client, out).await;
         }
-        if !self.yes && !confirmed(out, format_args!("break this lock? its holder's later writes are refused [y/N]")) {
-            return Err(Failure::usage("this takes the lock from whoever holds it: look with --dry-run, then say --yes"));
-        }
+        self.deed.confirm(out, format_args!("this takes the lock from whoever holds it, and refuses that holder's later writes"))?;
         let request = Request::delete(path(&self.key))
             .query("break", true)
             .maybe_query("audit", self.no_audit.then_some(false))
-            .header(header::REASON, &header_text(self.reason.as_deref().unwrap_or_default()));
+            .text_header(header::REASON, self.deed.reason());
         let answer = client.call(request).await?;
         out.record(&answer.body)?;
         if answer.json::<Broken>()?.outcome == "broken" { Ok(()) } else { Err(Failure::Exit(Code::NotFound.exit())) }
@@ -141,15 +125,14 @@ impl Break {
 
 impl Switch {
     pub(super) async fn run(self, client: &Client, out: &Out) -> Result<()> {
-        if self.dry_run {
-            out.say(format_args!("nothing was done"));
+        if self.deed.is_dry(out) {
             return locking(client, out).await;
         }
         let off = self.to == Position::Off;
-        if off && !self.yes && !confirmed(out, format_args!("switch locking off, for every process on this store? [y/N]")) {
-            return Err(Failure::usage("this switches locking off for every process on this store: say --yes"));
+        if off {
+            self.deed.confirm(out, format_args!("this switches locking off for every process on this store"))?;
         }
-        let body = json!({"enabled": !off, "reason": self.reason.unwrap_or_default()});
+        let body = json!({"enabled": !off, "reason": self.deed.reason()});
         let answer = client.call(Request::put(SWITCH).json(&body)).await?;
         if out.format() != Format::Table {
             return out.record(&answer.body);
@@ -184,15 +167,4 @@ async fn locking(client: &Client, out: &Out) -> Result<()> {
 fn spell(record: &SwitchRecord) -> String {
     let SwitchRecord { enabled, by, at, reason } = record;
     format!("{}  {at}  {}  {reason}", if *enabled { "on" } else { "off" }, by.as_deref().unwrap_or("-"))
-}
-
-/// Asks the person at the terminal; without one the answer is no.
-fn confirmed(out: &Out, question: std::fmt::Arguments<'_>) -> bool {
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return false;
-    }
-    out.warn(question);
-    let mut line = String::new();
-    let read = std::io::stdin().lock().read_line(&mut line);
-    read.is_ok() && matches!(line.trim(), "y" | "Y" | "yes")
 }

@@ -138,6 +138,36 @@ fn verify_judges_what_is_there_and_makes_nothing() {
 }
 
 #[test]
+fn an_exported_file_is_verified_without_a_server() {
+    let home = Home::with_server();
+    for kind in ["first", "second", "third"] {
+        home.expect(0, &["audit", "append", "orders", "--kind", kind]);
+    }
+    let whole = home.expect(0, &["audit", "export", "orders"]);
+    assert_eq!(whole.lines().count(), 6, "{whole}");
+    let part = home.expect(0, &["audit", "export", "orders", "--from", "2", "--to", "3"]);
+    let alone = Home::bare();
+    let verify = |code: i32, name: &str, text: &str, more: &[&str]| {
+        let file = alone.file(name, text);
+        alone.expect(code, &[&["audit", "verify", "--file", &file], more].concat())
+    };
+    let head = alone.path("head").display().to_string();
+    assert!(verify(0, "whole", &whole, &["--save", &head]).contains("ok, entries 1..4"));
+    assert!(verify(0, "again", &whole, &["--checkpoint", &head]).contains("attested to 4"));
+    assert!(verify(0, "part", &part, &[]).contains("ok, entries 2..3"));
+    assert!(verify(1, "edited", &whole.replace("second", "changed"), &[]).contains("BROKEN(edited) 3..3"));
+    // No verdict: a file that was cut off, one that is none, and none at all.
+    verify(2, "cut", &whole[..whole.len() - 1], &[]);
+    verify(2, "none", "no export\n", &[]);
+    verify(2, "outside", &part, &["--checkpoint", &head]);
+    alone.expect(2, &["audit", "verify", "--file", "gone"]);
+    alone.expect(2, &["audit", "verify"]);
+    alone.expect(2, &["audit", "verify", "orders", "--file", &head]);
+    home.expect(2, &["audit", "export", "orders", "--from", "9"]);
+    home.expect(4, &["audit", "export", "none"]);
+}
+
+#[test]
 fn a_verification_tells_how_far_it_is_and_ends_with_its_report() {
     let home = Home::with_server();
     for _ in 0..3 {

@@ -121,7 +121,7 @@ fn is_act(method: &Method) -> bool {
 }
 
 async fn append(onward: &Onward, entry: Entry) -> onward::Result<()> {
-    onward.audit().chain(CHAIN)?.append(entry, AppendOptions::new()).await.map(drop)
+    onward.audit().chain_of_ours(CHAIN)?.append(entry, AppendOptions::new()).await.map(drop)
 }
 
 /// When each token was last told to have been refused.

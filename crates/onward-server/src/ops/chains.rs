@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use http::{Method, StatusCode};
 use onward::audit::verify::{Depth, Extent};
-use onward::audit::{AppendOptions, Chain, ChainInfo, Filter, From, KeptVerdict, Order, Page, Tail};
+use onward::audit::{AppendOptions, Chain, ChainInfo, Export, Filter, From, KeptVerdict, Order, Page, Tail};
 use onward::model::{ChainName, Entry, Head, Sealed, Seq, limits};
 use onward::{Code, Onward};
 use onward_api::base64;
@@ -14,6 +15,7 @@ use super::commit::data;
 use super::json;
 use crate::call::{Call, bad_path, ours};
 use crate::cursor;
+use crate::download::{PIECE_BYTES, Pieces, download};
 use crate::query::Query;
 use crate::refusal::{Answer, Refusal};
 use crate::sse::{Event, Source, Step, stream};
@@ -41,7 +43,7 @@ async fn named(onward: &Onward, names: BTreeSet<&str>, after: Option<&ChainName>
         if found.len() == limit {
             break;
         }
-        let chain = onward.audit().chain(name)?;
+        let chain = onward.audit().chain_of_ours(name)?;
         if let Some(head) = chain.head().await? {
             found.push(ChainInfo { name: chain.name().clone(), head });
         }
@@ -117,6 +119,13 @@ pub(crate) async fn query(call: Call) -> Answer {
         return tail(&call, &chain).await;
     }
     let names = ["from_seq", "to_seq", "since", "until", "kind", "actor", "resource", "order"];
+    if call.header("accept")?.is_some_and(|accept| accept.contains(LINES)) {
+        let filter = filter(&call.query(&names)?)?;
+        // Whether there is such a chain is said before the first line.
+        call.reading(chain.head()).await?.ok_or_else(|| Refusal::new(Code::NotFound, "no such chain"))?;
+        let matching = Matching { chain, filter, after: None, ended: false };
+        return download(&call, LINES, Split { from: matching, rest: Bytes::new() });
+    }
     let query = call.query(&[&names[..], &["limit", "cursor"]].concat())?;
     let filter = filter(&query)?;
     let mut question = vec![chain.name().as_str()];
@@ -127,6 +136,67 @@ pub(crate) async fn query(call: Call) -> Answer {
     let found = call.reading(chain.query(&filter, page)).await?;
     let next_cursor = found.next.map(|seq| cursor::seal(&seq.to_string(), &question));
     json(StatusCode::OK, &Entries { items: found.items.iter().map(spell).collect(), next_cursor })
+}
+
+/// Lines of JSON.
+const LINES: &str = "application/x-ndjson";
+
+/// Short pieces of long ones: a client that does not read holds a few of them.
+struct Split<P> {
+    from: P,
+    rest: Bytes,
+}
+
+impl<P: Pieces> Pieces for Split<P> {
+    async fn next(&mut self) -> onward::Result<Option<Bytes>> {
+        while self.rest.is_empty() {
+            let Some(rest) = self.from.next().await? else { return Ok(None) };
+            self.rest = rest;
+        }
+        Ok(Some(self.rest.split_to(self.rest.len().min(PIECE_BYTES))))
+    }
+}
+
+/// All entries that a filter wants, a line each.
+struct Matching {
+    chain: Chain,
+    filter: Filter,
+    after: Option<Seq>,
+    ended: bool,
+}
+
+impl Pieces for Matching {
+    async fn next(&mut self) -> onward::Result<Option<Bytes>> {
+        if self.ended {
+            return Ok(None);
+        }
+        let found = self.chain.query(&self.filter, Page { limit: 100, after: self.after }).await?;
+        (self.ended, self.after) = (found.next.is_none(), found.next);
+        let mut lines = Vec::new();
+        for entry in &found.items {
+            serde_json::to_writer(&mut lines, &spell(entry))
+                .map_err(|e| onward::Error::unavailable("a line cannot be written").with_source(e))?;
+            lines.push(b'\n');
+        }
+        Ok(Some(lines.into()))
+    }
+}
+
+/// `GET /v1/chains/{chain}/export`
+pub(crate) async fn export(call: Call) -> Answer {
+    let query = call.query(&["from_seq", "to_seq"])?;
+    let chain = chain(&call)?;
+    let (from, to) = (query.parse("from_seq", "a seq, from 1")?, query.parse("to_seq", "a seq, from 1")?);
+    let export = call.reading(chain.export(from, to)).await?;
+    download(&call, LINES, Split { from: Exporting(export), rest: Bytes::new() })
+}
+
+struct Exporting(Export);
+
+impl Pieces for Exporting {
+    async fn next(&mut self) -> onward::Result<Option<Bytes>> {
+        self.0.next().await
+    }
 }
 
 fn filter(query: &Query) -> Result<Filter, Refusal> {
@@ -192,7 +262,7 @@ pub(super) fn chain(call: &Call) -> Result<Chain, Refusal> {
     if !(call.caller.sees(&name) && reads(call)) {
         ours(&name)?;
     }
-    Ok(call.onward().audit().chain(&name)?)
+    Ok(call.onward().audit().chain_of_ours(&name)?)
 }
 
 /// A verification is asked for with a body, and reads all the same.

@@ -130,3 +130,58 @@ async fn bad_entries_are_refused_with_their_place() {
     client.post(ENTRIES, json!({"entries": many})).await.is_problem(400, "invalid_request");
     client.get("/v1/chains/orders").await.is_problem(404, "not_found");
 }
+
+/// Appends entries of data, a hundred at a time.
+async fn append_many(client: &Client, count: usize, bytes: usize) {
+    for _ in 0..count.div_ceil(100) {
+        let entry = json!({"kind": "order.made", "actor": "user:7", "data_text": "x".repeat(bytes)});
+        let entries: Vec<Value> = std::iter::repeat_n(entry, count.min(100)).collect();
+        assert_eq!(client.post(ENTRIES, json!({ "entries": entries })).await.status, 201);
+    }
+}
+
+#[tokio::test]
+async fn an_export_is_a_file_that_the_library_verifies() {
+    let client = Client::memory().await;
+    append_many(&client, 300, 1_000).await;
+    let reply = client.get("/v1/chains/orders/export").await;
+    assert_eq!((reply.status.as_u16(), reply.header("content-type")), (200, "application/x-ndjson"));
+    let verify = |file: &[u8]| {
+        let keys = onward::model::MacKeys::none();
+        onward::audit::verify_export(file, None, None, &keys, &mut |_| std::ops::ControlFlow::Continue(())).unwrap()
+    };
+    let report = verify(&reply.body);
+    assert_eq!((report.exit(), report.from_seq, report.to_seq), (0, 1, 301), "{report}");
+    let part = verify(&client.get("/v1/chains/orders/export?from_seq=100&to_seq=200").await.body);
+    assert_eq!((part.exit(), part.from_seq, part.to_seq), (0, 100, 200), "{part}");
+    client.get("/v1/chains/none/export").await.is_problem(404, "not_found");
+    for bad in ["from_seq=0", "from_seq=9&to_seq=8", "to_seq=302", "from_seq=x", "limit=5"] {
+        client.get(&format!("/v1/chains/orders/export?{bad}")).await.is_problem(400, "invalid_request");
+    }
+    client.get("/v1/chains/onward.x/export").await.is_problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn all_entries_that_match_stream_as_lines() {
+    let client = Client::memory().await;
+    append_many(&client, 250, 10).await;
+    client.post(ENTRIES, json!({"entries": [{"kind": "order.lost"}]})).await;
+    let lines = async |query: &str| -> Vec<Value> {
+        let reply = client.send("GET", &format!("{ENTRIES}?{query}"), &[("accept", "application/x-ndjson")], "").await;
+        assert_eq!((reply.status.as_u16(), reply.header("content-type")), (200, "application/x-ndjson"));
+        std::str::from_utf8(&reply.body).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let all = lines("").await;
+    let seqs: Vec<u64> = all.iter().map(|entry| entry["seq"].as_u64().unwrap()).collect();
+    assert_eq!(seqs, (1..=302).collect::<Vec<u64>>());
+    assert_eq!(all[5], client.get(&format!("{ENTRIES}/6")).await.json());
+    assert_eq!(lines("kind=order.lost&order=desc").await[0]["seq"], 302);
+    assert_eq!(lines("from_seq=10&to_seq=12&order=desc").await.iter().map(|e| e["seq"].clone()).collect::<Vec<_>>(), [12, 11, 10]);
+    assert_eq!(lines("kind=none").await, Vec::<Value>::new());
+    for bad in ["limit=5", "cursor=x", "order=up"] {
+        let reply = client.send("GET", &format!("{ENTRIES}?{bad}"), &[("accept", "application/x-ndjson")], "").await;
+        reply.is_problem(400, "invalid_request");
+    }
+    let none = client.send("GET", "/v1/chains/none/entries", &[("accept", "application/x-ndjson")], "").await;
+    none.is_problem(404, "not_found");
+}

@@ -193,7 +193,7 @@ async fn an_operator_breaks_a_lock_and_the_trail_says_who_and_why() {
     assert_eq!(late["newest_token"], broken["token"]);
     let again = client.send("DELETE", "/v1/locks/nightly?break=true", &[WHY], "").await.json();
     assert_eq!(again["outcome"], "absent");
-    let chain = client.onward.audit().chain("onward.admin").unwrap();
+    let chain = client.onward.audit().chain_of_ours("onward.admin").unwrap();
     let found = chain.query(&onward::audit::Filter::default(), onward::audit::Page::first(10)).await.unwrap();
     let kept = found.items.iter().find(|entry| entry.kind == "lock.break").unwrap();
     assert_eq!((kept.actor.as_deref(), kept.resource.as_deref()), (Some("dev"), Some("nightly")));

@@ -1,9 +1,11 @@
 //! The trail and its chains: appends go through the one write path, reads to the engine.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use super::drops::Drops;
 use super::engine::{AuditEngine, Select};
 use super::options::{AppendOptions, Filter, Found, Order, Page};
 use super::tail::{From, Tail};
@@ -26,6 +28,7 @@ pub(super) struct Inner {
     pub(super) queue: CommitQueue,
     pub(super) engine: Arc<dyn AuditEngine>,
     pub(super) verifications: Arc<Semaphore>,
+    pub(super) drops: Arc<Drops>,
 }
 
 /// A chain and its head.
@@ -40,14 +43,37 @@ pub struct ChainInfo {
 impl Trail {
     /// Makes a trail over a write path and the reading half of the same engine.
     pub fn new(queue: CommitQueue, engine: Arc<dyn AuditEngine>) -> Self {
-        Self(Arc::new(Inner { queue, engine, verifications: Arc::new(Semaphore::new(VERIFICATIONS)) }))
+        Self(Arc::new(Inner { queue, engine, verifications: Arc::new(Semaphore::new(VERIFICATIONS)), drops: Drops::new() }))
+    }
+
+    /// Keeps what is [dropped](Chain::append_or_drop) in a file beside a store, and takes over what dead processes left there.
+    ///
+    /// # Errors
+    /// [`Kind::Backend`](crate::Kind::Backend): the folder or a file cannot be read.
+    pub async fn with_drops_beside(self, store: &Path) -> Result<Self> {
+        let (drops, store) = (self.0.drops.clone(), store.to_owned());
+        let adopted = tokio::task::spawn_blocking(move || drops.keep_beside(&store)).await;
+        adopted.map_err(|e| Error::unavailable("the runtime ended").with_source(e)).flatten()?;
+        Ok(self)
     }
 
     /// Returns a chain by its name. No I/O: the first append creates the chain.
     ///
     /// # Errors
-    /// [`Kind::Invalid`](crate::Kind::Invalid), `invalid_key`: the name is not `[a-z0-9][a-z0-9._-]{0,63}`.
+    /// [`Kind::Invalid`](crate::Kind::Invalid), `invalid_key`: the name is not `[a-z0-9][a-z0-9._-]{0,63}`, or begins with `onward.`, as
+    /// chains of ours do.
     pub fn chain(&self, name: &str) -> Result<Chain> {
+        if name.starts_with("onward.") {
+            return Err(Error::invalid_key("names of chains that start with onward. are reserved"));
+        }
+        self.chain_of_ours(name)
+    }
+
+    /// Returns a chain by its name, also one of ours, such as `onward.admin`: to read it, or for a program that is part of Onward.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::Kind::Invalid), `invalid_key`: the name is not `[a-z0-9][a-z0-9._-]{0,63}`.
+    pub fn chain_of_ours(&self, name: &str) -> Result<Chain> {
         Ok(Chain { trail: self.clone(), name: ChainName::new(name)? })
     }
 
@@ -167,6 +193,7 @@ impl Chain {
     async fn commit(&self, entries: Vec<Entry>, options: AppendOptions) -> Result<Vec<Receipt>> {
         options.check()?;
         entries.iter().try_for_each(Entry::check)?;
+        self.tell_gaps(options.deadline).await?;
         let queue = self.trail.queue();
         let mut commit = Commit::new().deadline(options.deadline);
         if let Some(id) = &options.event_id {
@@ -250,7 +277,7 @@ impl Chain {
 }
 
 /// What an append asks for, as bytes: length-prefixed, so that no two read alike.
-fn intent(chain: &ChainName, entries: &[Entry]) -> Vec<u8> {
+pub(super) fn intent(chain: &ChainName, entries: &[Entry]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut put = |field: Option<&[u8]>| {
         out.push(u8::from(field.is_some()));

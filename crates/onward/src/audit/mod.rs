@@ -6,7 +6,8 @@
 //! never forks, loses an acknowledged entry or reorders (INV-5); the verifier names every tampering in its catalogue and raises no false
 //! alarm (INV-7).
 //!
-//! Refuses to lose silently: an append is written, or it is an error whose effect says whether it may have been.
+//! Refuses to lose silently: an append is written, or it is an error whose effect says whether it may have been. Only who calls
+//! [`Chain::append_or_drop`] may lose an entry to an outage, and then the chain itself tells how many.
 //!
 //! # Examples: a retried event is appended once
 //! ```
@@ -23,7 +24,11 @@
 //! ```
 
 mod chain;
+mod drop_file;
+mod drops;
 pub mod engine;
+mod export;
+mod export_file;
 mod options;
 mod saved;
 mod tail;
@@ -32,6 +37,9 @@ mod verification;
 pub mod verify;
 
 pub use chain::{Chain, ChainInfo, Receipt, Trail};
+pub use drops::Appended;
+pub use export::Export;
+pub use export_file::verify_export;
 pub use options::{AppendOptions, Filter, Found, Order, Page};
 pub use saved::{read_saved_head, save_head};
 pub use tail::{From, Tail};

@@ -12,7 +12,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Shortest and longest deadline.
 const DEADLINES: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
 
-/// How to append. There is one answer to an outage: an error; nothing is dropped or kept aside.
+/// How to append.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppendOptions {
     pub(super) event_id: Option<String>,

@@ -43,7 +43,7 @@ impl Tail {
     pub async fn start(&mut self) -> Result<()> {
         if self.at.is_none() {
             // Opened before the chain is looked at, or an append in between would wake nobody.
-            let feed = self.chain.trail().queue().feed(None, None).await.map_err(|e| e.during("tail"))?;
+            let feed = self.chain.trail().queue().feed(None, None).await.map_err(|e| e.during("tail"))?.of_notes_at_once();
             let next = match self.from {
                 From::Seq(seq) => seq.get(),
                 From::Head => self.chain.head().await.map_err(|e| e.during("tail"))?.map_or(1, |head| head.seq.get() + 1),

@@ -136,6 +136,8 @@ pub struct Commit {
     pub(crate) guards: Vec<Guard>,
     pub(crate) fences: Vec<(LockKey, FencingToken)>,
     pub(crate) entries: Vec<(ChainName, Entry)>,
+    /// The entries are ours, of kinds that callers cannot write.
+    control: bool,
     pub(crate) invalidations: Vec<(String, String)>,
     pub(crate) request: Option<RequestId>,
     pub(crate) window: Window,
@@ -243,6 +245,11 @@ impl Commit {
         self
     }
 
+    /// Appends a control entry, which only this library writes.
+    pub(crate) fn control(self, chain: ChainName, entry: Entry) -> Self {
+        Self { control: true, ..self }.audit(chain, entry)
+    }
+
     /// Invalidates cache keys once the commit is durable: inline, and from the change feed if the process dies first.
     pub fn invalidate<K: Into<String>>(mut self, namespace: &str, keys: impl IntoIterator<Item = K>) -> Self {
         self.invalidations.extend(keys.into_iter().map(|key| (namespace.to_owned(), key.into())));
@@ -311,7 +318,7 @@ impl Commit {
             }
             write.check().map_err(|(member, e)| e.with_pointer(format!("/writes/{index}/{member}")).during("commit"))?;
         }
-        for (_, entry) in &self.entries {
+        for (_, entry) in self.entries.iter().filter(|_| !self.control) {
             entry.check()?;
         }
         let size = self.size();

@@ -175,6 +175,8 @@ enum Wants {
     Everything,
     /// What it did beside objects, soon: it looks every 100 ms, so that it costs a busy store next to nothing.
     Notes,
+    /// What it did beside objects, at once.
+    NotesAtOnce,
 }
 
 impl Feed {
@@ -208,6 +210,12 @@ impl Feed {
     /// Wants only what each commit did beside objects, and that within 100 ms.
     pub(crate) fn of_notes(mut self) -> Self {
         self.wants = Wants::Notes;
+        self
+    }
+
+    /// Wants only what each commit did beside objects, at once.
+    pub(crate) fn of_notes_at_once(mut self) -> Self {
+        self.wants = Wants::NotesAtOnce;
         self
     }
 
@@ -290,7 +298,7 @@ impl Feed {
     async fn read_log(&self) -> Result<Vec<Arc<Record>>> {
         let page = match self.wants {
             Wants::Everything => self.engine.changes(self.at, PAGE).await?,
-            Wants::Notes => self.engine.notes(self.at, NOTES_PAGE).await?,
+            Wants::Notes | Wants::NotesAtOnce => self.engine.notes(self.at, NOTES_PAGE).await?,
         };
         if page.meta.epoch != self.epoch {
             return Err(expired("the store was restored since: its revisions start anew"));

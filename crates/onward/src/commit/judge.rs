@@ -7,7 +7,7 @@ use crate::model::limits::SEQ_MAX;
 use crate::model::merkle::Frontier;
 use crate::model::{
     CLOCK_BEHIND, ChainName, Entry, HAS_ACTOR, HAS_RESOURCE, Head, MacKeys, PINNED, Prehashed, RequestId, Sealed, Seq, finish, genesis,
-    prehash,
+    is_control, prehash,
 };
 use crate::time::Timestamp;
 use crate::{Error, Result, random};
@@ -80,6 +80,7 @@ pub(crate) fn chain(prepared: &[Prepared], heads: &mut HashMap<ChainName, Head>,
             prehash(&head.origin, &one.event_id, &entry.kind, entry.actor.as_deref(), entry.resource.as_deref(), entry.data.as_bytes())
         };
         let flags = if entry.actor.is_some() { HAS_ACTOR } else { 0 } | if entry.resource.is_some() { HAS_RESOURCE } else { 0 };
+        let flags = flags | if is_control(&entry.kind) { PINNED } else { 0 };
         let (entry, head) = link(hashed, entry, &one.event_id, flags, Some(head), &one.origin, keys, now)?;
         receipts.push(EntryReceipt {
             chain: one.chain.clone(),

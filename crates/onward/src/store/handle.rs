@@ -147,7 +147,7 @@ impl Store {
     /// # use onward::{Onward, store::{ExportOptions, Imported}};
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
     /// let (from, to) = (Onward::open("memory:").await?.store(), Onward::open("memory:").await?.store());
-    /// assert!(matches!(from.create(("project", "42"), &"draft").await?, onward::store::Put::Committed(_)));
+    /// assert!(matches!(from.create(("project", "42"), &1_u64).await?, onward::store::Put::Committed(_)));
     /// for done in [Imported { created: 1, existing: 0 }, Imported { created: 0, existing: 1 }] {
     ///     let (mut export, mut import) = (from.export(ExportOptions::default()).await?, to.import()?);
     ///     while let Some(object) = export.next().await? {

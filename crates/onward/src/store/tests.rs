@@ -132,3 +132,33 @@ async fn a_gap_in_the_log_flushes_the_cache() {
     purge(&other, &["later"]).await;
     cache.wait(|told| told.len() > seen && told.iter().any(|told| told == "ns/later")).await;
 }
+
+/// Other processes' invalidations come within 100 ms of the follower's clock: it looks that often, and no look misses what is there.
+#[tokio::test]
+async fn another_processs_invalidation_comes_with_the_next_look_100_ms_later_at_most() {
+    let (cache, memory, clock) = (Notes::new(), MemoryStore::new(), Clock::manual());
+    let start = async |clock: &Clock| {
+        let options =
+            QueueOptions { clock: clock.clone(), observer: Arc::new(Silent), keys: MacKeys::none(), retention: Retention::default() };
+        CommitQueue::start(Arc::new(memory.clone()), options).await.unwrap()
+    };
+    let (queue, other) = (start(&clock).await, start(&Clock::system()).await);
+    let deliverer = Deliverer::new(Some(cache.clone()), clock.clone());
+    let _follower = tokio::spawn(deliverer.follow(&queue).await.unwrap());
+    let settle = async || {
+        // The engine answers at once: after these turns the follower sleeps.
+        for _ in 0..64 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let other = Store::new(other, Deliverer::new(None, Clock::system()));
+    for round in 0..3 {
+        settle().await;
+        purge(&other, &[&format!("k{round}")]).await;
+        settle().await;
+        assert_eq!(cache.told.borrow().len(), round, "it does not look all the time");
+        clock.advance(Duration::from_millis(100));
+        settle().await;
+        assert_eq!(cache.told.borrow().last().cloned(), Some(format!("ns/k{round}")));
+    }
+}

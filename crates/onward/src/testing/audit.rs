@@ -18,6 +18,7 @@ use crate::commit::engine::CommitEngine;
 use crate::commit::{Commit, CommitOutcome, CommitQueue, Guard, QueueOptions, Retention, WriteCondition};
 use crate::model::{Data, Entry, FencingToken, Key, LockKey, MacKeys, RequestId, Seq};
 use crate::observe::Silent;
+use crate::testing::store_faults::{Faults, Faulty};
 use crate::time::Clock;
 use crate::{Code, Kind};
 
@@ -29,6 +30,8 @@ pub struct Harness {
     pub second: Trail,
     /// The manual clock of both.
     pub clock: Clock,
+    /// What goes wrong with writes through the first.
+    pub faults: Faults,
     _keep: Box<dyn Any + Send + Sync>,
 }
 
@@ -41,13 +44,16 @@ impl fmt::Debug for Harness {
 impl Harness {
     /// Puts a trail over each of two handles on one store. `keep` lives as long as the harness.
     pub async fn over<E: CommitEngine + AuditEngine + 'static>(first: E, second: E, clock: Clock, keep: impl Any + Send + Sync) -> Self {
-        let trail = async |engine: E| {
+        let faults = Faults::default();
+        let trail = async |engine: E, faults: Faults| {
             let engine = Arc::new(engine);
             let keys = MacKeys::one("k1", [7; 32]).unwrap();
             let options = QueueOptions { clock: clock.clone(), observer: Arc::new(Silent), keys, retention: Retention::default() };
-            Trail::new(CommitQueue::start(engine.clone(), options).await.unwrap(), engine)
+            let commits = Arc::new(Faulty::new(engine.clone(), faults));
+            Trail::new(CommitQueue::start(commits, options).await.unwrap(), engine)
         };
-        Self { first: trail(first).await, second: trail(second).await, clock: clock.clone(), _keep: Box::new(keep) }
+        let (first, second) = (trail(first, faults.clone()).await, trail(second, Faults::default()).await);
+        Self { first, second, clock: clock.clone(), faults, _keep: Box::new(keep) }
     }
 
     fn orders(&self) -> Chain {
@@ -93,6 +99,15 @@ macro_rules! audit_conformance {
                 many_threads_verify_what_one_does
                 what_is_not_there_is_not_found
             }
+            $crate::audit_conformance! { @drops $open;
+                drops_become_one_gap_entry_with_the_exact_count
+                a_long_outage_is_one_gap
+                a_gap_whose_answer_is_lost_is_told_once
+                what_may_have_been_appended_is_not_called_dropped
+                an_append_that_fails_closed_drops_nothing
+                a_busy_queue_drops_too
+                chains_of_ours_are_not_for_callers
+            }
         }
     };
     (@cases $open:ident; $($case:ident)*) => {
@@ -101,6 +116,15 @@ macro_rules! audit_conformance {
             async fn $case() {
                 let harness = super::$open().await;
                 $crate::testing::audit::$case(&harness).await;
+            }
+        )*
+    };
+    (@drops $open:ident; $($case:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $case() {
+                let harness = super::$open().await;
+                $crate::testing::audit_drops::$case(&harness).await;
             }
         )*
     };

@@ -110,7 +110,8 @@ macro_rules! cache_conformance {
                 overlapping_guards_hold_until_the_last, release_purges_even_if_the_guard_was_lost,
                 the_65th_guard_owner_is_turned_away, a_flush_keeps_guards, a_commit_sent_twice_stores_once,
                 a_lease_of_another_slot_is_superseded, an_unreadable_entry_is_a_miss, a_reservation_replaces_only_the_entry_it_names, nothing_remains_after_the_fill_ttl,
-                bytes_keep_their_media_type, bad_input_is_refused_before_anything_is_sent;
+                bytes_keep_their_media_type, bad_input_is_refused_before_anything_is_sent, every_removal_kills_the_fill_in_flight,
+                writer_killed_between_commit_and_release, keys_are_bytes_and_never_folded, a_key_has_4096_fields_at_most;
             flight_cases: many_callers_one_load, two_processes_one_load, a_follower_never_gets_an_older_superseded_load,
                 the_leader_always_gets_its_value, a_dropped_or_panicking_leader_hands_over, a_parked_leader_is_overtaken,
                 a_loader_that_asks_for_its_own_key_fails, a_loader_error_goes_to_all_who_waited,

@@ -3,6 +3,7 @@
 //! A case is written once and runs on every engine; a checker judges a recorded history and has a planted bug that it must catch.
 
 pub mod audit;
+pub mod audit_drops;
 pub mod cache;
 pub mod decide;
 pub mod history;

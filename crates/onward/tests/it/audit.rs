@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod drops;
+mod export;
 mod tamper;
 
 use onward::engine::memory::MemoryStore;

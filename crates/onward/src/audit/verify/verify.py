@@ -1,18 +1,23 @@
 #!/usr/bin/env python3
-"""Checks the audit chains of an Onward database without any code of Onward.
+"""Checks the audit chains of an Onward database, or an exported chain, without any code of Onward.
 
     verify.py onward.db [--chain NAME] [--key FILE] [--checkpoint FILE]
+    verify.py --export orders.ndjson [--key FILE] [--checkpoint FILE]
     verify.py --self-test
 
 Needs Python 3.9 or newer and nothing else. The database is opened read-only; a server may have it open, and a copy works too.
 Each entry is hashed exactly as it is stored, linked to the one before it, and the head must be the last entry. With --key (a file
 of 64 hex digits, or a name, a colon and 64 hex digits) every MAC is checked too. With --checkpoint (a head that was saved outside
-by `onward audit verify --save`) a cut end, or a database that was put back or swapped, shows as well.
+by `onward audit verify --save`) a cut end, or a database that was put back or swapped, shows as well. Of an export, which may
+begin anywhere, the hash before its first entry is believed; --export - reads standard input.
 
 Exit codes: 0 good, 1 broken, 2 could not run or cannot tell.
 """
 
 import argparse
+import base64
+import binascii
+import contextlib
 import hashlib
 import hmac
 import json
@@ -41,6 +46,9 @@ NEXT = {
 }
 FINDINGS_MAX = 1000
 DATA_MAX = 1 << 20
+LINE_MAX = 4 << 20
+SEQ_MAX = (1 << 53) - 1
+APPLICATION_ID = 0x6F6E7764
 PINNED, HAS_ACTOR, HAS_RESOURCE, CLOCK_BEHIND = 1, 2, 4, 8
 FLAGS_KNOWN = PINNED | HAS_ACTOR | HAS_RESOURCE | CLOCK_BEHIND
 CONTROL = (b"chain.", b"segment.", b"hold.", b"redact.", b"key.", b"audit.")
@@ -135,8 +143,8 @@ class Before:
 class Walk:
     """One walk over one chain, each row once, in order."""
 
-    def __init__(self, name, origin, keys, saved):
-        self.name, self.origin, self.keys, self.saved = name, origin, keys, saved
+    def __init__(self, name, origin, keys, saved, first=1):
+        self.name, self.origin, self.keys, self.saved, self.first = name, origin, keys, saved, first
         self.findings, self.left_out = [], 0
         self.before, self.frontier = None, Frontier()
         self.rows_hashed, self.seen_sealed, self.attested_to = 0, False, None
@@ -162,7 +170,7 @@ class Walk:
         if row.seq > expected:
             self.add("BROKEN(gap)", expected, row.seq - 1, "entries are missing")
             self.before = self.frontier = None
-        if row.seq == 1:
+        if row.seq == 1 and self.first == 1:
             self.find_origin(row)
         computed = row.compute_hash(self.origin)
         self.rows_hashed += 1
@@ -244,7 +252,7 @@ class Walk:
         last = self.before.seq if self.before else 0
         self.check_head(head, last)
         if self.keys and not self.seen_sealed and last:
-            self.add("BROKEN(mac)", 1, last, "a key was given, and no entry is sealed")
+            self.add("BROKEN(mac)", min(self.first, last), last, "a key was given, and no entry is sealed")
         if self.saved and self.saved["origin"] != self.origin:
             self.add("DIVERGED", 1, self.saved["size"], "the chain has another origin than the saved head")
         elif self.saved and last < self.saved["size"]:
@@ -284,7 +292,7 @@ class Walk:
         good = verdict == "ok"
         authenticated = good and bool(self.keys) and self.before is not None and self.before.sealed
         attested = f"attested to {self.attested_to}" if good and self.attested_to else "not attested"
-        print(f"{name}: {verdict}, entries 1..{self.before.seq if self.before else 0}, {self.rows_hashed} hashed, "
+        print(f"{name}: {verdict}, entries {self.first}..{self.before.seq if self.before else 0}, {self.rows_hashed} hashed, "
               f"{'authenticated' if authenticated else 'not authenticated'}, {attested}")
         return 1 if bad else 2 if self.findings else 0
 
@@ -310,7 +318,13 @@ def open_database(path):
         connection = sqlite3.connect(uri + suffix, uri=True, isolation_level=None, timeout=5)
         connection.text_factory = bytes
         try:
+            if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+                connection.close()
+                raise CannotRun("the file is a database of another program")
             connection.execute("SELECT 1 FROM onward_chains LIMIT 1").fetchall()
+            if not connection.execute("SELECT 1 FROM onward_meta").fetchall():
+                connection.close()
+                raise CannotRun("the database has lost the facts of its store")
             connection.execute("PRAGMA trusted_schema = OFF")
             # One view for the whole walk; it keeps no writer waiting.
             connection.execute("BEGIN")
@@ -398,6 +412,123 @@ def verify_database(options):
     return 1 if 1 in codes else max(codes)
 
 
+# The lines of an export. Whatever is not exactly the form is no export.
+
+def members(line, needed, optional=()):
+    def pairs_once(pairs):
+        if len(dict(pairs)) != len(pairs):
+            raise ValueError("a member stands twice")
+        return dict(pairs)
+
+    def refuse(text):
+        raise ValueError(f"{text} is no number of ours")
+
+    def whole(text):
+        return refuse(text) if text == "-0" or len(text) > 20 else int(text)
+
+    try:
+        found = json.loads(line.decode("utf-8"), object_pairs_hook=pairs_once, parse_float=refuse, parse_constant=refuse, parse_int=whole)
+        missing, unknown = set(needed) - set(found), set(found) - set(needed) - set(optional)
+        if missing or unknown:
+            raise ValueError("a member is missing or unknown")
+        for name, kind in {**dict(needed), **dict(optional)}.items():
+            value = found.get(name)
+            if value is None and name in dict(optional):
+                found[name] = None
+            elif type(value) is not (int if kind in ("seq", "at") else bool if kind == "true" else str):
+                raise ValueError(f"{name} is of another type")
+            elif kind == "seq" and not 0 <= value < 1 << 63 or kind == "at" and not -(1 << 63) <= value < 1 << 63:
+                raise ValueError(f"{name} is out of range")
+            elif kind == "hash":
+                if not re.fullmatch("[0-9a-fA-F]{64}", value):
+                    raise ValueError(f"{name} is no hash")
+                found[name] = bytes.fromhex(value)
+            elif kind == "text":
+                found[name] = value.encode()
+        return found
+    except (ValueError, TypeError, AttributeError, RecursionError) as e:
+        raise CannotRun(f"the file is no export: {e}") from None
+
+
+HEADER = {"onward": "text", "v": "seq", "chain": "text", "origin": "text", "from": "seq", "to": "seq", "rows": "seq"}
+FOOTER = {"end": "true", "rows": "seq", "last": "hash", "root": "hash"}
+LINE = {"seq": "seq", "prev": "hash", "at": "at", "event_id": "text", "kind": "text", "kid": "text", "flags": "seq", "hash": "hash"}
+LINE_OPTIONAL = {"actor": "text", "resource": "text", "data": "text", "data_base64": "text", "mac": "hash"}
+
+
+def read_line(file):
+    line = file.readline(LINE_MAX + 1)
+    if line and not (line.startswith(b"{") and line.endswith(b"}\n")):
+        raise CannotRun("the file is no export: it was cut off, or a line is too long or not an object")
+    return line[:-1]
+
+
+def read_header(file):
+    line = read_line(file)
+    with contextlib.suppress(ValueError, AttributeError, TypeError, RecursionError):
+        any_form = json.loads(line)
+        if any_form.get("onward") == "archive" and any_form.get("v") > 1:
+            raise CannotRun("the export is of a newer version")
+    header = members(line, HEADER, {"prev": "hash"})
+    first, last = header["from"], header["to"]
+    if header["onward"] != b"archive" or header["v"] != 1 or not header["origin"]:
+        raise CannotRun("the file is no export: the header is malformed")
+    if not re.fullmatch(rb"[a-z0-9][a-z0-9._-]{0,63}", header["chain"]):
+        raise CannotRun("the file is no export: its header names no chain")
+    if not 1 <= first <= last <= SEQ_MAX or header["rows"] != last - first + 1 or (header["prev"] is None) != (first == 1):
+        raise CannotRun("the file is no export: the range of its header is none")
+    return header
+
+
+def read_row(line):
+    entry = members(line, LINE, LINE_OPTIONAL)
+    data, coded = entry["data"], entry["data_base64"]
+    if (data is None) == (coded is None):
+        raise CannotRun("the file is no export: an entry has its data once")
+    if data is None:
+        try:
+            data = base64.b64decode(coded, validate=True)
+        except binascii.Error:
+            data = None
+        if data is None or base64.b64encode(data) != coded:
+            raise CannotRun("the file is no export: data that is not base64")
+    if not 1 <= entry["seq"] <= SEQ_MAX:
+        raise CannotRun("the file is no export: a number is out of its range")
+    return Row(entry["seq"], entry["prev"], entry["hash"], entry["mac"], entry["kid"], entry["at"], entry["event_id"], entry["kind"],
+               entry["actor"], entry["resource"], data, None, entry["flags"])
+
+
+def verify_export(file, keys, saved):
+    header = read_header(file)
+    first, to = header["from"], header["to"]
+    if saved and (saved["chain"] != header["chain"] or not first <= saved["size"] <= to):
+        raise CannotRun("the saved head is of another chain, or lies outside the export")
+    walk, tree, at = Walk(header["chain"], header["origin"], keys, saved, first), Frontier(), 0
+    if first > 1:
+        # All that the file knows of the entry before the range is its hash.
+        walk.before = Before(Row(first - 1, b"", header["prev"], None, b"", -(1 << 63), b"", b"", None, None, b"", None, 0), header["prev"])
+        walk.frontier = None
+    line = read_line(file)
+    while not line.startswith(b'{"end":'):
+        if not line:
+            raise CannotRun("the file is no export: it was cut off")
+        row = read_row(line)
+        walk.row(row)
+        tree.push(row.hash)
+        at = row.at
+        line = read_line(file)
+    footer = members(line, FOOTER)
+    if not footer["end"] or footer["rows"] != header["rows"]:
+        raise CannotRun("the file is no export: the footer is malformed")
+    if read_line(file):
+        raise CannotRun("the file is no export: something follows its end")
+    # The tree of a chain is known from its first entry on; of another range it is this file's own, judged here.
+    fits = tree.root() == footer["root"]
+    roots = b"".join(tree.roots) if first == 1 else bytes(32 * bin(to).count("1"))
+    walk.end((to, footer["last"], roots if fits else b"", at))
+    return walk.report()
+
+
 # The worked example of the entry layout.
 
 def self_test():
@@ -431,6 +562,7 @@ def self_test():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("database", nargs="?", help="the database file")
+    parser.add_argument("--export", metavar="FILE", help="an exported chain, or - for standard input, instead of a database")
     parser.add_argument("--chain", metavar="NAME", help="only this chain")
     parser.add_argument("--key", metavar="FILE", help="the MAC key")
     parser.add_argument("--checkpoint", metavar="FILE", help="a head that was saved outside")
@@ -438,10 +570,16 @@ def main():
     options = parser.parse_args()
     if options.self_test:
         return self_test()
-    if not options.database:
-        parser.error("a database file is needed")
+    if bool(options.database) == bool(options.export) or options.export and options.chain:
+        parser.error("a database file is needed, or an export, and an export is one chain")
     try:
-        return verify_database(options)
+        if not options.export:
+            return verify_database(options)
+        keys = read_keys(options.key) if options.key else {}
+        saved = read_saved(options.checkpoint) if options.checkpoint else None
+        with contextlib.ExitStack() as stack:
+            file = sys.stdin.buffer if options.export == "-" else stack.enter_context(open(options.export, "rb"))
+            return verify_export(file, keys, saved)
     except (CannotRun, OSError, UnicodeError, sqlite3.Error, struct.error, TypeError) as e:
         print(f"verify.py: could not run: {e}", file=sys.stderr)
         return 2

@@ -5,7 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{CacheHarness, fill, lease, options};
-use crate::cache::{BusyReason, CacheStats, Filled, GuardEnd, Invalidation, Life, Lookup, Nonce, Now, Reserved, Slot, WireHit, WireLookup};
+use crate::cache::{
+    BusyReason, CacheStats, Filled, GuardEnd, GuardOwner, Invalidation, Life, Lookup, Nonce, Now, Reserved, Slot, WireAct, WireHit,
+    WireLookup, WireOp,
+};
 use crate::{Code, Kind};
 
 const ABSENT: Filled = Filled::Superseded { now: Now::Absent };
@@ -449,4 +452,80 @@ pub async fn bad_input_is_refused_before_anything_is_sent(h: &CacheHarness) {
     }
     h.cache.abandon_wire(b"k", None, &fill).await.unwrap();
     assert_eq!(h.cache.stats().await.unwrap(), CacheStats::default());
+}
+
+/// Every way to remove something refuses the fills in flight of what it removes: there is no other path.
+pub async fn every_removal_kills_the_fill_in_flight(h: &CacheHarness) {
+    let act = |act| [WireOp { key: b"k".to_vec(), field: None, act }];
+    for path in 0..12 {
+        let in_flight = lease(&h.cache, "k").await;
+        let guard = match path {
+            0 => h.cache.invalidate("k").await.map(|_| None),
+            1 => h.cache.field("k", "f").invalidate().await.map(|_| None),
+            2 => h.cache.invalidate_many(&["k"]).await.map(|_| None),
+            3 => h.cache.expire("k").await.map(|_| None),
+            4 => h.cache.field("k", "f").expire().await.map(|_| None),
+            5 => h.cache.write_guard(["k"]).await.map(Some),
+            6 => h.cache.flush_namespace().await.map(|_| None),
+            7 => h.cache.flush_all().await.map(|_| None),
+            8 => h.cache.operate_wire(&act(WireAct::Invalidate)).await.map(|_| None),
+            9 => h.cache.operate_wire(&act(WireAct::Expire)).await.map(|_| None),
+            10 => h.cache.with(options().with_hold_off(Duration::from_secs(1))).unwrap().invalidate("k").await.map(|_| None),
+            _ => {
+                let engine = &h.engine;
+                engine.release("default", b"k", GuardOwner::random(), Duration::ZERO).await.map(|_| None)
+            }
+        };
+        assert!(matches!(in_flight.commit(&1).await.unwrap(), Filled::Superseded { .. }), "path {path}");
+        if let Some(guard) = guard.unwrap() {
+            assert_eq!(guard.release().await.unwrap(), GuardEnd::Released);
+        }
+        h.clock.advance(Duration::from_secs(1));
+        assert_eq!(h.cache.get::<u64>("k").await.unwrap(), None, "path {path}");
+    }
+}
+
+/// A writer that dies under its guard keeps fills out until the guard's time is over, and no longer.
+pub async fn writer_killed_between_commit_and_release(h: &CacheHarness) {
+    let before = lease(&h.cache, "k").await;
+    let guard = h.cache.write_guard(["k"]).await.unwrap();
+    // Nobody releases it, as after a kill.
+    drop(guard);
+    assert!(matches!(before.commit(&1).await.unwrap(), Filled::Superseded { .. }));
+    h.clock.advance(h.cache.options().guard_ttl - Duration::from_millis(1));
+    assert_eq!(busy(h.cache.begin("k").await.unwrap()), BusyReason::Guarded);
+    h.clock.advance(Duration::from_millis(1));
+    fill(&h.cache, "k", 2).await;
+}
+
+/// Keys are bytes, never folded or normalised: what looks alike to people is apart.
+pub async fn keys_are_bytes_and_never_folded(h: &CacheHarness) {
+    let keys: [&[u8]; 10] =
+        [b"k", b"K", b"k ", b"k\0", b"{k}", "\u{e9}".as_bytes(), "e\u{301}".as_bytes(), b"\xff\xfe", b"k/../k", b"onward.k"];
+    for (value, key) in keys.iter().enumerate() {
+        let Lookup::Lease(lease) = h.cache.begin::<usize>(key).await.unwrap() else { panic!("{key:?} is another key") };
+        assert_eq!(lease.commit(&value).await.unwrap(), Filled::Stored);
+    }
+    for (value, key) in keys.iter().enumerate() {
+        assert_eq!(h.cache.get(key).await.unwrap(), Some(Some(value)), "{key:?}");
+    }
+}
+
+/// One more field than a key may have is refused and stored nowhere; the value that was loaded for it is still returned.
+pub async fn a_key_has_4096_fields_at_most(h: &CacheHarness) {
+    let load = |value: u64| move |_| async move { Ok::<_, crate::Error>(value) };
+    for field in 0..4_096u64 {
+        assert_eq!(h.cache.field("k", field.to_le_bytes()).get_or_load(load(field)).await.unwrap(), field);
+    }
+    let over = h.cache.field("k", "over");
+    let Lookup::Lease(lease) = over.begin::<u64>().await.unwrap() else { panic!("expected a lease") };
+    assert_eq!(lease.commit(&1).await.unwrap_err().kind(), Kind::Invalid);
+    assert_eq!(over.get_or_load(load(7)).await.unwrap(), 7);
+    assert_eq!(over.get::<u64>().await.unwrap(), None);
+    assert_eq!(h.cache.list("k").await.unwrap().len(), 4_096);
+    // Another key has room of its own, and one that is invalidated has it again.
+    fill(&h.cache, "other", 1).await;
+    let _ = h.cache.invalidate("k").await.unwrap();
+    assert_eq!(over.get_or_load(load(8)).await.unwrap(), 8);
+    assert_eq!(over.get().await.unwrap(), Some(Some(8u64)));
 }

@@ -55,12 +55,12 @@ pub(super) fn fetch(cache: &Cache, source: &Arc<AtomicU64>, gate: Option<Gate>) 
     })
 }
 
-/// A hundred callers, one cold key: one load, and all have its value.
+/// A thousand callers, one cold key: one load, and all have its value.
 pub async fn many_callers_one_load(h: &CacheHarness) {
     let loads = Arc::new(AtomicU64::new(0));
     let gate = Gate::shut();
     let mut callers = Vec::new();
-    for _ in 0..100 {
+    for _ in 0..1_000 {
         let (cache, loads, gate) = (h.cache.clone(), Arc::clone(&loads), gate.clone());
         callers.push(tokio::spawn(async move {
             let load = |_| async {

@@ -39,7 +39,7 @@ impl Shared {
 
     /// Kind, actor, resource and data of what was done, oldest first.
     async fn done(&self) -> Vec<(String, Option<String>, Option<String>, serde_json::Value)> {
-        let chain = self.trail.chain("onward.admin").unwrap();
+        let chain = self.trail.chain_of_ours("onward.admin").unwrap();
         if chain.head().await.unwrap().is_none() {
             return Vec::new();
         }

@@ -27,7 +27,7 @@ struct Base {
 }
 
 /// One Python process that runs `verify.py` again and again: starting one for each attack takes longer than all the rest.
-struct Auditor {
+pub(super) struct Auditor {
     child: Child,
     answers: Lines<BufReader<ChildStdout>>,
 }
@@ -46,7 +46,7 @@ for line in sys.stdin:
 "#;
 
 impl Auditor {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut command = Command::new("python3");
         command.args(["-c", AUDITOR, SCRIPT]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("python3 is needed for this test");
@@ -54,7 +54,7 @@ impl Auditor {
         Self { child, answers }
     }
 
-    fn ask(&mut self, arguments: &[String]) -> (u8, String) {
+    pub(super) fn ask(&mut self, arguments: &[String]) -> (u8, String) {
         let line = serde_json::to_string(arguments).unwrap();
         writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
         serde_json::from_str(&self.answers.next().unwrap().unwrap()).unwrap()
@@ -653,4 +653,17 @@ fn both_verifiers_say_the_same_of_any_damage() {
         Ok(())
     });
     outcome.unwrap();
+}
+
+/// A file that says it is another program's, or has lost the facts of its store, gets no verdict from anyone; least of all a good one.
+#[tokio::test]
+async fn a_foreign_database_or_one_without_its_facts_gets_no_verdict() {
+    let base = Base::new().await;
+    for damage in ["PRAGMA application_id = 7", "PRAGMA application_id = 0", "DROP TABLE onward_meta", "DELETE FROM onward_meta"] {
+        let path = base.damaged(|attacker| attacker.sql(damage));
+        let opened = Onward::connect(Config::new(format!("sqlite:{}", path.display())).with_keys(keys())).await;
+        assert!(matches!(opened.unwrap_err().kind(), Kind::Backend | Kind::Unsupported), "{damage}");
+        let output = python(&path, &[]);
+        assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(2), true), "{damage}: {output:?}");
+    }
 }

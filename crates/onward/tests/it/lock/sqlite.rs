@@ -206,6 +206,7 @@ async fn a_lone_call_waits_for_other_processes_on_the_locks_own_thread() {
     engine.try_acquire(Ask { key: key("0"), owner: Owner::draw(), holder: "test".into(), ttl: TTL }).await.unwrap();
     let writer = Connection::open(&path).unwrap();
     writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let begun = Clock::system().now();
     let asked = tokio::spawn({
         let engine = Arc::clone(&engine);
         async move { engine.try_acquire(ask).await }
@@ -213,6 +214,8 @@ async fn a_lone_call_waits_for_other_processes_on_the_locks_own_thread() {
     for _ in 0..1_000 {
         tokio::task::yield_now().await;
     }
+    // Held up, this thread would not be here before SQLite gives up after 5 s.
+    assert!(Clock::system().now().since(begun) < Duration::from_secs(2), "the caller's thread was held up");
     assert!(!asked.is_finished(), "another process holds the write lock");
     writer.execute_batch("COMMIT").unwrap();
     assert!(matches!(asked.await.unwrap().unwrap(), Tried::Granted { .. }));
