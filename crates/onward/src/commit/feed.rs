@@ -280,7 +280,7 @@ impl Feed {
 
     async fn read(&mut self) -> Result<()> {
         let held = match self.wants {
-            Wants::Everything => self.lookout.recent.lock().after(self.epoch, self.at, PAGE),
+            Wants::Everything | Wants::NotesAtOnce => self.lookout.recent.lock().after(self.epoch, self.at, PAGE),
             Wants::Notes => Vec::new(),
         };
         let records = if held.is_empty() { self.read_log().await? } else { held };
