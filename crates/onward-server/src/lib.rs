@@ -29,6 +29,7 @@ mod refusal;
 mod routes;
 mod run;
 mod serve;
+mod spelled;
 mod sse;
 mod start;
 mod state;

@@ -40,33 +40,41 @@ const RETRY_MS: u32 = 1_000;
 const PIECES: usize = 16;
 const PIECE_BYTES: usize = 64 << 10;
 
-/// One event on the wire.
-#[derive(Debug)]
-pub(crate) struct Event {
-    name: &'static str,
-    id: Option<u64>,
-    data: String,
-}
+/// An event, or a few in their order, as they go on the wire; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Event(Bytes);
 
 impl Event {
     /// Makes an event.
     pub(crate) fn new<T: Serialize>(name: &'static str, id: Option<u64>, data: &T) -> Self {
-        Self { name, id, data: serde_json::to_string(data).unwrap_or_default() }
+        Self::spell(name, id, &serde_json::to_string(data).unwrap_or_default())
     }
 
-    fn spell(&self) -> Bytes {
-        let mut out = String::with_capacity(self.data.len() + 64);
+    /// Puts several into one, so that they are sent in one go.
+    pub(crate) fn join(events: &[Self]) -> Self {
+        let mut out = Vec::with_capacity(events.iter().map(Self::len).sum());
+        events.iter().for_each(|event| out.extend_from_slice(&event.0));
+        Self(Bytes::from(out))
+    }
+
+    /// Returns how many bytes it takes on the wire.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn spell(name: &'static str, id: Option<u64>, data: &str) -> Self {
+        let mut out = String::with_capacity(data.len() + 64);
         // Writing to a String cannot fail.
-        if let Some(id) = self.id {
+        if let Some(id) = id {
             let _ = writeln!(out, "id: {id}");
         }
-        let _ = writeln!(out, "event: {}", self.name);
+        let _ = writeln!(out, "event: {name}");
         // A payload is kept as it was written: its line ends would end the field.
-        for line in self.data.split(['\n', '\r']) {
+        for line in data.split(['\n', '\r']) {
             let _ = writeln!(out, "data: {line}");
         }
         out.push('\n');
-        Bytes::from(out)
+        Self(Bytes::from(out))
     }
 }
 
@@ -147,12 +155,12 @@ impl Reader {
 
 /// Spells the last event; the client comes back with the id that it has.
 fn bye(reason: &str) -> Bytes {
-    Event::new("bye", None, &Bye { reason: reason.to_owned() }).spell()
+    Event::new("bye", None, &Bye { reason: reason.to_owned() }).0
 }
 
 async fn run<S: Source>(state: &State, caller: &Caller, to: &Reader, first: Event, source: &mut S) -> Result<&'static str, &'static str> {
     to.send(Bytes::from(format!("retry: {RETRY_MS}\n"))).await?;
-    to.send(first.spell()).await?;
+    to.send(first.0).await?;
     let spread = u32::from_le_bytes(random::bytes()) % 1_000;
     let clock = Clock::system();
     let end = clock.now() + (AGE - AGE / 10_000 * spread);
@@ -175,7 +183,7 @@ async fn run<S: Source>(state: &State, caller: &Caller, to: &Reader, first: Even
             Step::Event(event) => {
                 tokio::select! {
                     biased;
-                    sent = to.send(event.spell()) => sent?,
+                    sent = to.send(event.0) => sent?,
                     // A half-sent event is none: the client comes back with the id before it.
                     () = state.draining().cancelled() => return Ok("draining"),
                 }
@@ -220,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_line_end_in_a_payload_does_not_end_the_event() {
-        let event = Event { name: "change", id: Some(7), data: "{\n\r\"a\":1}".to_owned() };
-        assert_eq!(event.spell(), "id: 7\nevent: change\ndata: {\ndata: \ndata: \"a\":1}\n\n");
+        let event = Event::spell("change", Some(7), "{\n\r\"a\":1}");
+        assert_eq!(event.0, "id: 7\nevent: change\ndata: {\ndata: \ndata: \"a\":1}\n\n");
     }
 }

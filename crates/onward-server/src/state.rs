@@ -15,6 +15,7 @@ use crate::auth::{Acts, Token};
 use crate::config::{ListedToken, Rate};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
+use crate::spelled::Spelled;
 
 /// What all requests share. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -104,6 +105,7 @@ struct Inner {
     onward: Onward,
     acts: Acts,
     metrics: Arc<Metrics>,
+    spelled: Arc<Spelled>,
     hosts: OnceLock<Hosts>,
     leaving: AtomicBool,
     draining: CancellationToken,
@@ -158,6 +160,7 @@ impl State {
             onward,
             acts: Acts::default(),
             metrics,
+            spelled: Arc::default(),
             hosts: OnceLock::new(),
             leaving: AtomicBool::new(false),
             draining: CancellationToken::new(),
@@ -283,6 +286,11 @@ impl State {
         if let Access::Tokens(tokens) = &self.access {
             tokens.changed();
         }
+    }
+
+    /// The newest events of watches.
+    pub(crate) fn spelled(&self) -> &Arc<Spelled> {
+        &self.inner.spelled
     }
 
     /// The log of refused acts.

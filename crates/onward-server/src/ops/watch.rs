@@ -1,5 +1,9 @@
 //! Watching: the change feed as server-sent events, one event a commit.
 
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::header;
@@ -7,7 +11,7 @@ use onward::commit::{Change, ChangeOp, FeedItem, Record};
 use onward::model::{Epoch, Revision};
 use onward::store::{From, Watch, Watcher};
 use onward::time::{Clock, Moment};
-use onward::{Code, Kind};
+use onward::{Code, Kind, retry};
 use onward_api::objects::{Bookmark, Changed, Open};
 
 use super::objects::{labels, spell};
@@ -15,6 +19,7 @@ use crate::auth::caller::{Caller, OURS};
 use crate::auth::scope::Part;
 use crate::call::{Call, ours};
 use crate::refusal::{Answer, Refusal};
+use crate::spelled::Spelled;
 use crate::sse::{Event, Source, Step, stream};
 
 /// `GET /v1/watch`
@@ -51,7 +56,8 @@ pub(crate) async fn watch(call: Call) -> Answer {
     let open = Open { epoch: watcher.epoch().to_string(), revision: watcher.revision().get() };
     let told = watcher.revision();
     let shown = Clock::system().now();
-    stream(&call, Event::new("open", None, &open), Changes { watcher, caller: call.caller.clone(), payload, told, shown })
+    let (caller, spelled) = (call.caller.clone(), call.state.spelled().clone());
+    stream(&call, Event::new("open", None, &open), Changes { watcher, caller, payload, spelled, told, shown, rest: Moment::default() })
 }
 
 /// Adds what the caller needs to start anew.
@@ -74,15 +80,24 @@ async fn compacted(call: &Call, mut refusal: Refusal, from: From, epoch: Option<
 /// How long a watch that is shown nothing is left without a place to come back to.
 const BOOKMARK_AFTER: Duration = Duration::from_secs(1);
 
+/// How many bytes of events are sent in one go, about.
+const TOGETHER: usize = 32 << 10;
+/// How long a watch of a busy store rests after it was sent several events in one go: more come together then, and the writers have the
+/// machine meanwhile. One event at a time never waits.
+const REST: Duration = Duration::from_millis(4);
+
 struct Changes {
     watcher: Watcher,
     /// Who watches: what lies outside of its scopes is not told.
     caller: Caller,
     payload: bool,
+    spelled: Arc<Spelled>,
     /// The id of the last event.
     told: Revision,
     /// When that was.
     shown: Moment,
+    /// Until when it rests.
+    rest: Moment,
 }
 
 impl Changes {
@@ -96,23 +111,20 @@ impl Changes {
         let ours = namespace.starts_with(OURS) || kind.starts_with(OURS);
         !ours && self.caller.may(Part::Objects, &[namespace.as_bytes(), kind.as_bytes()])
     }
-}
 
-impl Source for Changes {
-    const KIND: &'static str = "watch";
-
-    async fn next(&mut self) -> Step {
+    async fn one(&mut self) -> Step {
         match self.watcher.next().await {
-            Ok(FeedItem::Commit(mut record)) => {
-                record.changes.retain(|change| self.shows(change));
-                if !record.changes.is_empty() {
-                    return self.tell(record.revision, change(&record, self.payload));
+            Ok(FeedItem::Commit(record)) => {
+                let revision = record.revision;
+                if let Some(record) = record.narrowed(|change| self.shows(change)) {
+                    let event = self.spelled.event(&record, self.payload, || change(&record, self.payload));
+                    return self.tell(revision, event);
                 }
                 // Nothing for this caller; how far it is it must know all the same, to come back there.
                 if Clock::system().now().since(self.shown) < BOOKMARK_AFTER {
                     return Step::Quiet;
                 }
-                self.tell(record.revision, bookmark(record.revision))
+                self.tell(revision, bookmark(revision))
             }
             Ok(FeedItem::Bookmark(revision)) if revision > self.told => self.tell(revision, bookmark(revision)),
             Ok(FeedItem::Bookmark(_)) => Step::Quiet,
@@ -120,6 +132,44 @@ impl Source for Changes {
             // The client comes back with the id that it has.
             Err(_) => Step::End("unavailable"),
         }
+    }
+}
+
+impl Source for Changes {
+    const KIND: &'static str = "watch";
+
+    async fn next(&mut self) -> Step {
+        retry::sleep_until(&Clock::system(), self.rest).await;
+        let first = match self.one().await {
+            Step::Event(event) => event,
+            other => return other,
+        };
+        // From here on nothing is waited for, so that nothing taken is lost.
+        let (mut bytes, mut events) = (first.len(), vec![first]);
+        while bytes < TOGETHER && self.watcher.waiting() > 0 {
+            match at_once(self.one()) {
+                Some(Step::Event(event)) => {
+                    bytes += event.len();
+                    events.push(event);
+                }
+                Some(Step::Quiet) => {}
+                // The end is told again when it is asked for.
+                Some(Step::End(_)) | None => break,
+            }
+        }
+        if events.len() == 1 {
+            return events.pop().map_or(Step::Quiet, Step::Event);
+        }
+        self.rest = Clock::system().now() + REST;
+        Step::Event(Event::join(&events))
+    }
+}
+
+/// Returns what a future has without waiting.
+fn at_once<F: Future>(future: F) -> Option<F::Output> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
     }
 }
 

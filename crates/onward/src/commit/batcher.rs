@@ -163,6 +163,9 @@ impl Batcher {
         let before = Timestamp::from_micros(self.options.clock.wall().as_micros().saturating_sub(age));
         let pruned = caught(writer.prune(&Prune { up_to, before, bytes, rows: PRUNE_ROWS })).await;
         self.writer = Some(writer).filter(|_| !pruned.as_ref().is_err_and(|e| e.effect() == Effect::Unknown));
+        if let Ok(Pruned { compacted, .. }) = &pruned {
+            self.lookout.compact(*compacted);
+        }
         pruned
     }
 
@@ -212,7 +215,7 @@ impl Batcher {
             None => self.engine.writer()?,
         };
         let done = caught(transact(&mut *writer, self.engine.name(), &self.options, &self.line, batch)).await;
-        let (outcomes, revision) = match done {
+        let (outcomes, plan) = match done {
             Ok(done) => done,
             Err(error) => {
                 self.writer = Some(writer).filter(|_| error.effect() == Effect::NotApplied);
@@ -220,21 +223,21 @@ impl Batcher {
             }
         };
         self.writer = Some(writer);
-        if let Some(revision) = revision {
-            self.lookout.tell(revision);
+        if let Some(plan) = plan {
+            self.lookout.publish(plan.meta.epoch, plan.records);
         }
         Ok(outcomes)
     }
 }
 
-/// The transaction of a batch: the outcomes, and the newest revision if anything was written.
+/// The transaction of a batch: the outcomes, and what was written, if anything was.
 async fn transact(
     writer: &mut dyn Writer,
     engine: &'static str,
     options: &QueueOptions,
     line: &Line,
     batch: &[Pending],
-) -> Result<(Vec<Result<CommitOutcome>>, Option<Revision>)> {
+) -> Result<(Vec<Result<CommitOutcome>>, Option<Plan>)> {
     let rows = writer.begin(&wanted(batch)).await?;
     let begun = options.clock.now();
     // Wall time may step back; the store's does not. A chain says by itself when its clock was behind.
@@ -260,7 +263,7 @@ async fn transact(
     let took = options.clock.now().since(started);
     tell(&options.observer, &Event::Batch { commits: batch.len(), engine, result, took });
     finished?;
-    Ok((outcomes, Some(plan.meta.revision)))
+    Ok((outcomes, Some(plan)))
 }
 
 fn late(hint: Duration) -> Error {

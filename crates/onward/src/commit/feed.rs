@@ -1,17 +1,19 @@
 //! The change feed: every commit once, in revision order, without a gap (INV-4), resumable.
 //!
-//! The truth is the change log, which is written in each commit's transaction; a wake-up is only a hint. Other processes' commits are
-//! seen by looking at the log every 100 ms.
+//! The truth is the change log, which is written in each commit's transaction; a wake-up is only a hint. Readers that keep up share the
+//! newest commits of this queue in memory. Other processes' commits are seen by looking at the log every 100 ms.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::engine::CommitEngine;
 use super::outcome::EntryReceipt;
+use super::recent::Recent;
 use crate::model::{Epoch, Key, Object, RequestId, Revision, Version};
 use crate::time::{Clock, Timestamp};
 use crate::{Code, Error, Kind, Result, retry};
@@ -70,11 +72,24 @@ pub struct Record {
     pub request: Option<RequestId>,
 }
 
+impl Record {
+    /// Keeps the changes that are wanted; `None` if none is. A record of which all is wanted stays the one that readers share.
+    pub fn narrowed(self: Arc<Self>, wants: impl Fn(&Change) -> bool) -> Option<Arc<Self>> {
+        let kept = self.changes.iter().filter(|change| wants(change)).count();
+        if kept == 0 || kept == self.changes.len() {
+            return (kept > 0).then_some(self);
+        }
+        let mut record = Self::clone(&self);
+        record.changes.retain(wants);
+        Some(Arc::new(record))
+    }
+}
+
 /// What a feed yields.
 #[derive(Debug, Clone)]
 pub enum FeedItem {
-    /// The next commit.
-    Commit(Record),
+    /// The next commit, shared with other readers.
+    Commit(Arc<Record>),
     /// Everything up to here was yielded; nothing new came for a while.
     Bookmark(Revision),
 }
@@ -97,21 +112,24 @@ pub struct Feed {
     clock: Clock,
     epoch: Epoch,
     at: Revision,
-    ready: VecDeque<Record>,
+    ready: VecDeque<Arc<Record>>,
     wants: Wants,
 }
 
-/// Looks at the store for other processes' commits, once for all feeds: one that waits does it for the others. When it ends another one
+/// What all feeds of a queue share: how far the store is, and the newest commits.
+///
+/// It looks at the store for other processes' commits, once for all feeds: one that waits does it for the others. When it ends another one
 /// takes its place, within a second.
 #[derive(Debug)]
 pub(super) struct Lookout {
     taken: AtomicBool,
     newest: watch::Sender<Revision>,
+    recent: Mutex<Recent>,
 }
 
 impl Lookout {
     pub(super) fn new(newest: watch::Sender<Revision>) -> Self {
-        Self { taken: AtomicBool::new(false), newest }
+        Self { taken: AtomicBool::new(false), newest, recent: Mutex::default() }
     }
 
     /// Tells all feeds how far the store is; it never goes back.
@@ -121,6 +139,18 @@ impl Lookout {
             *newest = revision.max(*newest);
             more
         });
+    }
+
+    /// Gives all feeds what a batch of this queue has written.
+    pub(super) fn publish(&self, epoch: Epoch, batch: Vec<Record>) {
+        let Some(newest) = batch.last().map(|record| record.revision) else { return };
+        self.recent.lock().add(epoch, batch);
+        self.tell(newest);
+    }
+
+    /// Forgets what the log forgot.
+    pub(super) fn compact(&self, up_to: Revision) {
+        self.recent.lock().compact(up_to);
     }
 
     fn take(self: &Arc<Self>) -> Option<Post> {
@@ -249,6 +279,23 @@ impl Feed {
     }
 
     async fn read(&mut self) -> Result<()> {
+        let held = match self.wants {
+            Wants::Everything | Wants::NotesAtOnce => self.lookout.recent.lock().after(self.epoch, self.at, PAGE),
+            Wants::Notes => Vec::new(),
+        };
+        let records = if held.is_empty() { self.read_log().await? } else { held };
+        let mut expect = self.at;
+        for record in &records {
+            expect = expect.next();
+            if record.revision != expect {
+                return Err(Error::integrity("the change log has a gap"));
+            }
+        }
+        self.ready.extend(records);
+        Ok(())
+    }
+
+    async fn read_log(&self) -> Result<Vec<Arc<Record>>> {
         let page = match self.wants {
             Wants::Everything => self.engine.changes(self.at, PAGE).await?,
             Wants::Notes | Wants::NotesAtOnce => self.engine.notes(self.at, NOTES_PAGE).await?,
@@ -265,15 +312,7 @@ impl Feed {
         if page.records.is_empty() && page.meta.revision > self.at {
             return Err(Error::integrity("the change log has a gap"));
         }
-        let mut expect = self.at;
-        for record in &page.records {
-            expect = expect.next();
-            if record.revision != expect {
-                return Err(Error::integrity("the change log has a gap"));
-            }
-        }
-        self.ready.extend(page.records);
-        Ok(())
+        Ok(page.records.into_iter().map(Arc::new).collect())
     }
 }
 

@@ -17,6 +17,7 @@ mod line;
 mod outcome;
 mod patch;
 mod queue;
+mod recent;
 mod retention;
 
 pub use builder::{Commit, Guard, Overwrite, Window, WriteCondition};

@@ -5,7 +5,7 @@ use crate::time::{Clock, Moment};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::commit::{Change, CommitQueue, Feed, FeedItem, Record};
+use crate::commit::{Change, CommitQueue, Feed, FeedItem};
 use crate::model::{Epoch, Object, Revision, Selector};
 
 /// Where a watch begins.
@@ -88,6 +88,11 @@ impl Watcher {
         self.feed.revision()
     }
 
+    /// Returns how many commits were read and not yet looked at: zero means that the next call waits or reads.
+    pub fn waiting(&self) -> usize {
+        self.feed.waiting()
+    }
+
     /// Waits for the next commit that touches what is watched, or a bookmark.
     ///
     /// # Errors
@@ -105,10 +110,10 @@ impl Watcher {
     async fn narrowed(&mut self) -> Result<FeedItem> {
         loop {
             match self.feed.next().await.map_err(|e| e.during("watch"))? {
-                FeedItem::Commit(Record { revision, at, mut changes, invalidations, entries, request }) => {
-                    changes.retain(|change| self.watch.wants(change));
-                    if !changes.is_empty() {
-                        return Ok(FeedItem::Commit(Record { revision, at, changes, invalidations, entries, request }));
+                FeedItem::Commit(record) => {
+                    let revision = record.revision;
+                    if let Some(record) = record.narrowed(|change| self.watch.wants(change)) {
+                        return Ok(FeedItem::Commit(record));
                     }
                     self.skipped += 1;
                     if self.skipped >= BOOKMARK_EVERY || self.clock.now().since(self.told) >= BOOKMARK_AFTER {

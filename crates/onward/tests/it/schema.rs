@@ -121,7 +121,8 @@ async fn everything(onward: &Onward) -> Vec<String> {
     }
     let mut watch = store.watch(Watch { from: From::After(Revision::default()), ..Watch::default() }).await.unwrap();
     while watch.revision() < meta.revision {
-        if let FeedItem::Commit(Record { revision, changes, entries, invalidations, .. }) = watch.next().await.unwrap() {
+        if let FeedItem::Commit(record) = watch.next().await.unwrap() {
+            let Record { revision, changes, entries, invalidations, .. } = &*record;
             all.push(format!("{revision} {entries:?} {invalidations:?}"));
             all.extend(changes.iter().map(change));
         }

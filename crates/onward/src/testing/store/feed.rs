@@ -283,3 +283,79 @@ pub async fn a_reader_pages_through_more_than_it_may_hold(h: &Harness) {
     assert!(listed.items.len() <= 9 || h.b.store.queue().engine().name() == "memory", "{} at once", listed.items.len());
     assert!(listed.next.is_some() || listed.items.len() as u64 == count);
 }
+
+/// Everything that a record tells, word by word.
+fn told(record: &Record) -> String {
+    let state = |object: &Option<std::sync::Arc<Object>>| object.as_ref().map(|object| (object.value.bytes().clone(), object.meta.clone()));
+    let changes: Vec<_> = record.changes.iter().map(|c| (c.op, c.key.to_string(), c.version, state(&c.before), state(&c.after))).collect();
+    let Record { revision, at, invalidations, entries, request, .. } = record;
+    format!("{revision} {at} {changes:?} {invalidations:?} {entries:?} {request:?}")
+}
+
+pub async fn a_reader_that_keeps_up_reads_no_log_and_is_told_the_same(h: &Harness) {
+    let handle = h.a.again(Clock::system()).await;
+    let mut feed = handle.store.queue().feed(Some(revision(0)), None).await.unwrap();
+    let first = handle.create("x", 1).await;
+    let second = handle.replace("x", 2, first.version).await;
+    let chain = ChainName::new("main").unwrap();
+    let both = || {
+        let commit = Commit::new().audit(chain.clone(), Entry::new("a.b")).invalidate("ns", ["k"]);
+        commit.overwrite(key("x"), crate::model::Payload::new(b"3".to_vec(), "x").unwrap()).put(key("y"), &1, WriteCondition::MustCreate)
+    };
+    let third = handle.apply(both).await;
+    assert_eq!(third.writes[0].version.get(), second.version.get() + 1);
+    handle.remove("x", third.writes[0].version).await;
+    let page = handle.store.queue().engine().changes(revision(0), 256).await.unwrap();
+    // The log now has a gap; who reads it is told so.
+    handle.faults.hide(revision(3));
+    for expected in &page.records {
+        assert_eq!(told(&next_commit(&mut feed).await), told(expected));
+    }
+    assert_eq!(page.records.len(), 4);
+}
+
+pub async fn commits_of_another_handle_between_its_own_are_told_once_in_order(h: &Harness) {
+    let mut feeds = Vec::new();
+    for handle in [&h.a, &h.b] {
+        feeds.push((handle.store.queue().feed(Some(revision(0)), None).await.unwrap(), Vec::new()));
+    }
+    for round in 0..6 {
+        // Runs of each length, so that what a handle holds begins anew again and again.
+        for i in 0..=round {
+            h.a.create(&format!("a{round}-{i}"), 1).await;
+        }
+        h.b.create(&format!("b{round}"), 1).await;
+        for (feed, got) in &mut feeds {
+            // One reader stops half-way: it has read ahead, and what is held moves on.
+            for _ in 0..=round {
+                got.push(next_commit(feed).await.revision.get());
+            }
+        }
+    }
+    let newest = h.a.meta().await.revision;
+    for (mut feed, mut got) in feeds {
+        while feed.revision() < newest {
+            got.push(next_commit(&mut feed).await.revision.get());
+        }
+        check_feed(0, newest.get(), &got, &BTreeSet::new()).unwrap();
+    }
+}
+
+pub async fn a_reader_behind_what_is_held_reads_the_log(h: &Harness) {
+    let big = crate::model::Payload::new(vec![b'x'; 1 << 20], "x").unwrap();
+    let handle = h.a.again(Clock::system()).await;
+    let mut feed = handle.store.queue().feed(Some(revision(0)), None).await.unwrap();
+    handle.create("first", 1).await;
+    for i in 0..12 {
+        handle.apply(|| Commit::new().overwrite(key(&format!("n{i}")), big.clone())).await;
+    }
+    let mut got: Vec<u64> = Vec::new();
+    while got.len() < 13 {
+        got.push(next_commit(&mut feed).await.revision.get());
+    }
+    check_feed(0, 13, &got, &BTreeSet::new()).unwrap();
+    // A gap in the log shows that it was read.
+    handle.faults.hide(revision(2));
+    let mut behind = handle.store.queue().feed(Some(revision(1)), None).await.unwrap();
+    assert_eq!(unwrap_error(behind.next().await).code(), Code::IntegrityFailure);
+}

@@ -212,7 +212,7 @@ async fn next_commit(feed: &mut crate::commit::Feed) -> Record {
     let wait = async {
         loop {
             if let FeedItem::Commit(record) = feed.next().await.expect("the feed goes on") {
-                return record;
+                return Arc::unwrap_or_clone(record);
             }
         }
     };
@@ -367,6 +367,9 @@ macro_rules! store_conformance {
                 a_dropped_wait_loses_no_commit
                 a_gap_in_the_log_is_told_and_never_skipped
                 a_reader_pages_through_more_than_it_may_hold
+                a_reader_that_keeps_up_reads_no_log_and_is_told_the_same
+                commits_of_another_handle_between_its_own_are_told_once_in_order
+                a_reader_behind_what_is_held_reads_the_log
                 labels_stay_unless_set
                 a_label_is_content_and_equal_labels_are_no_change
                 patches_and_updates_label_too
