@@ -56,7 +56,7 @@ fn main() {
 async fn serve() -> (Onward, SocketAddr, String) {
     let onward = Onward::open("memory:").await.unwrap();
     let token = Token::draw();
-    let limits = Limits { connections: 20_000, streams: 20_000, ..Limits::default() };
+    let limits = Limits { connections: 20_000, streams: 20_000, streams_per_token: 20_000, ..Limits::default() };
     let state = State::new(onward.clone(), "bench", &token, Arc::default()).with_limits(limits);
     let server = Server::bind("127.0.0.1:0".parse().unwrap(), state).await.unwrap();
     let address = server.local_addr().unwrap();
