@@ -34,6 +34,9 @@ const PRUNE_ROWS: usize = 1_000;
 /// Most objects that expire at a time.
 const EXPIRE_OBJECTS: usize = 128;
 
+/// How often the writer looks for the next commit of a lone caller before it sleeps: tens of microseconds.
+const LOOKS: u32 = 2_000;
+
 /// What the writer does, in the order of arrival.
 #[derive(Debug)]
 pub(super) enum Task {
@@ -74,7 +77,8 @@ impl Batcher {
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Task>) {
         let mut batch = Vec::with_capacity(BATCH_COMMITS);
         let line = self.line.clone();
-        while let Some(first) = queue.recv().await {
+        let mut alone = false;
+        while let Some(first) = next_task(&mut queue, alone).await {
             let _work = line.work(self.options.clock.now());
             let mut next = Some(first);
             let mut bytes = 0;
@@ -95,6 +99,7 @@ impl Batcher {
                 let full = batch.len() >= BATCH_COMMITS || bytes >= BATCH_BYTES;
                 next = if full { None } else { queue.try_recv().ok() };
             }
+            alone = batch.len() == 1;
             self.line.leave(batch.iter().map(|pending| (&pending.commit, pending.size)));
             if !batch.is_empty() {
                 self.write(&mut batch).await;
@@ -264,6 +269,20 @@ async fn transact(
     tell(&options.observer, &Event::Batch { commits: batch.len(), engine, result, took });
     finished?;
     Ok((outcomes, Some(plan)))
+}
+
+/// Waits for the next task. After a commit that was alone it first looks for a while: a caller who writes one after the other comes back
+/// sooner than a sleeping thread wakes. After a larger batch it does not, so that its callers find each other in the next one.
+async fn next_task(queue: &mut mpsc::Receiver<Task>, alone: bool) -> Option<Task> {
+    let looks = if alone { LOOKS } else { 0 };
+    for _ in 0..looks {
+        match queue.try_recv() {
+            Ok(task) => return Some(task),
+            Err(mpsc::error::TryRecvError::Disconnected) => return None,
+            Err(mpsc::error::TryRecvError::Empty) => std::hint::spin_loop(),
+        }
+    }
+    queue.recv().await
 }
 
 fn late(hint: Duration) -> Error {
