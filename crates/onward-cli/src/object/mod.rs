@@ -68,6 +68,28 @@ pub(crate) struct Namespace {
     namespace: Option<String>,
 }
 
+/// Which objects of a list, a watch or an export.
+#[derive(Args, Debug)]
+pub(crate) struct Which {
+    #[command(flatten)]
+    namespace: Namespace,
+    /// Only names that begin so
+    #[arg(long)]
+    prefix: Option<String>,
+    /// Only objects with this label, or with any value of it; may be repeated, and all must hold
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
+}
+
+impl Which {
+    fn ask(&self, request: Request) -> Request {
+        request
+            .maybe_query("namespace", self.namespace.namespace.as_deref())
+            .maybe_query("prefix", self.prefix.as_deref())
+            .queries("label", &self.label)
+    }
+}
+
 impl Place {
     fn path(&self) -> Result<String> {
         match self.object.split_once('/') {

@@ -9,7 +9,7 @@ use onward_api::client::{Client, Problem, Request};
 use onward_api::objects::Imported;
 use onward_api::{Effect, NDJSON_TYPE};
 
-use super::Namespace;
+use super::Which;
 use crate::failure::{Failure, Result};
 use crate::output::Out;
 use crate::save::{Progress, save};
@@ -43,22 +43,12 @@ pub(crate) struct Export {
     #[arg(long)]
     kind: Option<String>,
     #[command(flatten)]
-    namespace: Namespace,
-    /// Only names that begin so
-    #[arg(long)]
-    prefix: Option<String>,
-    /// Only objects with this label, or with any value of it; may be repeated, and all must hold
-    #[arg(long, value_name = "KEY[=VALUE]")]
-    label: Vec<String>,
+    which: Which,
 }
 
 impl Export {
     pub(super) async fn run(self, client: &Client, out: &Out) -> Result<()> {
-        let request = Request::get("objects")
-            .maybe_query("namespace", self.namespace.namespace.as_deref())
-            .maybe_query("kind", self.kind.as_deref())
-            .maybe_query("prefix", self.prefix.as_deref())
-            .queries("label", &self.label);
+        let request = self.which.ask(Request::get("objects")).maybe_query("kind", self.kind.as_deref());
         let download = client.download(request, Duration::ZERO).await?;
         let revision = download.header(onward_api::header::REVISION).unwrap_or("-").to_owned();
         let bytes = save(download, &self.file, "export", out).await?;

@@ -4,7 +4,7 @@ use clap::Args;
 use onward_api::client::{Client, Request};
 use serde_json::Value;
 
-use super::Namespace;
+use super::Which;
 use crate::failure::Result;
 use crate::follow::Follow;
 use crate::output::{Format, Out, cell, plain};
@@ -15,13 +15,7 @@ pub(crate) struct Watch {
     /// Only objects of this kind
     kind: Option<String>,
     #[command(flatten)]
-    namespace: Namespace,
-    /// Only names that begin so
-    #[arg(long)]
-    prefix: Option<String>,
-    /// Only objects with this label, or with any value of it; may be repeated, and all must hold
-    #[arg(long, value_name = "KEY[=VALUE]")]
-    label: Vec<String>,
+    which: Which,
     /// Begin after this revision [default: now]
     #[arg(long, value_name = "REVISION")]
     from: Option<u64>,
@@ -29,11 +23,10 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(super) async fn run(self, client: &Client, out: &Out) -> Result<()> {
-        let request = Request::get("watch")
-            .maybe_query("namespace", self.namespace.namespace.as_deref())
+        let request = self
+            .which
+            .ask(Request::get("watch"))
             .maybe_query("kind", self.kind.as_deref())
-            .maybe_query("prefix", self.prefix.as_deref())
-            .queries("label", &self.label)
             .query("from", self.from.map_or_else(|| "now".to_owned(), |revision| revision.to_string()));
         let mut follow = Follow::connect(client, request).await?;
         loop {
