@@ -97,7 +97,7 @@ fn a_room_that_looks_up_is_found_however_it_is_written() {
 fn an_engine_in_the_server_is_found() {
     let text = "use onward::engine::memory::MemoryStore;";
     assert_eq!(engines(&planted("crates/onward-server/src/routes.rs", text)).len(), 1);
-    none("the library may", engines(&planted("crates/onward/src/open.rs", text)));
+    none("the library may", engines(&planted("crates/onward/src/open/engines.rs", text)));
     none("a handle may", engines(&planted("crates/onward-server/src/routes.rs", "store.queue().engine().meta()")));
 }
 

@@ -1,0 +1,185 @@
+//! What to open: the URLs of the parts and how each is to be kept.
+
+use std::sync::Arc;
+
+use crate::cache::CacheOptions;
+use crate::commit::Retention;
+use crate::lock::LocksConfig;
+use crate::model::MacKeys;
+use crate::observe::{SharedObserver, Silent};
+use crate::time::Clock;
+use crate::{Error, Result};
+
+/// What to open, and with what.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub(super) store: String,
+    pub(super) locks_at: Option<String>,
+    pub(super) cache_at: Option<String>,
+    pub(super) keys: MacKeys,
+    pub(super) files: Files,
+    pub(super) locks_enabled: bool,
+    pub(super) lock_namespace: String,
+    pub(super) lock_targets: Vec<String>,
+    pub(super) lock_scopes: Vec<String>,
+    pub(super) cache: CacheOptions,
+    pub(super) cache_bytes: usize,
+    pub(super) retention: Retention,
+    pub(super) clock: Clock,
+    pub(super) observer: SharedObserver,
+}
+
+/// What to do about a file that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Files {
+    Make,
+    MustExist,
+}
+
+/// Most bytes of the cache in memory unless the configuration says otherwise.
+const CACHE_BYTES: usize = 64 << 20;
+
+impl Config {
+    /// Everything on one URL, `memory:` or `sqlite:PATH`, with nothing read from the environment; the cache is in memory.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            store: url.into(),
+            locks_at: None,
+            cache_at: None,
+            keys: MacKeys::none(),
+            files: Files::Make,
+            locks_enabled: true,
+            lock_namespace: LocksConfig::default().namespace,
+            lock_targets: Vec::new(),
+            lock_scopes: Vec::new(),
+            cache: CacheOptions::default(),
+            cache_bytes: CACHE_BYTES,
+            retention: Retention::default(),
+            clock: Clock::system(),
+            observer: Arc::new(Silent),
+        }
+    }
+
+    /// Reads `ONWARD__LOCKS__ENABLED` (`true` or `false`) and the key of the audit trail, `ONWARD__AUDIT__KEY` or
+    /// `ONWARD__AUDIT__KEY_FILE`.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::Kind::Invalid): another value, both forms of the key, or a file that cannot be read. Nothing weaker is done.
+    pub fn with_environment(mut self) -> Result<Self> {
+        match var("ONWARD__LOCKS__ENABLED")?.as_deref() {
+            None | Some("true") => {}
+            Some("false") => self.locks_enabled = false,
+            Some(_) => return Err(Error::invalid("ONWARD__LOCKS__ENABLED is true or false")),
+        }
+        match (var("ONWARD__AUDIT__KEY")?, var("ONWARD__AUDIT__KEY_FILE")?) {
+            (None, None) => {}
+            (Some(text), None) => self.keys = MacKeys::parse(&text)?,
+            (None, Some(path)) => {
+                let text =
+                    std::fs::read_to_string(path).map_err(|e| Error::invalid("ONWARD__AUDIT__KEY_FILE cannot be read").with_source(e))?;
+                self.keys = MacKeys::parse(&text)?;
+            }
+            (Some(_), Some(_)) => return Err(Error::invalid("set ONWARD__AUDIT__KEY or ONWARD__AUDIT__KEY_FILE, not both")),
+        }
+        Ok(self)
+    }
+
+    /// Keeps locks at a URL of their own instead of beside the store: `memory:` or `sqlite:PATH` of a store.
+    #[must_use]
+    pub fn with_locks_at(mut self, url: impl Into<String>) -> Self {
+        self.locks_at = Some(url.into());
+        self
+    }
+
+    /// Keeps the cache at this URL; in the process's memory by default, which `memory:` says, too.
+    #[must_use]
+    pub fn with_cache_at(mut self, url: impl Into<String>) -> Self {
+        self.cache_at = Some(url.into());
+        self
+    }
+
+    /// Seals audit entries with these keys.
+    #[must_use]
+    pub fn with_keys(mut self, keys: MacKeys) -> Self {
+        self.keys = keys;
+        self
+    }
+
+    /// Refuses a SQLite file that is not there, or is empty, instead of making it: for whoever comes to look, as an auditor does.
+    #[must_use]
+    pub fn with_existing_file(mut self) -> Self {
+        self.files = Files::MustExist;
+        self
+    }
+
+    /// Switches locking off: bodies run unlocked and say so, and no lock is granted.
+    #[must_use]
+    pub fn with_locks_off(mut self) -> Self {
+        self.locks_enabled = false;
+        self
+    }
+
+    /// Sets the first segment of every typed lock key, `[a-z0-9_-]{1,32}`; `main` by default. Each has a kill switch of its own.
+    #[must_use]
+    pub fn with_lock_namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.lock_namespace = namespace.into();
+        self
+    }
+
+    /// Sets the closed set of lock scopes that are labels in metrics.
+    #[must_use]
+    pub fn with_lock_scopes(mut self, scopes: Vec<String>) -> Self {
+        self.lock_scopes = scopes;
+        self
+    }
+
+    /// Sets the closed set of lock labels for metrics.
+    #[must_use]
+    pub fn with_lock_targets(mut self, targets: Vec<String>) -> Self {
+        self.lock_targets = targets;
+        self
+    }
+
+    /// Sets the cache's options.
+    #[must_use]
+    pub fn with_cache(mut self, options: CacheOptions) -> Self {
+        self.cache = options;
+        self
+    }
+
+    /// Bounds the cache in memory; 64 MiB by default.
+    #[must_use]
+    pub fn with_cache_bytes(mut self, bytes: usize) -> Self {
+        self.cache_bytes = bytes;
+        self
+    }
+
+    /// Sets how much of the change log is kept; 7 days and 4 GiB by default.
+    #[must_use]
+    pub fn with_retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Uses this clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Tells this observer what happens.
+    #[must_use]
+    pub fn with_observer(mut self, observer: SharedObserver) -> Self {
+        self.observer = observer;
+        self
+    }
+}
+
+fn var(name: &str) -> Result<Option<String>> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(Error::invalid(format!("{name} is not UTF-8"))),
+    }
+}

@@ -1,0 +1,101 @@
+//! URLs to engines, part by part.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::config::{Config, Files};
+use crate::audit::engine::AuditEngine;
+use crate::cache::CacheEngine;
+use crate::commit::engine::CommitEngine;
+use crate::engine::memory::{MemoryCache, MemoryLocks, MemoryStore};
+#[cfg(feature = "sqlite")]
+use crate::engine::sqlite::{SqliteLocks, SqliteStore};
+use crate::lock::LockEngine;
+use crate::time::Clock;
+use crate::{Code, Error, Kind, Result};
+
+/// What every SQLite database begins with.
+const HEADER_BYTES: u64 = 100;
+
+/// Where a part lives.
+enum Place {
+    Memory,
+    Sqlite(PathBuf),
+}
+
+fn place(url: &str) -> Result<Place> {
+    match url.split_once(':') {
+        Some(("memory", "")) => Ok(Place::Memory),
+        Some(("sqlite", path)) if !path.is_empty() => {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            Ok(Place::Sqlite(PathBuf::from(path)))
+        }
+        _ => Err(Error::invalid("a URL is memory: or sqlite:PATH")),
+    }
+}
+
+/// The engines of all parts.
+pub(super) struct Engines {
+    pub(super) commits: Arc<dyn CommitEngine>,
+    pub(super) audit: Arc<dyn AuditEngine>,
+    pub(super) locks: Arc<dyn LockEngine>,
+    pub(super) cache: Arc<dyn CacheEngine>,
+    /// The file beside which drops are counted.
+    pub(super) file: Option<PathBuf>,
+}
+
+impl Engines {
+    /// Opens what the configuration names; the store first, since it says whether there is anything to open.
+    pub(super) async fn open(config: &Config) -> Result<Self> {
+        let store = place(&config.store)?;
+        let locks = config.locks_at.as_deref().map(place).transpose()?;
+        let cache = config.cache_at.as_deref().map(place).transpose()?;
+        let (commits, audit, file): (Arc<dyn CommitEngine>, Arc<dyn AuditEngine>, _) = match &store {
+            Place::Memory => {
+                let store = Arc::new(MemoryStore::new());
+                (store.clone(), store, None)
+            }
+            Place::Sqlite(path) => {
+                let store = sqlite_store(path, config.files, &config.clock).await?;
+                (store.clone(), store, Some(path.clone()))
+            }
+        };
+        Ok(Self {
+            commits,
+            audit,
+            locks: lock_engine(locks.as_ref().unwrap_or(&store), &config.clock).await?,
+            cache: cache_engine(cache.as_ref().unwrap_or(&Place::Memory), config)?,
+            file,
+        })
+    }
+}
+
+#[cfg(feature = "sqlite")]
+async fn sqlite_store(path: &Path, files: Files, clock: &Clock) -> Result<Arc<SqliteStore>> {
+    if files == Files::MustExist && std::fs::metadata(path).map_or(0, |file| file.len()) < HEADER_BYTES {
+        return Err(Error::new(Kind::NotFound, Code::NotFound, "there is no such database file, or it is empty"));
+    }
+    Ok(Arc::new(SqliteStore::open(path, clock).await?))
+}
+
+#[cfg(not(feature = "sqlite"))]
+async fn sqlite_store(_: &Path, _: Files, _: &Clock) -> Result<Arc<MemoryStore>> {
+    Err(Error::unsupported("this build has no SQLite engine"))
+}
+
+async fn lock_engine(place: &Place, clock: &Clock) -> Result<Arc<dyn LockEngine>> {
+    match place {
+        Place::Memory => Ok(Arc::new(MemoryLocks::new(clock.clone()))),
+        #[cfg(feature = "sqlite")]
+        Place::Sqlite(path) => Ok(Arc::new(SqliteLocks::open(SqliteLocks::beside(path), clock.clone()).await?)),
+        #[cfg(not(feature = "sqlite"))]
+        Place::Sqlite(_) => Err(Error::unsupported("this build has no SQLite engine")),
+    }
+}
+
+fn cache_engine(place: &Place, config: &Config) -> Result<Arc<dyn CacheEngine>> {
+    match place {
+        Place::Memory => Ok(Arc::new(MemoryCache::new(config.clock.clone()).with_max_bytes(config.cache_bytes))),
+        Place::Sqlite(_) => Err(Error::unsupported("the SQLite engine has no cache")),
+    }
+}
