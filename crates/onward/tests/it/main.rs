@@ -14,6 +14,7 @@ mod histories;
 mod house;
 mod lock;
 mod observe;
+mod own_table;
 mod outside;
 mod planted;
 mod schema;
