@@ -17,6 +17,7 @@ mod observe;
 mod own_table;
 mod outside;
 mod planted;
+mod redis;
 mod schema;
 mod schema_processes;
 mod store;
