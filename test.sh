@@ -149,7 +149,7 @@ format() { cargo fmt --all --check; }
 # Twice: everything with its tests, and the library alone as an application without SQLite builds it.
 lints() {
   cargo clippy --workspace --all-targets --locked -- -D warnings &&
-    cargo clippy -p onward --test faults --locked -- -D warnings &&
+    cargo clippy -p onward --test faults --test interop --locked -- -D warnings &&
     cargo clippy -p onward --lib --no-default-features --locked -- -D warnings
 }
 
