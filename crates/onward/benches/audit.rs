@@ -188,7 +188,7 @@ fn appending(runtime: &tokio::runtime::Runtime, folder: &Path) {
             0 => runtime.block_on(appends(&path, CALLERS, 1)),
             1 => runtime.block_on(appends(&path, CALLERS, CALLERS)),
             2 => runtime.block_on(appends(&path, 1, 1)),
-            _ => by_hand(&path),
+            _ => by_hand(runtime, &path),
         }
     });
     let ratio = |one: usize, other: usize| median(figures[one].iter().zip(&figures[other]).map(|(a, b)| a / b).collect());
@@ -237,12 +237,11 @@ async fn appends(path: &Path, callers: usize, chains: usize) -> f64 {
     acknowledged as f64 / elapsed
 }
 
-/// The same rows by hand, one append a transaction, WAL and FULL: head read, entry, head, change log, counter.
-fn by_hand(path: &Path) -> f64 {
+/// The same rows into the same tables by hand, one append a transaction, WAL and FULL: head read, entry, head, change log, counter.
+fn by_hand(runtime: &tokio::runtime::Runtime, path: &Path) -> f64 {
+    drop(runtime.block_on(SqliteStore::open(path, &Clock::system())).unwrap());
     let connection = Connection::open(path).unwrap();
     connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;").unwrap();
-    connection.execute_batch(include_str!("../src/engine/sqlite/schema.sql")).unwrap();
-    connection.execute("INSERT INTO onward_meta VALUES (1, 1, '', 0, 0, 0, 0, 0, 0, 0, '', 0, 0)", []).unwrap();
     connection.execute("INSERT INTO onward_heads VALUES (1, 0, zeroblob(32), x'', 0)", []).unwrap();
     let (mut number, started) = (0_u64, Instant::now());
     while started.elapsed() < BLOCK {
