@@ -218,7 +218,9 @@ fn by_hand(runtime: &tokio::runtime::Runtime, path: &Path, rows: u64, block: Dur
                 .unwrap();
             assert!(!find.exists([&name]).unwrap());
             let mut object = connection
-                .prepare_cached("INSERT INTO onward_objects VALUES ('default', 'bench', ?1, ?2, 1, ?3, ?3, 'text/plain', ?4, 0, 0, NULL, NULL)")
+                .prepare_cached(
+                    "INSERT INTO onward_objects VALUES ('default', 'bench', ?1, ?2, 1, ?3, ?3, 'text/plain', ?4, 0, 0, NULL, NULL)",
+                )
                 .unwrap();
             object.execute((&name, [7_u8; 16], id, &payload)).unwrap();
             let mut change = connection

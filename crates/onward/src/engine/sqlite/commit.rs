@@ -378,7 +378,13 @@ impl CommitEngine for SqliteStore {
         let mut connection = connection::open(&self.path, APPLICATION_ID, Durability::Full)?;
         connection::queue(&mut connection)?;
         self.wal.prepare(&connection)?;
-        Ok(Box::new(SqliteWriter { connection, turn: Turn::open(&turn::beside(&self.path))?, wal: self.wal.clone(), written: 0, full: true }))
+        Ok(Box::new(SqliteWriter {
+            connection,
+            turn: Turn::open(&turn::beside(&self.path))?,
+            wal: self.wal.clone(),
+            written: 0,
+            full: true,
+        }))
     }
 
     fn ready(&self) -> Result<()> {
