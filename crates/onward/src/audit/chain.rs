@@ -7,11 +7,12 @@ use tokio::sync::Semaphore;
 
 use super::drops::Drops;
 use super::engine::{AuditEngine, Select};
-use super::options::{AppendOptions, Filter, Found, Order, Page};
+use super::options::{AppendOptions, Filter, Found, Order, Page, TrailOptions};
+use super::prove::Blocks;
 use super::tail::{From, Tail};
 use crate::commit::{Commit, CommitOutcome, CommitQueue, EntryReceipt, Window};
 use crate::model::limits::{PAGE_BYTES, REQUEST_ID_BYTES, SEQ_MAX};
-use crate::model::{ChainName, Entry, Hash, Head, RequestId, Revision, Sealed, Seq};
+use crate::model::{ChainName, CheckpointKey, Entry, Hash, Head, RequestId, Revision, Sealed, Seq};
 use crate::observe::Event;
 use crate::time::Timestamp;
 use crate::{Error, Result};
@@ -31,6 +32,8 @@ pub(super) struct Inner {
     pub(super) engine: Arc<dyn AuditEngine>,
     pub(super) verifications: Arc<Semaphore>,
     pub(super) drops: Arc<Drops>,
+    pub(super) blocks: Blocks,
+    signing: Option<CheckpointKey>,
 }
 
 /// A chain and its head.
@@ -45,7 +48,19 @@ pub struct ChainInfo {
 impl Trail {
     /// Makes a trail over a write path and the reading half of the same engine.
     pub fn new(queue: CommitQueue, engine: Arc<dyn AuditEngine>) -> Self {
-        Self(Arc::new(Inner { queue, engine, verifications: Arc::new(Semaphore::new(VERIFICATIONS)), drops: Drops::new() }))
+        Self::with(queue, engine, TrailOptions::default())
+    }
+
+    /// Makes a trail with more than the engine gives it.
+    pub fn with(queue: CommitQueue, engine: Arc<dyn AuditEngine>, options: TrailOptions) -> Self {
+        let TrailOptions { signing } = options;
+        let verifications = Arc::new(Semaphore::new(VERIFICATIONS));
+        Self(Arc::new(Inner { queue, engine, verifications, drops: Drops::new(), blocks: Blocks::default(), signing }))
+    }
+
+    /// Returns the key that signs checkpoints.
+    pub(super) fn signing(&self) -> Option<&CheckpointKey> {
+        self.0.signing.as_ref()
     }
 
     /// Keeps what is [dropped](Chain::append_or_drop) in a file beside a store, and takes over what dead processes left there.

@@ -7,7 +7,7 @@ use futures_core::future::BoxFuture;
 use super::options::Order;
 use super::verify::Source;
 use crate::Result;
-use crate::model::{ChainName, Head, Sealed, Seq};
+use crate::model::{ChainName, Hash, Head, Sealed, Seq};
 use crate::time::Timestamp;
 
 /// Which entries to read. Every bound is inclusive.
@@ -68,6 +68,9 @@ pub trait AuditEngine: Debug + Send + Sync {
 
     /// Reads a page of entries; `None` if there is no such chain.
     fn select<'a>(&'a self, chain: &'a ChainName, select: &'a Select) -> BoxFuture<'a, Result<Option<Selected>>>;
+
+    /// Reads the hashes of the entries `from..=to` that are there, with their seqs, in order; a caller asks for 8,192 at most.
+    fn hashes<'a>(&'a self, chain: &'a ChainName, from: u64, to: u64) -> BoxFuture<'a, Result<Vec<(u64, Hash)>>>;
 
     /// Opens what a verifier reads. Blocks, and so does the source: not for a thread of the runtime.
     ///

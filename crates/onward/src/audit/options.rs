@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::model::limits::PAGE_ITEMS;
-use crate::model::{FencingToken, LockKey, Sealed, Seq};
+use crate::model::{CheckpointKey, FencingToken, LockKey, Sealed, Seq};
 use crate::time::Timestamp;
 use crate::{Error, Result};
 
@@ -56,6 +56,13 @@ impl AppendOptions {
     pub(super) fn check(&self) -> Result<()> {
         if DEADLINES.contains(&self.deadline) { Ok(()) } else { Err(Error::invalid("a deadline is 1 ms to 10 min")) }
     }
+}
+
+/// What a trail has beside its store.
+#[derive(Clone, Debug, Default)]
+pub struct TrailOptions {
+    /// The key that signs checkpoints; without one there are none.
+    pub signing: Option<CheckpointKey>,
 }
 
 /// In which order entries come.

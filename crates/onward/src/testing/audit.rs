@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use crate::audit::engine::AuditEngine;
 use crate::audit::verify::{Check, Depth, Extent, SavedHead, Verdict};
-use crate::audit::{AppendOptions, Chain, Filter, From, Order, Pace, Page, Trail};
+use crate::audit::{AppendOptions, Chain, Filter, From, Order, Pace, Page, Trail, TrailOptions};
 use crate::commit::engine::CommitEngine;
 use crate::commit::{Commit, CommitOutcome, CommitQueue, Guard, QueueOptions, Retention, WriteCondition};
-use crate::model::{Data, Entry, FencingToken, Key, LockKey, MacKeys, RequestId, Seq};
+use crate::model::{CheckpointKey, Data, Entry, FencingToken, Key, LockKey, MacKeys, RequestId, Seq};
 use crate::observe::Silent;
 use crate::testing::store_faults::{Faults, Faulty};
 use crate::time::Clock;
@@ -45,14 +45,15 @@ impl Harness {
     /// Puts a trail over each of two handles on one store. `keep` lives as long as the harness.
     pub async fn over<E: CommitEngine + AuditEngine + 'static>(first: E, second: E, clock: Clock, keep: impl Any + Send + Sync) -> Self {
         let faults = Faults::default();
-        let trail = async |engine: E, faults: Faults| {
+        let trail = async |engine: E, faults: Faults, signing: Option<CheckpointKey>| {
             let engine = Arc::new(engine);
             let keys = MacKeys::one("k1", [7; 32]).unwrap();
             let options = QueueOptions { clock: clock.clone(), observer: Arc::new(Silent), keys, retention: Retention::default() };
             let commits = Arc::new(Faulty::new(engine.clone(), faults));
-            Trail::new(CommitQueue::start(commits, options).await.unwrap(), engine)
+            Trail::with(CommitQueue::start(commits, options).await.unwrap(), engine, TrailOptions { signing })
         };
-        let (first, second) = (trail(first, faults.clone()).await, trail(second, Faults::default()).await);
+        let signing = Some(CheckpointKey::from_seed([7; 32]));
+        let (first, second) = (trail(first, faults.clone(), signing).await, trail(second, Faults::default(), None).await);
         Self { first, second, clock: clock.clone(), faults, _keep: Box::new(keep) }
     }
 
@@ -109,6 +110,11 @@ macro_rules! audit_conformance {
                 a_busy_queue_drops_too
                 chains_of_ours_are_not_for_callers
             }
+            $crate::audit_conformance! { @proofs $open;
+                an_entry_is_proved_to_be_in_every_later_size
+                every_size_is_the_beginning_of_every_later_one
+                a_checkpoint_attests_its_chain_and_no_other
+            }
         }
     };
     (@cases $open:ident; $($case:ident)*) => {
@@ -126,6 +132,15 @@ macro_rules! audit_conformance {
             async fn $case() {
                 let harness = super::$open().await;
                 $crate::testing::audit_drops::$case(&harness).await;
+            }
+        )*
+    };
+    (@proofs $open:ident; $($case:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $case() {
+                let harness = super::$open().await;
+                $crate::testing::audit_proofs::$case(&harness).await;
             }
         )*
     };

@@ -11,7 +11,7 @@ use crate::Result;
 use crate::audit::Order;
 use crate::audit::engine::{AuditEngine, Select, Selected};
 use crate::audit::verify::{HeadRow, Source, View};
-use crate::model::{ChainName, Head, RowRef, Sealed, Seq};
+use crate::model::{ChainName, Hash, Head, RowRef, Sealed, Seq};
 
 /// How many entries a source takes at a time: the store is not held while they are looked at.
 const AT_A_TIME: usize = 256;
@@ -64,6 +64,17 @@ impl AuditEngine for MemoryStore {
                 Order::Ascending => page(range.iter(), fits, select),
                 Order::Descending => page(range.iter().rev(), fits, select),
             })
+        });
+        Box::pin(std::future::ready(Ok(found)))
+    }
+
+    fn hashes<'a>(&'a self, chain: &'a ChainName, from: u64, to: u64) -> BoxFuture<'a, Result<Vec<(u64, Hash)>>> {
+        let found = self.read(|state| {
+            let entries = entries(state, chain);
+            let begin = entries.partition_point(|entry| entry.seq.get() < from);
+            let end = entries.partition_point(|entry| entry.seq.get() <= to);
+            let range = entries.get(begin..end).unwrap_or_default();
+            range.iter().map(|entry| (entry.seq.get(), entry.hash)).collect()
         });
         Box::pin(std::future::ready(Ok(found)))
     }

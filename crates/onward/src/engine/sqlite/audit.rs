@@ -17,7 +17,7 @@ use crate::audit::Order;
 use crate::audit::engine::{AuditEngine, Select, Selected};
 use crate::audit::verify::{HeadRow, Source, View};
 use crate::model::limits::PAYLOAD_BYTES;
-use crate::model::{ChainName, Head, Row, RowRef, Sealed, Seq};
+use crate::model::{ChainName, Hash, Head, Row, RowRef, Sealed, Seq};
 use crate::{Error, Result};
 
 /// The columns of an entry, in the order that [`entry_row`] reads. A planted giant is read no further than it takes to refuse it.
@@ -109,6 +109,21 @@ impl AuditEngine for SqliteStore {
             let tx = connection.transaction().map_err(before_commit)?;
             let Some(id) = chain_id(&tx, &chain)? else { return Ok(None) };
             read_page(&tx, id, &select).map(Some)
+        }))
+    }
+
+    fn hashes<'a>(&'a self, chain: &'a ChainName, from: u64, to: u64) -> BoxFuture<'a, Result<Vec<(u64, Hash)>>> {
+        let chain = chain.clone();
+        Box::pin(self.readers().run(move |connection| {
+            let Some(id) = chain_id(connection, &chain)? else { return Ok(Vec::new()) };
+            let mut find =
+                prepare(connection, "SELECT seq, hash FROM onward_entries WHERE chain = ?1 AND seq >= ?2 AND seq <= ?3 ORDER BY seq")?;
+            let mut found = find.query(params![id, signed(from)?, signed(to)?]).map_err(before_commit)?;
+            let mut hashes = Vec::new();
+            while let Some(row) = found.next().map_err(before_commit)? {
+                hashes.push((unsigned(col(row, 0)?)?, Hash::from_bytes(col(row, 1)?)));
+            }
+            Ok(hashes)
         }))
     }
 
