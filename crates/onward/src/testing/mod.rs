@@ -4,11 +4,14 @@
 
 pub mod audit;
 pub mod audit_drops;
+pub mod audit_proofs;
 pub mod cache;
 pub mod decide;
 pub mod history;
 pub mod lock;
 pub mod lock_faults;
 pub mod lock_history;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub mod servers;
 pub mod store;
 pub mod store_faults;
