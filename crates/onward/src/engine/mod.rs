@@ -1,5 +1,7 @@
 //! The engines: they carry out, the parts decide. No file in here holds a rule.
 
 pub mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
