@@ -10,5 +10,7 @@ pub mod history;
 pub mod lock;
 pub mod lock_faults;
 pub mod lock_history;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub mod servers;
 pub mod store;
 pub mod store_faults;

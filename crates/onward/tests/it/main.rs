@@ -16,6 +16,7 @@ mod lock;
 mod observe;
 mod outside;
 mod planted;
+mod redis;
 mod schema;
 mod schema_processes;
 mod store;

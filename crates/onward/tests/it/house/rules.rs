@@ -77,7 +77,7 @@ pub(super) fn rooms(sources: &[Source]) -> Vec<String> {
 }
 
 fn is_engine(name: &str) -> bool {
-    matches!(name, "memory" | "sqlite")
+    matches!(name, "memory" | "postgres" | "redis" | "sqlite")
 }
 
 /// Finds ways to panic in production code.

@@ -1,0 +1,244 @@
+//! Connections: each carries many callers at once, knows whether it is alive, and comes back by itself.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, PushInfo, PushKind, RedisError, RedisResult, Value};
+use tokio::sync::Notify;
+
+use super::address::Address;
+use super::error::{Sent, of_call, of_connect};
+use crate::retry::{self, Backoff};
+use crate::time::Clock;
+use crate::{Error, Result};
+
+/// How long an answer may take. Below the time that the parts give a call, so that the connection is the first to know.
+const ANSWER: Duration = Duration::from_millis(900);
+/// How long it may take to connect, greeting included.
+const CONNECT: Duration = Duration::from_secs(1);
+/// Calls that wait to be written.
+const WAITING: usize = 1_024;
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a connection tells without being asked. Called on the connection's task: it must not block.
+pub(super) trait Pushed: Send + Sync + 'static {
+    /// A message came on a channel.
+    fn message(&self, channel: &[u8], payload: &[u8]);
+    /// The connection was lost: what is pushed from now on is missed.
+    fn lost(&self);
+    /// It is there again, with all channels; what was pushed in between is missed.
+    fn returned(&self);
+}
+
+/// A connection that many callers share; clones share it, too.
+///
+/// While it is down, calls fail at once with nothing sent, and a task connects again, with pauses that grow to a second. A call
+/// without an answer in time counts as a connection that is gone: callers go on with a new one.
+#[derive(Clone)]
+pub(super) struct Link(Arc<Inner>);
+
+struct Inner {
+    address: Address,
+    client: redis::Client,
+    channels: Vec<String>,
+    pushed: Option<Arc<dyn Pushed>>,
+    state: Mutex<State>,
+    /// Tells the task that there is something to do: the connection is gone, or the last handle.
+    changed: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Counts connections, so that a failure of an old one does not end a new one.
+    generation: u64,
+    connection: Option<MultiplexedConnection>,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("address", &self.0.address).field("up", &self.is_up()).finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`Kind::Backend`](crate::Kind::Backend): the server is away or knows no such user. `Unsupported`: it is too old.
+    pub(super) async fn open(address: &Address) -> Result<Self> {
+        Self::begin(address, Vec::new(), None).await
+    }
+
+    /// Connects and listens on channels; after each reconnect, too.
+    ///
+    /// # Errors
+    /// As [`Link::open`].
+    pub(super) async fn listen(address: &Address, channels: Vec<String>, pushed: Arc<dyn Pushed>) -> Result<Self> {
+        Self::begin(address, channels, Some(pushed)).await
+    }
+
+    async fn begin(address: &Address, channels: Vec<String>, pushed: Option<Arc<dyn Pushed>>) -> Result<Self> {
+        let changed = Arc::new(Notify::new());
+        let inner = Arc::new(Inner {
+            address: address.clone(),
+            client: address.client()?,
+            channels,
+            pushed,
+            state: Mutex::default(),
+            changed: Arc::clone(&changed),
+        });
+        inner.connect().await?;
+        tokio::spawn(keep(Arc::downgrade(&inner), changed));
+        Ok(Self(inner))
+    }
+
+    /// Tells whether it is connected, as far as is known.
+    pub(super) fn is_up(&self) -> bool {
+        self.0.state.lock().connection.is_some()
+    }
+
+    /// Sends one command and reads its answer.
+    ///
+    /// # Errors
+    /// [`Kind::Backend`](crate::Kind::Backend): not applied while the connection is down; [`Effect::Unknown`](crate::Effect::Unknown) without an answer.
+    pub(super) async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T> {
+        self.send(command).await?.map_err(|e| of_call(e, Sent::Command))
+    }
+
+    /// Sends commands together and reads their answers: one way there and back. Without [`Pipeline::atomic`] others may come between.
+    ///
+    /// # Errors
+    /// As [`Link::call`]; an error of one command is the error of all, with [`Effect::Unknown`](crate::Effect::Unknown).
+    pub(super) async fn call_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T> {
+        let (mut connection, generation) = self.0.current()?;
+        let answer = pipeline.query_async(&mut connection).await;
+        self.0.judged(answer, generation).map_err(|e| of_call(e, Sent::Steps))
+    }
+
+    /// Sends one command; the server's refusal is left to the caller.
+    ///
+    /// # Errors
+    /// [`Kind::Backend`](crate::Kind::Backend), not applied: the connection is down.
+    pub(super) async fn send<T: FromRedisValue>(&self, command: &Cmd) -> Result<RedisResult<T>> {
+        let (mut connection, generation) = self.0.current()?;
+        let answer = connection
+            .req_packed_command(command)
+            .await
+            .and_then(Value::extract_error)
+            .and_then(|value| Ok(redis::from_redis_value(value)?));
+        Ok(self.0.judged(answer, generation))
+    }
+}
+
+impl Inner {
+    fn current(&self) -> Result<(MultiplexedConnection, u64)> {
+        let state = self.state.lock();
+        match &state.connection {
+            Some(connection) => Ok((connection.clone(), state.generation)),
+            None => Err(Error::unavailable("redis is away")),
+        }
+    }
+
+    /// Lets go of a connection that failed.
+    fn judged<T>(&self, answer: RedisResult<T>, generation: u64) -> RedisResult<T> {
+        if let Err(error) = &answer
+            && is_fatal(error)
+        {
+            self.let_go(generation);
+        }
+        answer
+    }
+
+    fn let_go(&self, generation: u64) {
+        let gone = {
+            let mut state = self.state.lock();
+            if state.generation == generation { state.connection.take() } else { None }
+        };
+        if gone.is_some() {
+            if let Some(pushed) = &self.pushed {
+                pushed.lost();
+            }
+            self.changed.notify_one();
+        }
+    }
+
+    async fn connect(self: &Arc<Self>) -> Result<()> {
+        let generation = self.state.lock().generation + 1;
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_response_timeout(Some(ANSWER))
+            .set_pipeline_buffer_size(WAITING)
+            .set_push_sender(ears(Arc::downgrade(self), generation));
+        let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await.map_err(of_connect)?;
+        if !self.channels.is_empty() {
+            connection.subscribe(&self.channels).await.map_err(of_connect)?;
+        }
+        let mut state = self.state.lock();
+        state.generation = generation;
+        state.connection = Some(connection);
+        Ok(())
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.changed.notify_one();
+    }
+}
+
+/// Tells what the server pushes; a connection that ends is let go of at once, not at the next call.
+fn ears(inner: Weak<Inner>, generation: u64) -> impl Fn(PushInfo) -> Result<(), ()> + Send + Sync + 'static {
+    move |info| {
+        let Some(inner) = inner.upgrade() else { return Err(()) };
+        match (info.kind, info.data.as_slice()) {
+            (PushKind::Disconnection, _) => inner.let_go(generation),
+            (PushKind::Message, [channel, payload, ..]) => {
+                if let (Some(pushed), Some(channel), Some(payload)) = (&inner.pushed, bytes(channel), bytes(payload)) {
+                    pushed.message(channel, payload);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn bytes(value: &Value) -> Option<&[u8]> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        Value::SimpleString(text) => Some(text.as_bytes()),
+        _ => None,
+    }
+}
+
+/// Tells whether a connection is of no use after this failure.
+fn is_fatal(error: &RedisError) -> bool {
+    error.is_io_error() || error.is_unrecoverable_error() || error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::ReadOnly)
+}
+
+/// Connects again whenever the connection is gone, until the last handle is.
+async fn keep(inner: Weak<Inner>, changed: Arc<Notify>) {
+    let clock = Clock::system();
+    loop {
+        changed.notified().await;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        loop {
+            let Some(inner) = inner.upgrade() else { return };
+            if inner.state.lock().connection.is_some() {
+                break;
+            }
+            if inner.connect().await.is_ok() {
+                if let Some(pushed) = &inner.pushed {
+                    pushed.returned();
+                }
+                break;
+            }
+            drop(inner);
+            retry::sleep(&clock, backoff.next()).await;
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Scripts: several commands in one step, sent by their hash.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, ErrorKind, FromRedisValue, ServerErrorKind, ToRedisArgs};
+
+use super::connection::Link;
+use super::error::{Sent, of_call};
+use crate::Result;
+
+/// A script, known to the server by the hash of its text.
+pub(super) struct Script(LazyLock<redis::Script>, &'static str);
+
+impl Script {
+    /// Makes a script of its text; `make` hashes it at its first use.
+    pub(super) const fn new(text: &'static str, make: fn() -> redis::Script) -> Self {
+        Self(LazyLock::new(make), text)
+    }
+
+    /// Carries out one step on a link; a server that does not know the script is sent its text, once.
+    ///
+    /// # Errors
+    /// As [`Link::send`]; what the script's commands answer has [`Effect::Unknown`](crate::Effect::Unknown), unless nothing was done.
+    pub(super) async fn run<T: FromRedisValue>(&self, link: &Link, keys: impl ToRedisArgs, args: impl ToRedisArgs) -> Result<T> {
+        match link.send(&self.command("EVALSHA", self.0.get_hash(), &keys, &args)).await? {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                let answer = link.send(&self.command("EVAL", self.1, &keys, &args)).await?;
+                answer.map_err(|e| of_call(e, Sent::Steps))
+            }
+            answer => answer.map_err(|e| of_call(e, Sent::Steps)),
+        }
+    }
+
+    fn command(&self, verb: &str, script: &str, keys: &impl ToRedisArgs, args: &impl ToRedisArgs) -> Cmd {
+        let mut command = redis::cmd(verb);
+        command.arg(script).arg(keys.num_of_args()).arg(keys).arg(args);
+        command
+    }
+}
+
+/// Makes a [`Script`] of the files that it is put together from.
+macro_rules! script {
+    ($($file:literal),+) => {{
+        const TEXT: &str = concat!($(include_str!(concat!("scripts/", $file))),+);
+        $crate::engine::redis::script::Script::new(TEXT, || redis::Script::new(TEXT))
+    }};
+}
+pub(super) use script;

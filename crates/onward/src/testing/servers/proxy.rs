@@ -1,0 +1,205 @@
+//! A TCP proxy in this process that cuts, delays and swallows what passes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::retry;
+use crate::time::Clock;
+
+/// A way to a server that a test can spoil; dropping it cuts every connection.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    faults: Mutex<Faults>,
+    /// Counts cuts: a connection of an earlier count ends.
+    cuts: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Faults {
+    refuses: bool,
+    /// Cuts when so many more bytes went to the server; they arrive.
+    requests_left: Option<usize>,
+    /// Cuts when so many more bytes came back; they arrive.
+    answers_left: Option<usize>,
+    /// Lets nothing come back, and keeps the connection.
+    swallows: bool,
+    delay: Duration,
+    passed: (usize, usize),
+}
+
+impl Proxy {
+    /// Opens a way to a port of 127.0.0.1.
+    pub async fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
+        let address = listener.local_addr().expect("its address");
+        let shared = Arc::new(Shared { faults: Mutex::default(), cuts: watch::Sender::new(0) });
+        let task = tokio::spawn({
+            let shared = Arc::clone(&shared);
+            async move {
+                while let Ok((client, _)) = listener.accept().await {
+                    tokio::spawn(serve(Arc::clone(&shared), client, port));
+                }
+            }
+        });
+        Self { address, shared, task }
+    }
+
+    /// Returns the port to connect to.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Returns the URL of a Redis behind it.
+    pub fn redis_url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port())
+    }
+
+    /// Cuts every connection now.
+    pub fn cut(&self) {
+        self.shared.cut();
+    }
+
+    /// Cuts every connection and lets no new one through, until [`Proxy::heal`].
+    pub fn refuse(&self) {
+        self.shared.faults.lock().refuses = true;
+        self.shared.cut();
+    }
+
+    /// Cuts everything once `bytes` more bytes of requests have gone through.
+    pub fn cut_after_requests(&self, bytes: usize) {
+        self.shared.faults.lock().requests_left = Some(bytes);
+    }
+
+    /// Cuts everything once `bytes` more bytes of answers have gone through: at 0, the next request is served and its answer lost.
+    pub fn cut_after_answers(&self, bytes: usize) {
+        self.shared.faults.lock().answers_left = Some(bytes);
+    }
+
+    /// Lets no answer through and keeps the connections, until [`Proxy::heal`]: what was swallowed stays lost.
+    pub fn swallow_answers(&self) {
+        self.shared.faults.lock().swallows = true;
+    }
+
+    /// Holds each answer back for so long.
+    pub fn delay_answers(&self, delay: Duration) {
+        self.shared.faults.lock().delay = delay;
+    }
+
+    /// Ends every fault for what comes now; connections whose answers were swallowed are cut, since they are out of step.
+    pub fn heal(&self) {
+        let mut faults = self.shared.faults.lock();
+        let swallowed = faults.swallows;
+        *faults = Faults { passed: faults.passed, ..Faults::default() };
+        drop(faults);
+        if swallowed {
+            self.shared.cut();
+        }
+    }
+
+    /// Returns how many bytes of requests and of answers went through.
+    pub fn passed(&self) -> (usize, usize) {
+        self.shared.faults.lock().passed
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.shared.cut();
+    }
+}
+
+impl Shared {
+    fn cut(&self) {
+        self.cuts.send_modify(|count| *count += 1);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    There,
+    Back,
+}
+
+async fn serve(shared: Arc<Shared>, client: TcpStream, port: u16) {
+    let mut cuts = shared.cuts.subscribe();
+    cuts.mark_unchanged();
+    if shared.faults.lock().refuses {
+        return;
+    }
+    let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    tokio::select! {
+        () = pass(&shared, Way::There, from_client, to_server) => {}
+        () = pass(&shared, Way::Back, from_server, to_client) => {}
+        _ = cuts.changed() => {}
+    }
+}
+
+async fn pass(shared: &Shared, way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+    let mut buffer = vec![0; 16 * 1_024];
+    while let Ok(count) = from.read(&mut buffer).await {
+        if count == 0 {
+            return;
+        }
+        let (take, ends, delay) = shared.faults.lock().judge(way, count);
+        if !delay.is_zero() {
+            retry::sleep(&Clock::system(), delay).await;
+        }
+        if let Some(bytes) = buffer.get(..take)
+            && to.write_all(bytes).await.is_err()
+        {
+            return;
+        }
+        if ends {
+            // Bytes on their way arrive before the end does.
+            let _ = to.shutdown().await;
+            shared.cut();
+            return;
+        }
+    }
+}
+
+impl Faults {
+    /// Returns how many of these bytes pass, whether that is the end, and how long they are held back.
+    fn judge(&mut self, way: Way, count: usize) -> (usize, bool, Duration) {
+        let (left, swallows, delay) = match way {
+            Way::There => (&mut self.requests_left, false, Duration::ZERO),
+            Way::Back => (&mut self.answers_left, self.swallows, self.delay),
+        };
+        let (take, ends) = match left {
+            Some(left) if count >= *left => (*left, true),
+            Some(left) => {
+                *left -= count;
+                (count, false)
+            }
+            None => (count, false),
+        };
+        if ends {
+            *left = None;
+        }
+        let take = if swallows { 0 } else { take };
+        match way {
+            Way::There => self.passed.0 += take,
+            Way::Back => self.passed.1 += take,
+        }
+        (take, ends, delay)
+    }
+}
