@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use onward::model::MacKeys;
+use onward::model::{CheckpointKey, MacKeys};
 
 use crate::auth::NotAScope;
 use crate::auth::tokens::check_name;
@@ -421,6 +421,18 @@ pub(super) static KEYS: &[Key] = &[
             Ok(())
         },
         "The key that seals audit entries. Empty: they are chained by hash, and not sealed."
+    ),
+    key!(
+        "audit.signing_key" = r#""""#,
+        Live::No,
+        Secret,
+        |to, value| {
+            let text = value.text()?;
+            let parsed = if text.is_empty() { None } else { Some(CheckpointKey::parse(text).map_err(|_| "64 hex digits")?) };
+            to.signing_key = parsed;
+            Ok(())
+        },
+        "The key that signs checkpoints, another than audit.key. Empty: there are none."
     ),
     key!(
         "auth.rate.per_second" = "1000",

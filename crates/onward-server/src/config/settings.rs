@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use onward::commit::Retention;
-use onward::model::MacKeys;
+use onward::model::{CheckpointKey, MacKeys};
 
 use crate::auth::{Role, Scope};
 use crate::log::LogOptions;
@@ -48,6 +48,8 @@ pub struct Settings {
     pub cache_bytes: usize,
     /// The key that seals audit entries.
     pub audit_key: MacKeys,
+    /// The key that signs checkpoints.
+    pub signing_key: Option<CheckpointKey>,
     /// Requests that a token may send.
     pub rate: Rate,
     /// Tokens beside those in the store.

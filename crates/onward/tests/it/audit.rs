@@ -4,6 +4,7 @@
 
 mod drops;
 mod export;
+mod proofs;
 mod tamper;
 
 use onward::engine::memory::MemoryStore;
