@@ -1,6 +1,6 @@
 //! The store on every engine, plain and with faults.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use onward::Onward;
 use onward::commit::engine::SCAN;
@@ -14,6 +14,7 @@ use onward::testing::servers::Postgres;
 use onward::testing::store::Harness;
 use onward::testing::store_faults::Fault;
 use onward::time::Clock;
+use tokio::runtime::Runtime;
 
 async fn memory(often: Option<Fault>) -> Harness {
     let store = MemoryStore::new();
@@ -30,9 +31,14 @@ async fn sqlite(often: Option<Fault>) -> Harness {
 }
 
 async fn postgres(often: Option<Fault>) -> Harness {
-    let (url, clock) = (Postgres::shared().schema().await, Clock::system());
-    let open = || PostgresStore::open(&url, &clock);
-    let (a, b) = (open().await.unwrap(), open().await.unwrap());
+    // Some cases hold their own runtime up: the connections live in another.
+    static CONNECTIONS: OnceLock<Runtime> = OnceLock::new();
+    let runtime = CONNECTIONS.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
+    let open = async {
+        let (url, clock) = (Postgres::shared().schema().await, Clock::system());
+        (PostgresStore::open(&url, &clock).await.unwrap(), PostgresStore::open(&url, &clock).await.unwrap())
+    };
+    let (a, b) = runtime.spawn(open).await.unwrap();
     Harness::open([Arc::new(a), Arc::new(b)], often, ()).await
 }
 

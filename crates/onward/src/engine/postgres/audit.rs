@@ -9,16 +9,15 @@ use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{Client, Row as Found};
 
 use super::commit::PostgresStore;
-use super::connection::{ANSWER, COMMIT, Lent, Param, SNAPSHOT, Server, Step, ask};
-use super::error::{before_commit, silent};
+use super::connection::{COMMIT, Lent, Param, SNAPSHOT, Server, Step, ask, in_time};
+use super::error::before_commit;
 use super::rows::{self, col, damaged, signed};
 use crate::audit::Order;
 use crate::audit::engine::{AuditEngine, Select, Selected};
 use crate::audit::verify::{HeadRow, Source, View};
 use crate::model::limits::PAYLOAD_BYTES;
 use crate::model::{ChainName, Head, RowRef, Sealed, Seq};
-use crate::time::Clock;
-use crate::{Error, Result, retry};
+use crate::{Error, Result};
 
 /// How many rows a walk holds at a time.
 const ROWS: usize = 128;
@@ -92,7 +91,7 @@ impl AuditEngine for PostgresStore {
     }
 
     fn source(&self, chain: &ChainName) -> Result<Box<dyn Source>> {
-        Ok(Box::new(PostgresSource::open(self.server().clone(), self.clock().clone(), chain.clone())?))
+        Ok(Box::new(PostgresSource::open(self.server().clone(), chain.clone())?))
     }
 }
 
@@ -169,27 +168,26 @@ async fn first_since(lent: &Lent, chain: i64, at: i64) -> Result<i64> {
 /// A connection of its own: a long walk keeps no connection from others.
 struct PostgresSource {
     server: Server,
-    clock: Clock,
     chain: ChainName,
     runtime: Runtime,
     client: Client,
 }
 
 impl PostgresSource {
-    fn open(server: Server, clock: Clock, chain: ChainName) -> Result<Self> {
+    fn open(server: Server, chain: ChainName) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Error::unavailable("no runtime for a verification").with_source(e))?;
         let client = runtime.block_on(async {
-            let made = retry::deadline(&clock, clock.now() + ANSWER, server.connect()).await.ok_or_else(silent)?;
+            let made = in_time(server.connect()).await?;
             let (client, connection) = made.map_err(before_commit)?;
             tokio::spawn(connection);
             Ok::<_, Error>(client)
         })?;
-        Ok(Self { server, clock, chain, runtime, client })
+        Ok(Self { server, chain, runtime, client })
     }
 
     fn ask(&self, steps: &[Step<'_>]) -> Result<Vec<Found>> {
-        Ok(self.runtime.block_on(ask(&self.client, &self.clock, steps))?.concat())
+        Ok(self.runtime.block_on(ask(&self.client, steps))?.concat())
     }
 
     fn view(&self, from: i64, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
@@ -234,6 +232,6 @@ impl Source for PostgresSource {
     }
 
     fn another(&self) -> Result<Box<dyn Source>> {
-        Ok(Box::new(Self::open(self.server.clone(), self.clock.clone(), self.chain.clone())?))
+        Ok(Box::new(Self::open(self.server.clone(), self.chain.clone())?))
     }
 }

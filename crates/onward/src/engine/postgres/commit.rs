@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use deadpool_postgres::Pool;
 use futures_core::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -54,7 +55,7 @@ impl PostgresStore {
     pub async fn open(url: &str, clock: &Clock) -> Result<Self> {
         let store = Self::at(url, clock)?;
         let client = store.direct().await?;
-        if migrate::look(&client, clock).await? != State::Ready {
+        if migrate::look(&client).await? != State::Ready {
             migrate::apply(&client, clock).await?;
         }
         Ok(store)
@@ -66,7 +67,7 @@ impl PostgresStore {
     /// As [`PostgresStore::open`].
     pub async fn plan(url: &str, clock: &Clock) -> Result<Migration> {
         let client = Self::at(url, clock)?.direct().await?;
-        let (found, restored) = match migrate::look(&client, clock).await? {
+        let (found, restored) = match migrate::look(&client).await? {
             State::Empty => (None, false),
             State::At(found) => (Some(found), false),
             State::Restored => (Some(migrate::VERSION), true),
@@ -76,8 +77,9 @@ impl PostgresStore {
     }
 
     fn at(url: &str, clock: &Clock) -> Result<Self> {
-        let server = Server::at(url)?;
-        Ok(Self { pool: server.pool()?, ear: Ear::at(server.clone(), CHANNEL, Heard::default(), heard), clock: clock.clone(), server })
+        let (server, runtime) = (Server::at(url)?, Handle::current());
+        let ear = Ear::at(server.clone(), runtime.clone(), CHANNEL, Heard::default(), heard);
+        Ok(Self { pool: server.pool(runtime)?, ear, clock: clock.clone(), server })
     }
 
     /// Makes a connection that is not of the pool; it ends with the client.
@@ -97,25 +99,25 @@ impl PostgresStore {
 
     /// Lends a connection for a read of several exchanges.
     pub(super) async fn lend(&self) -> Result<Lent> {
-        Lent::from(&self.pool, &self.clock).await
+        Lent::from(&self.pool).await
     }
 
     /// Reads the rows of one statement.
     pub(super) async fn select(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
-        Ok(read(&self.pool, &self.clock, &[Step::With(sql, params.to_vec())]).await?.pop().unwrap_or_default())
+        Ok(read(&self.pool, &[Step::With(sql, params.to_vec())]).await?.pop().unwrap_or_default())
     }
 
     /// Reads the rows of one statement, and the facts of the same snapshot.
     pub(super) async fn select_with_facts(&self, sql: &str, params: &[Param<'_>]) -> Result<(Vec<Row>, StoreMeta)> {
         let facts = format!("SELECT {META} FROM onward_meta");
         let steps = [Step::Plain(SNAPSHOT), Step::With(&facts, Vec::new()), Step::With(sql, params.to_vec()), Step::Plain(COMMIT)];
-        let mut answers = read(&self.pool, &self.clock, &steps).await?.into_iter().skip(1);
+        let mut answers = read(&self.pool, &steps).await?.into_iter().skip(1);
         let (meta, rows) = (answers.next().unwrap_or_default(), answers.next().unwrap_or_default());
         Ok((rows, facts_of(&meta)?))
     }
 
     async fn page(&self, scan: Scan) -> Result<Listed> {
-        let lent = Lent::from(&self.pool, &self.clock).await?;
+        let lent = Lent::from(&self.pool).await?;
         let facts = format!("SELECT {META} FROM onward_meta");
         let meta = facts_of(&lent.ask(&[Step::Plain(SNAPSHOT), Step::With(&facts, Vec::new())]).await?.concat())?;
         let at = scan.at.unwrap_or(meta.revision);

@@ -8,7 +8,10 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use futures_core::future::BoxFuture;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, Connection, Row, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -63,17 +66,36 @@ impl Server {
         self.config.connect(self.tls.clone()).await
     }
 
-    /// Makes the pool of connections for reads.
-    pub(super) fn pool(&self) -> Result<Pool> {
+    /// Makes the pool of connections for reads, which this runtime drives.
+    pub(super) fn pool(&self, runtime: Handle) -> Result<Pool> {
         // Nothing is ever left in a session, so there is nothing to clean up between two uses.
         let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        Pool::builder(Manager::from_config(self.config.clone(), self.tls.clone(), manager))
+        let home = Home { server: self.clone(), runtime };
+        Pool::builder(Manager::from_connect(self.config.clone(), home, manager))
             .max_size(READERS)
             .wait_timeout(Some(POOL_WAIT))
             .create_timeout(Some(url::CONNECT))
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|e| crate::Error::unsupported("no pool of connections").with_source(e))
+    }
+}
+
+/// Makes connections in the runtime that the store was opened in, whichever asks.
+struct Home {
+    server: Server,
+    runtime: Handle,
+}
+
+impl Connect for Home {
+    fn connect(&self, _: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), Failure>> {
+        let server = self.server.clone();
+        let made = self.runtime.spawn(async move {
+            let (client, connection) = server.connect().await?;
+            Ok((client, tokio::spawn(async move { drop(connection.await) })))
+        });
+        // It does not panic, and its runtime ends with its last connection.
+        Box::pin(async move { made.await.unwrap_or_else(|_| Err(Failure::__private_api_timeout())) })
     }
 }
 
@@ -115,30 +137,38 @@ pub(super) async fn together(client: &Client, steps: &[Step<'_>]) -> Vec<Result<
     asked.into_iter().filter_map(|(_, answer)| answer).collect()
 }
 
+/// Waits for the server, by the machine's clock: a clock that a test moves says nothing about a network.
+///
+/// # Errors
+/// No answer came in [`ANSWER`].
+pub(super) async fn in_time<F: Future>(answer: F) -> Result<F::Output> {
+    let clock = Clock::system();
+    retry::deadline(&clock, clock.now() + ANSWER, answer).await.ok_or_else(silent)
+}
+
 /// Sends all statements at once, and gives their rows; the first failure is the failure of all.
 ///
 /// # Errors
 /// As [`before_commit`]; also if no answer came in [`ANSWER`].
-pub(super) async fn ask(client: &Client, clock: &Clock, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>> {
-    let answers = retry::deadline(clock, clock.now() + ANSWER, together(client, steps)).await.ok_or_else(silent)?;
+pub(super) async fn ask(client: &Client, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>> {
+    let answers = in_time(together(client, steps)).await?;
     answers.into_iter().collect::<Result<_, _>>().map_err(before_commit)
 }
 
 /// A connection that is lent for reads. It is closed, not given back, unless the reader came to its end: nobody knows what it was at.
 pub(super) struct Lent {
     client: Option<Object>,
-    clock: Clock,
 }
 
 impl Lent {
-    pub(super) async fn from(pool: &Pool, clock: &Clock) -> Result<Self> {
-        Ok(Self { client: Some(pool.get().await.map_err(no_connection)?), clock: clock.clone() })
+    pub(super) async fn from(pool: &Pool) -> Result<Self> {
+        Ok(Self { client: Some(pool.get().await.map_err(no_connection)?) })
     }
 
     /// Sends statements and waits for their rows.
     pub(super) async fn ask(&self, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>> {
         let client = self.client.as_ref().ok_or_else(silent)?;
-        ask(client, &self.clock, steps).await
+        ask(client, steps).await
     }
 
     /// Gives the connection back.
@@ -157,11 +187,11 @@ impl Drop for Lent {
 }
 
 /// Reads in one round trip; once more on another connection if the first was lost, as all are when the server was started anew.
-pub(super) async fn read(pool: &Pool, clock: &Clock, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>> {
+pub(super) async fn read(pool: &Pool, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>> {
     let mut tries = 2;
     loop {
         tries -= 1;
-        let lent = Lent::from(pool, clock).await?;
+        let lent = Lent::from(pool).await?;
         match lent.ask(steps).await {
             Ok(rows) => {
                 lent.done();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio_postgres::AsyncMessage;
@@ -23,6 +24,7 @@ pub(super) struct Ear<T>(Arc<Inner<T>>);
 #[derive(Debug)]
 struct Inner<T> {
     server: Server,
+    runtime: Handle,
     channel: &'static str,
     read: fn(&str) -> Option<T>,
     words: watch::Sender<T>,
@@ -39,16 +41,16 @@ impl<T> Drop for Inner<T> {
 
 impl<T: Send + Sync + 'static> Ear<T> {
     /// An ear at a channel, whose words `read` understands; before the first there was `silence`.
-    pub(super) fn at(server: Server, channel: &'static str, silence: T, read: fn(&str) -> Option<T>) -> Self {
-        Self(Arc::new(Inner { server, channel, read, words: watch::Sender::new(silence), task: Mutex::default() }))
+    pub(super) fn at(server: Server, runtime: Handle, channel: &'static str, silence: T, read: fn(&str) -> Option<T>) -> Self {
+        Self(Arc::new(Inner { server, runtime, channel, read, words: watch::Sender::new(silence), task: Mutex::default() }))
     }
 
-    /// Listens from now on, inside a Tokio runtime.
+    /// Listens from now on.
     pub(super) fn listen(&self) -> watch::Receiver<T> {
         let mut task = self.0.task.lock();
         if task.is_none() {
             let (server, channel, read, words) = (self.0.server.clone(), self.0.channel, self.0.read, self.0.words.clone());
-            *task = Some(tokio::spawn(hear(server, channel, read, words)).abort_handle());
+            *task = Some(self.0.runtime.spawn(hear(server, channel, read, words)).abort_handle());
         }
         self.0.words.subscribe()
     }

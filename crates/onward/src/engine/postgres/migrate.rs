@@ -45,15 +45,15 @@ pub(super) enum State {
 }
 
 /// Looks at the database.
-pub(super) async fn look(client: &Client, clock: &Clock) -> Result<State> {
-    let there = one(client, clock, "SELECT to_regclass('onward_meta') IS NOT NULL, current_setting('server_encoding')").await?;
+pub(super) async fn look(client: &Client) -> Result<State> {
+    let there = one(client, "SELECT to_regclass('onward_meta') IS NOT NULL, current_setting('server_encoding')").await?;
     if col::<&str>(&there, 1)? != "UTF8" {
         return Err(Error::unsupported("the encoding of the database is not UTF8"));
     }
     if !col::<bool>(&there, 0)? {
         return Ok(State::Empty);
     }
-    let found = one(client, clock, &format!("SELECT schema_version, home = {HOME} FROM onward_meta")).await?;
+    let found = one(client, &format!("SELECT schema_version, home = {HOME} FROM onward_meta")).await?;
     Ok(match col::<i32>(&found, 0)? {
         VERSION if col::<bool>(&found, 1)? => State::Ready,
         VERSION => State::Restored,
@@ -74,12 +74,12 @@ pub(super) async fn apply(client: &Client, clock: &Clock) -> Result<()> {
     }
     let done = change(client, clock).await;
     let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
-    let ended = ask(client, clock, &[Step::Plain(end)]).await;
+    let ended = ask(client, &[Step::Plain(end)]).await;
     done.and(ended.map(|_| ()))
 }
 
 async fn change(client: &Client, clock: &Clock) -> Result<()> {
-    let found = match look(client, clock).await? {
+    let found = match look(client).await? {
         State::Ready => return Ok(()),
         State::Restored => return restore(client, clock).await,
         State::Empty => 0,
@@ -93,7 +93,7 @@ async fn change(client: &Client, clock: &Clock) -> Result<()> {
     if found == 0 {
         return first_facts(client, clock).await;
     }
-    ask(client, clock, &[Step::With("UPDATE onward_meta SET schema_version = $1", vec![(&VERSION, Type::INT4)])]).await?;
+    ask(client, &[Step::With("UPDATE onward_meta SET schema_version = $1", vec![(&VERSION, Type::INT4)])]).await?;
     Ok(())
 }
 
@@ -114,14 +114,13 @@ async fn first_facts(client: &Client, clock: &Clock) -> Result<()> {
          SELECT 1, $1, $2, 0, 0, 0, 0, 0, 0, 0, $3, $4, {HOME}"
     );
     let params: [Param<'_>; 4] = [(&VERSION, Type::INT4), (&epoch, Type::TEXT), (&origin, Type::TEXT), (&now, Type::INT8)];
-    ask(client, clock, &[Step::With(&insert, params.into())]).await.map(|_| ())
+    ask(client, &[Step::With(&insert, params.into())]).await.map(|_| ())
 }
 
 /// Turns rows from elsewhere into a store of its own.
 async fn restore(client: &Client, clock: &Clock) -> Result<()> {
     let facts = one(
         client,
-        clock,
         "SELECT revision, greatest(version_floor, restore_floor, (SELECT coalesce(max(version), 0) FROM onward_objects)), newest_token
          FROM onward_meta FOR UPDATE",
     )
@@ -141,11 +140,11 @@ async fn restore(client: &Client, clock: &Clock) -> Result<()> {
         Step::With("UPDATE onward_fences SET token = $1", vec![(&token, Type::INT8)]),
         Step::With(&update, facts.into()),
     ];
-    ask(client, clock, &steps).await.map(|_| ())
+    ask(client, &steps).await.map(|_| ())
 }
 
 /// Runs a statement that gives one row.
-async fn one(client: &Client, clock: &Clock, sql: &str) -> Result<Row> {
-    let rows = ask(client, clock, &[Step::With(sql, Vec::new())]).await?;
+async fn one(client: &Client, sql: &str) -> Result<Row> {
+    let rows = ask(client, &[Step::With(sql, Vec::new())]).await?;
     rows.into_iter().flatten().next().ok_or_else(|| Error::integrity("the facts of the store are gone"))
 }

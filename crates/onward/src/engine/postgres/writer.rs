@@ -12,15 +12,15 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use super::commit::remembered;
-use super::connection::{ANSWER, BEGIN, COMMIT, Failure, Param, Server, Step, ask, together};
+use super::connection::{BEGIN, COMMIT, Failure, Param, Server, Step, ask, in_time, together};
 use super::error::{before_commit, is_passing, is_refusal, silent};
 use super::log;
 use super::migrate::{self, State};
 use super::plan::{Columns, Read, Reading};
-use super::rows::{self, col, damaged, signed};
+use super::rows::{self, col, signed};
 use crate::commit::engine::{Plan, Rows, Wanted, Writer};
 use crate::commit::{Prune, Pruned};
-use crate::model::{ChainName, Key, LockKey, RequestId, Revision, Version};
+use crate::model::{Key, Revision, Version};
 use crate::retry::Backoff;
 use crate::time::{Clock, Timestamp};
 use crate::{Error, Kind, Result, retry};
@@ -82,10 +82,10 @@ struct Work<'a> {
 impl Work<'_> {
     /// Makes a connection to a store that is as it should be.
     async fn connect(&self) -> Result<Client> {
-        let made = retry::deadline(self.clock, self.clock.now() + ANSWER, self.server.connect()).await.ok_or_else(silent)?;
+        let made = in_time(self.server.connect()).await?;
         let (client, connection) = made.map_err(before_commit)?;
         tokio::spawn(connection);
-        match migrate::look(&client, self.clock).await? {
+        match migrate::look(&client).await? {
             State::Ready => {}
             State::Restored => migrate::apply(&client, self.clock).await?,
             State::At(found) => return Err(migrate::other(found)),
@@ -96,7 +96,8 @@ impl Work<'_> {
 
     /// Does something in a new transaction up to its COMMIT; again, if the connection is lost or others' transactions are in the way.
     async fn begin<T>(&mut self, mut first: impl AsyncFnMut(&Client) -> Result<(T, String), Trouble>) -> Result<T> {
-        let until = self.clock.now() + PATIENCE;
+        let clock = Clock::system();
+        let until = clock.now() + PATIENCE;
         let mut pauses = Backoff::new(PAUSES.0, PAUSES.1);
         loop {
             let trouble = match self.session.take() {
@@ -105,23 +106,23 @@ impl Work<'_> {
             };
             let trouble = match trouble {
                 Err(trouble) => trouble,
-                Ok(client) => match retry::deadline(self.clock, self.clock.now() + ANSWER, first(&client)).await {
-                    Some(Ok((done, transaction))) => {
+                Ok(client) => match in_time(first(&client)).await {
+                    Ok(Ok((done, transaction))) => {
                         *self.session = Some(Session { client, transaction });
                         return Ok(done);
                     }
-                    Some(Err(trouble)) if trouble.lost => trouble,
-                    Some(Err(trouble)) => {
-                        *self.session = rolled_back(client, self.clock).await;
+                    Ok(Err(trouble)) if trouble.lost => trouble,
+                    Ok(Err(trouble)) => {
+                        *self.session = rolled_back(client).await;
                         trouble
                     }
-                    None => Trouble { passes: false, lost: true, error: silent() },
+                    Err(error) => Trouble { passes: false, lost: true, error },
                 },
             };
-            if !trouble.passes || self.clock.now() >= until {
+            if !trouble.passes || clock.now() >= until {
                 return Err(trouble.error);
             }
-            retry::sleep(self.clock, pauses.next()).await;
+            retry::sleep(&clock, pauses.next()).await;
         }
     }
 
@@ -132,31 +133,32 @@ impl Work<'_> {
     /// Sends the rest of the transaction and its COMMIT at once.
     async fn finish(&mut self, steps: Vec<Step<'_>>) -> Result<()> {
         let Some(Session { client, transaction }) = self.session.take() else { return Err(silent()) };
-        let answers = retry::deadline(self.clock, self.clock.now() + ANSWER, together(&client, &steps)).await;
+        let answers = in_time(together(&client, &steps)).await;
         // What failed leaves a transaction that its COMMIT only ends; the statement that the server refused says why.
         let failed = answers.map(|answers| answers.into_iter().find_map(Result::err));
         match failed {
-            Some(None) => {
+            Ok(None) => {
                 *self.session = Some(Session { client, transaction: String::new() });
                 Ok(())
             }
-            Some(Some(failure)) if is_refusal(&failure) => {
-                *self.session = rolled_back(client, self.clock).await;
+            Ok(Some(failure)) if is_refusal(&failure) => {
+                *self.session = rolled_back(client).await;
                 Err(before_commit(failure))
             }
-            Some(Some(failure)) => self.settle(&transaction, before_commit(failure)).await,
-            None => self.settle(&transaction, silent()).await,
+            Ok(Some(failure)) => self.settle(&transaction, before_commit(failure)).await,
+            Err(silent) => self.settle(&transaction, silent).await,
         }
     }
 
     /// Asks the server what became of a transaction whose COMMIT has no answer.
     async fn settle(&mut self, transaction: &str, lost: Error) -> Result<()> {
-        let until = self.clock.now() + PATIENCE;
+        let clock = Clock::system();
+        let until = clock.now() + PATIENCE;
         let mut pauses = Backoff::new(PAUSES.0, PAUSES.1);
-        while self.clock.now() < until {
+        while clock.now() < until {
             if let Ok(client) = self.connect().await {
                 let question = [Step::With("SELECT pg_xact_status($1::text::xid8)", vec![(&transaction, Type::TEXT)])];
-                let answer = ask(&client, self.clock, &question).await.map(|rows| rows.concat());
+                let answer = ask(&client, &question).await.map(|rows| rows.concat());
                 match answer.as_deref().map(|rows| rows.first().and_then(|row| col::<Option<&str>>(row, 0).ok().flatten())) {
                     Ok(Some("committed")) => {
                         *self.session = Some(Session { client, transaction: String::new() });
@@ -167,13 +169,13 @@ impl Work<'_> {
                     Ok(_) | Err(_) => {}
                 }
             }
-            retry::sleep(self.clock, pauses.next()).await;
+            retry::sleep(&clock, pauses.next()).await;
         }
         Err(Error::unknown("the database server was lost during COMMIT").with_source(lost))
     }
 
     async fn prune(&mut self, prune: &Prune) -> Result<Pruned> {
-        let (was, over) = self.outside(async |client, clock| look(client, clock, prune).await).await?;
+        let (was, over) = self.outside(async |client| look(client, prune).await).await?;
         // Looked at first without the right: an idle store keeps nobody waiting.
         if !over {
             return Ok(Pruned { compacted: was, more: false });
@@ -196,20 +198,18 @@ impl Work<'_> {
     async fn due(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(Key, Version)>> {
         let (now, limit) = (now.as_micros(), signed(limit as u64)?);
         let sql = "SELECT namespace, kind, name, version FROM onward_objects WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2";
-        let ask = async |client: &Client, clock: &Clock| {
-            ask(client, clock, &[Step::With(sql, vec![(&now, Type::INT8), (&limit, Type::INT8)])]).await
-        };
+        let ask = async |client: &Client| ask(client, &[Step::With(sql, vec![(&now, Type::INT8), (&limit, Type::INT8)])]).await;
         let due = self.outside(ask).await?.concat();
         due.iter().map(|row| Ok((rows::key(row, 0)?, rows::version(row, 3)?))).collect()
     }
 
     /// Reads on the writer's connection, outside a transaction.
-    async fn outside<T>(&mut self, read: impl AsyncFnOnce(&Client, &Clock) -> Result<T>) -> Result<T> {
+    async fn outside<T>(&mut self, read: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
         let client = match self.session.take() {
             Some(session) => session.client,
             None => self.connect().await?,
         };
-        let read = read(&client, self.clock).await;
+        let read = read(&client).await;
         if read.is_ok() {
             *self.session = Some(Session { client, transaction: String::new() });
         }
@@ -218,7 +218,7 @@ impl Work<'_> {
 
     async fn give_back(&mut self) {
         if let Some(session) = self.session.take() {
-            *self.session = rolled_back(session.client, self.clock).await;
+            *self.session = rolled_back(session.client).await;
         }
     }
 }
@@ -246,8 +246,8 @@ impl From<Error> for Trouble {
 }
 
 /// Ends a transaction that wrote nothing; the connection is kept if it is sound.
-async fn rolled_back(client: Client, clock: &Clock) -> Option<Session> {
-    let ended = ask(&client, clock, &[Step::Plain("ROLLBACK")]).await;
+async fn rolled_back(client: Client) -> Option<Session> {
+    let ended = ask(&client, &[Step::Plain("ROLLBACK")]).await;
     ended.ok().map(|_| Session { client, transaction: String::new() })
 }
 
@@ -261,6 +261,11 @@ async fn read(client: &Client, wanted: &Wanted) -> Result<(Rows, String), Troubl
     let facts = answers.next().unwrap_or_default();
     let (facts, transaction) = right(&facts)?;
     let Read { objects, fences, requests, heads } = reading.read(answers);
+    let (locks, ids, chains) = (wanted.fences.iter(), wanted.requests.iter(), wanted.chains.iter());
+    let locks: HashMap<_, _> = locks.map(|lock| (lock.as_str(), lock)).collect();
+    let ids: HashMap<_, _> = ids.map(|id| (id.as_str(), id)).collect();
+    let chains: HashMap<_, _> = chains.map(|chain| (chain.as_str(), chain)).collect();
+    let unasked = || Error::integrity("the database answers what it was not asked");
     let mut read =
         Rows { meta: rows::meta(facts)?, objects: HashMap::new(), fences: HashMap::new(), requests: HashMap::new(), heads: HashMap::new() };
     for row in &objects {
@@ -270,13 +275,16 @@ async fn read(client: &Client, wanted: &Wanted) -> Result<(Rows, String), Troubl
         }
     }
     for row in &fences {
-        read.fences.insert(LockKey::raw(col(row, 0)?).map_err(damaged)?, rows::token(row, 1)?);
+        let lock = locks.get(col::<&str>(row, 0)?).copied().ok_or_else(unasked)?;
+        read.fences.insert(lock.clone(), rows::token(row, 1)?);
     }
     for row in &requests {
-        read.requests.insert(RequestId::new(col(row, 0)?).map_err(damaged)?, remembered(row, 1)?);
+        let id = ids.get(col::<&str>(row, 0)?).copied().ok_or_else(unasked)?;
+        read.requests.insert(id.clone(), remembered(row, 1)?);
     }
     for row in &heads {
-        read.heads.insert(ChainName::new(col(row, 5)?).map_err(damaged)?, rows::head(row)?);
+        let chain = chains.get(col::<&str>(row, 5)?).copied().ok_or_else(unasked)?;
+        read.heads.insert(chain.clone(), rows::head(row)?);
     }
     Ok((read, transaction))
 }
@@ -291,9 +299,9 @@ fn right(rows: &[Row]) -> Result<(&Row, String)> {
 }
 
 /// Reads the mark, and whether the oldest commit of the log goes.
-async fn look(client: &Client, clock: &Clock, prune: &Prune) -> Result<(Revision, bool)> {
+async fn look(client: &Client, prune: &Prune) -> Result<(Revision, bool)> {
     let sql = "SELECT compacted, log_bytes, compacted < revision, (SELECT at FROM onward_changes ORDER BY id LIMIT 1) FROM onward_meta";
-    let found = ask(client, clock, &[Step::With(sql, Vec::new())]).await?.concat();
+    let found = ask(client, &[Step::With(sql, Vec::new())]).await?.concat();
     let row = found.first().ok_or_else(|| Error::integrity("the facts of the store are gone"))?;
     let was = rows::revision(row, 0)?;
     match col::<Option<i64>>(row, 3)? {
