@@ -16,7 +16,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, Connection, Row, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::error::{before_commit, no_connection, silent};
+use super::error::{before_commit, is_refusal, no_connection, silent};
 use super::url;
 use crate::time::Clock;
 use crate::{Kind, Result, retry};
@@ -169,6 +169,22 @@ impl Lent {
     pub(super) async fn ask(&self, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>> {
         let client = self.client.as_ref().ok_or_else(silent)?;
         ask(client, steps).await
+    }
+
+    /// Sends a whole transaction at once, from BEGIN to COMMIT, and waits for its rows.
+    ///
+    /// # Errors
+    /// What the server refused is not applied; of a lost connection nobody knows.
+    pub(super) async fn transact(&self, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>> {
+        let client = self.client.as_ref().ok_or_else(silent)?;
+        let answers = retry::deadline(&self.clock, self.clock.now() + ANSWER, together(client, steps)).await;
+        let Some(answers) = answers else { return Err(silent().with_unknown_effect()) };
+        // The first failure says why; those after it only that the transaction had failed.
+        answers.into_iter().collect::<Result<_, _>>().map_err(|failure| {
+            let applied = !is_refusal(&failure);
+            let error = before_commit(failure);
+            if applied { error.with_unknown_effect() } else { error }
+        })
     }
 
     /// Gives the connection back.

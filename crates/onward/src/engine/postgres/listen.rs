@@ -56,7 +56,8 @@ impl<T: Send + Sync + 'static> Ear<T> {
     }
 }
 
-async fn hear<T>(server: Server, channel: &'static str, read: fn(&str) -> Option<T>, words: watch::Sender<T>) {
+/// Listens at a channel without end: tells each word, and `None` when it has begun to listen, since words may have been missed.
+pub(super) async fn hear(server: Server, channel: &'static str, told: impl Fn(Option<&str>)) {
     let clock = Clock::system();
     let listen = format!("LISTEN {channel}");
     loop {
@@ -64,15 +65,18 @@ async fn hear<T>(server: Server, channel: &'static str, read: fn(&str) -> Option
         if let Ok((client, mut connection)) = server.connect().await {
             let hear = async {
                 while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
-                    if let AsyncMessage::Notification(told) = message
-                        && let Some(word) = read(told.payload())
-                    {
-                        words.send_replace(word);
+                    if let AsyncMessage::Notification(word) = message {
+                        told(Some(word.payload()));
                     }
                 }
             };
+            let begin = async {
+                if client.batch_execute(&listen).await.is_ok() {
+                    told(None);
+                }
+            };
             // What fails here ends the connection, or is a pooler's silence.
-            let (_, _) = tokio::join!(hear, client.batch_execute(&listen));
+            let ((), ()) = tokio::join!(hear, begin);
         }
         retry::sleep(&clock, AGAIN).await;
     }

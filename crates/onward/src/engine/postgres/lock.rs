@@ -5,8 +5,7 @@
 //! again has it.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use deadpool_postgres::Pool;

@@ -9,8 +9,10 @@ mod check;
 mod commit;
 mod connection;
 mod error;
+mod leases;
 mod list;
 mod listen;
+mod lock;
 mod log;
 mod migrate;
 mod own;
@@ -21,6 +23,7 @@ mod writer;
 
 pub use advisory::advisory_xact;
 pub use commit::{Migration, PostgresStore};
+pub use lock::PostgresLocks;
 pub use own::{OwnTable, Swap, Versioned};
 
 use crate::commit::engine::Heard;
