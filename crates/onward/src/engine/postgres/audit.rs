@@ -11,12 +11,12 @@ use tokio_postgres::{Client, Row as Found};
 use super::commit::PostgresStore;
 use super::connection::{COMMIT, Lent, Param, SNAPSHOT, Server, Step, ask, in_time};
 use super::error::before_commit;
-use super::rows::{self, col, damaged, signed};
+use super::rows::{self, col, damaged, signed, unsigned};
 use crate::audit::Order;
 use crate::audit::engine::{AuditEngine, Select, Selected};
 use crate::audit::verify::{HeadRow, Source, View};
 use crate::model::limits::PAYLOAD_BYTES;
-use crate::model::{ChainName, Head, RowRef, Sealed, Seq};
+use crate::model::{ChainName, Hash, Head, RowRef, Sealed, Seq};
 use crate::{Error, Result};
 
 /// How many rows a walk holds at a time.
@@ -90,6 +90,15 @@ impl AuditEngine for PostgresStore {
         Box::pin(page(self, chain, select))
     }
 
+    fn hashes<'a>(&'a self, chain: &'a ChainName, from: u64, to: u64) -> BoxFuture<'a, Result<Vec<(u64, Hash)>>> {
+        Box::pin(async move {
+            let (from, to) = (signed(from)?, signed(to)?);
+            let sql = format!("SELECT seq, hash FROM onward_entries WHERE chain = {CHAIN} AND seq >= $2 AND seq <= $3 ORDER BY seq");
+            let found = self.select(&sql, &[(&chain.as_str(), Type::TEXT), (&from, Type::INT8), (&to, Type::INT8)]).await?;
+            found.iter().map(|row| Ok((rows::number(row, 0)?, rows::hash(row, 1)?))).collect()
+        })
+    }
+
     fn source(&self, chain: &ChainName) -> Result<Box<dyn Source>> {
         Ok(Box::new(PostgresSource::open(self.server().clone(), chain.clone())?))
     }
@@ -117,6 +126,17 @@ async fn read_page(lent: &Lent, chain: i64, select: &Select) -> Result<Selected>
     if let Some(until) = select.until.and_then(|until| until.as_micros().checked_add(1)) {
         to = to.min(first_since(lent, chain, until).await? - 1);
     }
+    let order = match select.order {
+        Order::Ascending => "",
+        Order::Descending => "DESC",
+    };
+    // No index knows kinds, actors and resources: each would take every append to one more page.
+    let stop = if select.is_narrow() { end_of_look(lent, chain, from, to, select.scan, order).await? } else { None };
+    match (stop, select.order) {
+        (Some(stop), Order::Ascending) => to = stop,
+        (Some(stop), Order::Descending) => from = stop,
+        (None, _) => {}
+    }
     let limit = signed(select.limit as u64 + 1)?;
     let mut params: Vec<Param<'_>> = vec![(&chain, Type::INT8), (&from, Type::INT8), (&to, Type::INT8), (&limit, Type::INT8)];
     let mut only = String::new();
@@ -127,10 +147,6 @@ async fn read_page(lent: &Lent, chain: i64, select: &Select) -> Result<Selected>
             let _ = write!(only, " AND {column} = ${}", params.len());
         }
     }
-    let order = match select.order {
-        Order::Ascending => "",
-        Order::Descending => "DESC",
-    };
     // One row more than the page holds tells whether more follow. Those behind the page's bytes are not sent at all (C7).
     let sql = format!(
         "SELECT {}, candidates FROM (SELECT *, count(*) OVER () AS candidates,
@@ -143,7 +159,23 @@ async fn read_page(lent: &Lent, chain: i64, select: &Select) -> Result<Selected>
     let found = lent.ask(&[Step::With(&sql, params)]).await?.concat();
     let candidates: i64 = found.first().map_or(Ok(0), |row| col(row, 13))?;
     let items: Vec<_> = found.iter().take(select.limit).map(sealed).collect::<Result<_>>()?;
-    Ok(Selected { more: candidates > signed(items.len() as u64)?, items })
+    if candidates > signed(items.len() as u64)? {
+        return Ok(Selected { next: items.last().map(|last: &Sealed| last.seq), items });
+    }
+    let next = stop.map(|stop| Seq::new(unsigned(stop)?).map_err(damaged)).transpose()?;
+    Ok(Selected { items, next })
+}
+
+/// Finds the last position that a page may look at, if it ends before the bounds do.
+async fn end_of_look(lent: &Lent, chain: i64, from: i64, to: i64, scan: usize, order: &str) -> Result<Option<i64>> {
+    let scan = signed(scan as u64)?;
+    let sql = format!(
+        "SELECT seq FROM onward_entries WHERE chain = $1 AND seq >= $2 AND seq <= $3 ORDER BY seq {order} OFFSET greatest($4 - 1, 0) LIMIT 2"
+    );
+    let params = vec![(&chain as _, Type::INT8), (&from as _, Type::INT8), (&to as _, Type::INT8), (&scan as _, Type::INT8)];
+    let found = lent.ask(&[Step::With(&sql, params)]).await?.concat();
+    // The second tells that there is something behind the first.
+    if found.len() < 2 { Ok(None) } else { found.first().map(|row| col(row, 0)).transpose() }
 }
 
 /// Finds the first position whose time is not before `at`, by halving: time never falls in a chain.

@@ -23,7 +23,7 @@ const STEPS: &[&str] = &[include_str!("schema.sql")];
 pub(super) const VERSION: i32 = STEPS.len() as i32;
 
 /// Names the advisory lock of migrations: "onward" and a number.
-const LOCK: i64 = 0x6f6e_7761_7264_01;
+const LOCK: i64 = 0x006f_6e77_6172_6401;
 /// How far numbers jump at least after a restore: more than a store writes between a copy and its restore.
 const JUMP: u64 = 1 << 32;
 
