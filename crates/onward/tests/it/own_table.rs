@@ -5,8 +5,9 @@ use std::time::Duration;
 use onward::Kind;
 use onward::engine::postgres::{OwnTable, Swap, advisory_xact};
 use onward::model::{LockKey, Version};
-use tokio_postgres::Client;
+use onward::testing::servers::Postgres;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, NoTls};
 
 async fn projects(client: &mut Client) -> OwnTable {
     let rows = "CREATE TABLE projects (id bigint PRIMARY KEY, name text NOT NULL, hits bigint NOT NULL DEFAULT 0);
@@ -121,7 +122,7 @@ async fn adopting_twice_or_at_once_is_adopting_once() {
 
 #[tokio::test]
 async fn versions_that_a_table_has_already_go_on() {
-    let (_server, mut client) = connect().await;
+    let mut client = another(&Postgres::shared().database().await).await;
     client
         .batch_execute("CREATE TABLE \"Odd \"\"Name\" (a text, b int, v bigint NOT NULL, PRIMARY KEY (a, b)); INSERT INTO \"Odd \"\"Name\" VALUES ('x', 1, 40)")
         .await
@@ -200,18 +201,15 @@ async fn a_transactions_lock_excludes_and_ends_with_it() {
     waiter.commit().await.unwrap();
 }
 
+/// A place of the test's own, and a connection to it.
 async fn connect() -> (String, Client) {
-    let name = format!("t{}", uuid());
-    let root = another("host=127.0.0.1 port=7998 user=postgres").await;
-    root.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
-    let url = format!("host=127.0.0.1 port=7998 user=postgres dbname={name}");
+    let url = Postgres::shared().schema().await;
     let client = another(&url).await;
     (url, client)
 }
-fn uuid() -> String { format!("{:x}", std::process::id() as u128 * 1_000_000 + N.fetch_add(1, std::sync::atomic::Ordering::Relaxed) as u128) }
-static N: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+
 async fn another(url: &str) -> Client {
-    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client
 }

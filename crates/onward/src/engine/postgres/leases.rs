@@ -39,16 +39,17 @@ pub(super) fn wait() -> String {
     )
 }
 
-/// Extends leases: keys, owners, ttls. Rows: which of them, token, remaining.
+/// Extends leases: keys, owners, ttls. Rows: which of them, token, remaining. One that is named twice is answered twice.
 pub(super) fn renew() -> String {
     format!(
         "WITH {CLOCK}, {HELD},
          kept AS (
-           UPDATE onward_leases l SET until = greatest(h.until, c.us + a.length)
-           FROM asked a JOIN held h ON h.key = a.key AND h.owner = a.owner, clock c
+           UPDATE onward_leases l SET until = greatest(h.until, c.us + h.length)
+           FROM (SELECT h.key, h.until, max(a.length) AS length FROM held h JOIN asked a ON a.key = h.key AND a.owner = h.owner
+                 GROUP BY h.key, h.until) h, clock c
            WHERE l.key = h.key AND h.until > c.us
-           RETURNING a.n, l.token, l.until - c.us AS remaining)
-         SELECT n, token, remaining FROM kept"
+           RETURNING l.key, l.owner, l.token, l.until - c.us AS remaining)
+         SELECT a.n, k.token, k.remaining FROM kept k JOIN asked a ON a.key = k.key AND a.owner = k.owner"
     )
 }
 

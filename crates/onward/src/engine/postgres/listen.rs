@@ -49,8 +49,13 @@ impl<T: Send + Sync + 'static> Ear<T> {
     pub(super) fn listen(&self) -> watch::Receiver<T> {
         let mut task = self.0.task.lock();
         if task.is_none() {
-            let (server, channel, read, words) = (self.0.server.clone(), self.0.channel, self.0.read, self.0.words.clone());
-            *task = Some(self.0.runtime.spawn(hear(server, channel, read, words)).abort_handle());
+            let (read, words) = (self.0.read, self.0.words.clone());
+            let told = move |word: Option<&str>| {
+                if let Some(word) = word.and_then(read) {
+                    words.send_replace(word);
+                }
+            };
+            *task = Some(self.0.runtime.spawn(hear(self.0.server.clone(), self.0.channel, told)).abort_handle());
         }
         self.0.words.subscribe()
     }

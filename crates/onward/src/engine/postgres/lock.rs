@@ -11,6 +11,7 @@ use std::time::Duration;
 use deadpool_postgres::Pool;
 use futures_core::future::BoxFuture;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -45,9 +46,10 @@ struct Inner {
     calls: Pool,
     /// Of their own: a crowd that wants keys must not hold up those who have them.
     renewals: Pool,
+    runtime: Handle,
     clock: Clock,
-    /// Whose clock leases run on: the server's, or in tests the injected one.
-    injected: bool,
+    /// Where the time of leases begins on `clock`; `None`: they run on the server's.
+    begins: Option<i64>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -69,7 +71,7 @@ impl PostgresLocks {
     /// # Errors
     /// As [`PostgresStore::open`](super::PostgresStore::open).
     pub async fn open(url: &str, clock: Clock) -> Result<Self> {
-        let locks = Self::over(url, clock, false).await?;
+        let locks = Self::over(url, clock, None).await?;
         let weak = Arc::downgrade(&locks.0);
         locks.0.tasks.lock().push(tokio::spawn(prune(weak)).abort_handle());
         Ok(locks)
@@ -81,26 +83,23 @@ impl PostgresLocks {
     /// As [`PostgresLocks::open`].
     #[cfg(feature = "testing")]
     pub async fn open_on_clock(url: &str, clock: Clock) -> Result<Self> {
-        Self::over(url, clock, true).await
+        // What a clock that stands still shows at first; a step of the wall clock moves no lease.
+        Self::over(url, clock, Some(1_759_999_999_000_000)).await
     }
 
-    async fn over(url: &str, clock: Clock, injected: bool) -> Result<Self> {
-        let server = Server::at(url)?;
-        migrate::ready(&server, &Clock::system()).await?;
-        let (calls, renewals) = (server.pool()?, server.pool()?);
-        Ok(Self(Arc::new(Inner { server, calls, renewals, clock, injected, tasks: Mutex::default() })))
+    async fn over(url: &str, clock: Clock, begins: Option<i64>) -> Result<Self> {
+        let (server, runtime) = (Server::at(url)?, Handle::current());
+        migrate::ready(&server, &clock).await?;
+        let (calls, renewals) = (server.pool(runtime.clone())?, server.pool(runtime.clone())?);
+        Ok(Self(Arc::new(Inner { server, calls, renewals, runtime, clock, begins, tasks: Mutex::default() })))
     }
 }
 
 impl Inner {
     /// The time of the statements, if it is not the server's.
     fn time(&self) -> Result<Option<i64>> {
-        if !self.injected {
-            return Ok(None);
-        }
-        // On top of what a real clock would say, so that tokens look as they do.
-        let micros = signed(self.clock.now().as_nanos() / 1_000)?;
-        Ok(Some(micros + 1_000_000_000_000_000))
+        let Some(begins) = self.begins else { return Ok(None) };
+        Ok(Some(begins + signed(self.clock.now().as_nanos() / 1_000)?))
     }
 
     /// Carries out one step in a transaction of its own, in one round trip; once more if it surely was not applied since its connection,
@@ -109,8 +108,8 @@ impl Inner {
         let time = self.time()?;
         let mut all: Vec<Param<'_>> = Vec::with_capacity(params.len() + 1);
         all.push((&time, Type::INT8));
-        all.extend(params);
-        let lent = Lent::from(pool, &self.clock_of_calls()).await?;
+        all.extend_from_slice(params);
+        let lent = Lent::from(pool).await?;
         let mut answers = lent.transact(&[Step::Plain(BEGIN), Step::With(sql, all), Step::Plain(COMMIT)]).await?;
         lent.done();
         Ok(answers.swap_remove(1))
@@ -121,13 +120,8 @@ impl Inner {
         let time = self.time()?;
         let mut all: Vec<Param<'_>> = Vec::with_capacity(params.len() + 1);
         all.push((&time, Type::INT8));
-        all.extend(params);
-        Ok(read(&self.calls, &self.clock_of_calls(), &[Step::With(sql, all)]).await?.pop().unwrap_or_default())
-    }
-
-    /// Deadlines of exchanges with the server are real time, in tests, too.
-    fn clock_of_calls(&self) -> Clock {
-        if self.injected { Clock::system() } else { self.clock.clone() }
+        all.extend_from_slice(params);
+        Ok(read(&self.calls, &[Step::With(sql, all)]).await?.pop().unwrap_or_default())
     }
 
     async fn acquire(&self, ask: &Ask) -> Result<Tried> {
@@ -242,7 +236,7 @@ impl LockEngine for PostgresLocks {
     fn raise(&self, newest: FencingToken) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let floor = signed(newest.get())?;
-            let lent = Lent::from(&self.0.calls, &self.0.clock_of_calls()).await?;
+            let lent = Lent::from(&self.0.calls).await?;
             let raise = Step::With(leases::RAISE, vec![(&floor, Type::INT8)]);
             lent.transact(&[Step::Plain(BEGIN), raise, Step::Plain(COMMIT)]).await?;
             lent.done();
@@ -259,7 +253,7 @@ impl LockEngine for PostgresLocks {
                 Some(Err(_)) | None => waiters.wake_all(),
             }
         };
-        let task = tokio::spawn(hear(self.0.server.clone(), CHANNEL, told));
+        let task = self.0.runtime.spawn(hear(self.0.server.clone(), CHANNEL, told));
         self.0.tasks.lock().push(task.abort_handle());
     }
 }

@@ -65,7 +65,7 @@ pub(super) async fn look(client: &Client) -> Result<State> {
 pub(super) async fn ready(server: &Server, clock: &Clock) -> Result<()> {
     let (client, connection) = server.connect().await.map_err(before_commit)?;
     tokio::spawn(connection);
-    if look(&client, clock).await? == State::Ready { Ok(()) } else { apply(&client, clock).await }
+    if look(&client).await? == State::Ready { Ok(()) } else { apply(&client, clock).await }
 }
 
 /// Brings the database to this version, and makes what was restored a store of its own.

@@ -148,7 +148,7 @@ impl OwnTable {
         ))
         .await
         .map_err(error::before_commit)?;
-        tx.commit().await.map_err(error::at_commit)
+        tx.commit().await.map_err(error::sent)
     }
 
     /// Reads a row and its version.
@@ -237,7 +237,7 @@ impl OwnTable {
         all.extend(key);
         all.push(&expected);
         all.extend(values);
-        let Some(row) = client.query_opt(&statement, &all).await.map_err(error::at_commit)? else {
+        let Some(row) = client.query_opt(&statement, &all).await.map_err(error::sent)? else {
             return Ok(Swap::Missing);
         };
         match row.try_get::<_, Option<i64>>("onward_written").map_err(error::before_commit)? {
