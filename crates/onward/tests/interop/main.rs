@@ -75,7 +75,8 @@ async fn what_a_peer_holds_is_taken_for_us() {
         let mut said = BufReader::new(child.stdout.take().unwrap());
         assert_eq!(line(&mut said), "holding");
 
-        let Outcome::Skipped { held_for } = locks.with_key(&key, LockOptions::skip(), |_| async { panic!("it is held") }).await.unwrap() else {
+        let Outcome::Skipped { held_for } = locks.with_key(&key, LockOptions::skip(), |_| async { panic!("it is held") }).await.unwrap()
+        else {
             panic!("{peer:?} holds it")
         };
         assert!(held_for.is_some_and(|rest| rest > Duration::from_secs(30)), "{peer:?}: {held_for:?}");

@@ -111,7 +111,9 @@ async fn of_many_writers_none_loses_a_count() {
 async fn adopting_twice_or_at_once_is_adopting_once() {
     let (server, mut client) = connect().await;
     let table = projects(&mut client).await;
-    let Swap::Done(written) = table.update(&client, &[&1_i64], Version::new(1).unwrap(), &[("hits", &5_i64)]).await.unwrap() else { panic!() };
+    let Swap::Done(written) = table.update(&client, &[&1_i64], Version::new(1).unwrap(), &[("hits", &5_i64)]).await.unwrap() else {
+        panic!()
+    };
     let mut second = another(&server).await;
     let (one, two) = tokio::join!(table.adopt(&mut client), table.adopt(&mut second));
     one.unwrap();

@@ -90,7 +90,9 @@ pub(super) fn take_over() -> String {
 
 /// Reads the live lease of a key. Rows: key, owner, holder, token, remaining, since.
 pub(super) fn inspect() -> String {
-    format!("WITH {CLOCK} SELECT l.key, owner, holder, token, until - c.us, since FROM onward_leases l, clock c WHERE key = $2 AND until > c.us")
+    format!(
+        "WITH {CLOCK} SELECT l.key, owner, holder, token, until - c.us, since FROM onward_leases l, clock c WHERE key = $2 AND until > c.us"
+    )
 }
 
 /// Reads live leases in the order of their keys: prefix, after, limit. Rows as [`inspect`].

@@ -117,7 +117,8 @@ impl OwnTable {
         let tx = client.transaction().await.map_err(error::before_commit)?;
         tx.batch_execute(&format!("SET LOCAL lock_timeout = {ADOPT_WAIT_MS}")).await.map_err(error::before_commit)?;
         let (table, column) = (&self.table, &self.column);
-        let place = "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)";
+        let place =
+            "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)";
         let Some(place) = tx.query_opt(place, &[table]).await.map_err(error::before_commit)? else {
             return Err(Error::new(Kind::NotFound, Code::NotFound, "there is no such table"));
         };
@@ -286,7 +287,8 @@ impl OwnTable {
     }
 
     async fn check_column(&self, client: &impl GenericClient) -> Result<()> {
-        let statement = "SELECT atttypid = 'bigint'::regtype AND attnotnull FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2";
+        let statement =
+            "SELECT atttypid = 'bigint'::regtype AND attnotnull FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2";
         let fits = client.query_one(statement, &[&self.table, &self.column.0]).await.map_err(error::before_commit)?;
         if fits.get::<_, bool>(0) { Ok(()) } else { Err(Error::invalid("the version column is there already and not bigint NOT NULL")) }
     }
