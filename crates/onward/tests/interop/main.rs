@@ -12,7 +12,8 @@ use std::time::Duration;
 use onward::lock::{LockOptions, Locks, Outcome};
 use onward::model::LockKey;
 use onward::testing::servers::Redis;
-use onward::{Config, Kind, Onward};
+use onward::time::Clock;
+use onward::{Config, Kind, Onward, retry};
 
 /// What each contestant counts.
 const ROUNDS: usize = 150;
@@ -142,7 +143,7 @@ async fn a_counter_that_all_add_to_under_the_lock_loses_nothing() {
                     let alone: bool = redis::cmd("SET").arg("shared:inside").arg("onward").arg("NX").query_async(&mut redis).await.unwrap();
                     assert!(alone, "we were let in beside another holder");
                     let before: Option<u64> = redis::cmd("GET").arg("shared:count").query_async(&mut redis).await.unwrap();
-                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    retry::sleep(&Clock::system(), Duration::from_millis(1)).await;
                     let () = redis::cmd("SET").arg("shared:count").arg(before.unwrap_or(0) + 1).query_async(&mut redis).await.unwrap();
                     let () = redis::cmd("DEL").arg("shared:inside").query_async(&mut redis).await.unwrap();
                     let _ = grant.release().await.unwrap();
