@@ -96,7 +96,6 @@ const DESIGNED: &[&str] = &[
     "audit.purge_after",
     "audit.url",
     "client",
-    "locks.url",
     "ops.metrics",
     "ops.ready_requires",
     "ops.traces",
@@ -350,6 +349,21 @@ pub(super) static KEYS: &[Key] = &[
             Ok(())
         },
         "The change log's size; the oldest commits go first."
+    ),
+    key!(
+        "locks.url" = r#""""#,
+        Live::No,
+        Secret,
+        |to, value| {
+            let text = value.text()?;
+            let known = ["sqlite:", "redis://", "rediss://"];
+            if !matches!(text, "" | "memory:") && !known.iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme)) {
+                return Err("redis://HOST, sqlite:PATH or memory:, or empty for beside the store".to_owned());
+            }
+            text.clone_into(&mut to.locks_url);
+            Ok(())
+        },
+        "Locks apart from the store: redis://HOST, rediss://HOST, sqlite:PATH or memory:. Empty: beside the store."
     ),
     key!(
         "locks.enabled" = "true",

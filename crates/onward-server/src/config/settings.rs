@@ -36,6 +36,8 @@ pub struct Settings {
     pub store_url: String,
     /// How much of the change log is kept.
     pub retention: Retention,
+    /// The locks, if they are not beside the store; empty otherwise.
+    pub locks_url: String,
     /// The kill switch of the locks.
     pub locks_enabled: bool,
     /// The first segment of typed lock keys; each has a kill switch.

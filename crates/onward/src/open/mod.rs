@@ -33,7 +33,7 @@ struct Inner {
 }
 
 impl Onward {
-    /// Opens everything on one URL, `memory:` or `sqlite:PATH`, and heeds the environment as [`Config::with_environment`] does.
+    /// Opens everything on one URL, `memory:`, `sqlite:PATH` or (locks, and no store) `redis://HOST`, and heeds the environment as [`Config::with_environment`] does.
     ///
     /// # Errors
     /// As [`Onward::connect`].
@@ -58,7 +58,7 @@ impl Onward {
             enabled: locks_enabled,
             targets: lock_targets,
             scope_labels: lock_scopes,
-            commits: Some(queue.clone()),
+            commits: engines.has_store.then(|| queue.clone()),
             clock: clock.clone(),
             observer: observer.clone(),
             ..LocksConfig::default()
