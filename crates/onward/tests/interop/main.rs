@@ -12,7 +12,8 @@ use std::time::Duration;
 use onward::lock::{LockOptions, Locks, Outcome};
 use onward::model::LockKey;
 use onward::testing::servers::Redis;
-use onward::{Config, Kind, Onward};
+use onward::time::Clock;
+use onward::{Config, Kind, Onward, retry};
 
 /// What each contestant counts.
 const ROUNDS: usize = 150;
@@ -80,14 +81,14 @@ async fn what_a_peer_holds_is_taken_for_us() {
             panic!("{peer:?} holds it")
         };
         assert!(held_for.is_some_and(|rest| rest > Duration::from_secs(30)), "{peer:?}: {held_for:?}");
-        let waited = locks.acquire(&key, LockOptions::fail().wait(Duration::from_millis(50))).await;
+        let waited = locks.acquire(&key, LockOptions::fail().with_wait(Duration::from_millis(50))).await;
         assert_eq!(waited.unwrap_err().kind(), Kind::Contended, "contention, never a failure of the engine");
         let status = locks.status(&key).await.unwrap().unwrap();
         assert!(status.token.is_none(), "a foreign holder has no fencing token");
 
         // Whoever waits gets it when the peer gives it back, though that sends no word.
         let next = locks.clone();
-        let waiter = tokio::spawn(async move { next.acquire(&key, LockOptions::fail().wait(Duration::from_secs(20))).await });
+        let waiter = tokio::spawn(async move { next.acquire(&key, LockOptions::fail().with_wait(Duration::from_secs(20))).await });
         child.stdin.take().unwrap().write_all(b"\n").unwrap();
         assert_eq!(line(&mut said), "released");
         let grant = waiter.await.unwrap().unwrap();
@@ -112,8 +113,8 @@ async fn a_peers_late_release_spares_our_hold() {
         server.ask(&format!("DEL {name}"));
         let grant = locks.acquire(&key, LockOptions::fail()).await.unwrap();
         child.stdin.take().unwrap().write_all(b"\n").unwrap();
-        // Whether the peer calls that an error is its own business.
-        let _ = child.wait().unwrap();
+        assert_eq!(line(&mut said), "lost");
+        assert!(child.wait().unwrap().success());
         grant.renew().await.unwrap();
         assert_eq!(peer.attempt(&server.url(), &name), "held");
         let _ = grant.release().await.unwrap();
@@ -136,13 +137,13 @@ async fn a_counter_that_all_add_to_under_the_lock_loses_nothing() {
                 let key = LockKey::raw("shared").unwrap();
                 let mut newest = 0;
                 for _ in 0..ROUNDS {
-                    let grant = locks.acquire(&key, LockOptions::fail().wait(Duration::from_secs(60))).await.unwrap();
+                    let grant = locks.acquire(&key, LockOptions::fail().with_wait(Duration::from_secs(60))).await.unwrap();
                     assert!(grant.token().get() > newest, "tokens grow, whoever held the key in between");
                     newest = grant.token().get();
                     let alone: bool = redis::cmd("SET").arg("shared:inside").arg("onward").arg("NX").query_async(&mut redis).await.unwrap();
                     assert!(alone, "we were let in beside another holder");
                     let before: Option<u64> = redis::cmd("GET").arg("shared:count").query_async(&mut redis).await.unwrap();
-                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    retry::sleep(&Clock::system(), Duration::from_millis(1)).await;
                     let () = redis::cmd("SET").arg("shared:count").arg(before.unwrap_or(0) + 1).query_async(&mut redis).await.unwrap();
                     let () = redis::cmd("DEL").arg("shared:inside").query_async(&mut redis).await.unwrap();
                     let _ = grant.release().await.unwrap();

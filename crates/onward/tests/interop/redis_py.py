@@ -30,14 +30,17 @@ def attempt(client, key):
 
 
 def hold(client, key):
-    """Holds the lock until a line comes in."""
+    """Holds the lock until a line comes in, and says whether it was still there."""
     lock = client.lock(key, timeout=60)
     if not lock.acquire(blocking=False):
         sys.exit("the key is held")
     print("holding", flush=True)
     sys.stdin.readline()
-    lock.release()
-    print("released", flush=True)
+    try:
+        lock.release()
+        print("released", flush=True)
+    except redis.exceptions.LockNotOwnedError:
+        print("lost", flush=True)
 
 
 def main():

@@ -46,13 +46,15 @@ async function attempt() {
   }
 }
 
-// Holds the lock until a line comes in.
+// Holds the lock until a line comes in, and says whether it was still there.
 async function hold() {
   const lock = await locks(0).acquire([key], 60_000);
   console.log("holding");
   await createInterface({ input: process.stdin })[Symbol.asyncIterator]().next();
-  await lock.release();
-  console.log("released");
+  console.log(await lock.release().then(
+    () => "released",
+    () => "lost",
+  ));
 }
 
 await { count, try: attempt, hold }[mode]();
