@@ -7,8 +7,14 @@
 #![allow(dead_code, unused_imports, unused_macros, reason = "the parts that use it land next")]
 
 mod address;
+mod cache;
+mod cache_names;
+mod cache_nodes;
+mod cache_stats;
+mod cache_steps;
 mod connection;
 mod error;
 mod script;
 
 pub use address::Address;
+pub use cache::RedisCache;
