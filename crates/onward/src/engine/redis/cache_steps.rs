@@ -99,9 +99,8 @@ pub(super) async fn carry_out(session: &Session, now: &str, steps: &[Step<'_>]) 
         pipeline.add_command(step.command(("EVALSHA", step.act.script().hash()), session.server(), now));
     }
     let mut answers = session.each(&pipeline).await?;
-    let is_unknown = |answer: &RedisResult<Value>| {
-        answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
-    };
+    let is_unknown =
+        |answer: &RedisResult<Value>| answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript));
     let unknown: Vec<usize> = answers.iter().enumerate().filter(|(_, answer)| is_unknown(answer)).map(|(place, _)| place).collect();
     if unknown.is_empty() {
         return Ok(answers);
