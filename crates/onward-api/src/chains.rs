@@ -187,9 +187,12 @@ pub struct Verify {
     /// `public` or `keyed`; as deep as the server's keys allow if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depth: Option<String>,
-    /// The text of a head that was saved outside.
+    /// The text of a head that was saved outside, or of a signed checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<String>,
+    /// The verifier key of a signed checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vkey: Option<String>,
     /// Hash only what is newer than the checkpoint.
     #[serde(default)]
     pub incremental: bool,

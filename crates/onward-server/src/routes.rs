@@ -9,7 +9,7 @@ use onward::Code;
 
 use crate::auth::{Least, Role};
 use crate::call::bad_path;
-use crate::ops::{admin, cache, chains, commit, info, locks, objects, tokens, transfer, verify, watch};
+use crate::ops::{admin, cache, chains, commit, info, locks, objects, proofs, tokens, transfer, verify, watch};
 use crate::refusal::Refusal;
 use crate::run::{At, closes, new_id, run};
 use crate::state::State;
@@ -56,6 +56,8 @@ routes! {
     "/v1/chains/{chain}/entries" { GET Viewer chains::query, POST Writer chains::append }
     "/v1/chains/{chain}/entries/{seq}" { GET Viewer chains::get }
     "/v1/chains/{chain}/export" { GET Viewer chains::export }
+    "/v1/chains/{chain}/checkpoint" { GET Viewer proofs::checkpoint }
+    "/v1/chains/{chain}/proofs" { GET Viewer proofs::proofs }
     "/v1/chains/{chain}/verify" { POST Viewer verify::verify }
     "/v1/info" { GET Viewer info::info }
     "/v1/admin/compact" { POST Operator admin::compact }
@@ -94,7 +96,7 @@ fn is_designed(path: &str) -> bool {
     match (version, part, third) {
         (Some("v1"), Some("admin"), Some(_)) => true,
         (Some("v1"), Some("chains"), Some(_)) => {
-            let later = ["segments", "checkpoint", "proofs", "holds", "redactions", "keys", "operations", "heal"];
+            let later = ["segments", "holds", "redactions", "keys", "operations", "heal"];
             fourth.is_some_and(|word| later.contains(&word))
         }
         (Some("ui"), _, _) => true,

@@ -138,7 +138,10 @@ pub async fn check(configuration: &Configuration, reach: Reach) -> Result<(), St
             _ => {}
         }
     }
-    let config = Config::new(settings.store_url.clone()).with_existing_file();
+    let mut config = Config::new(settings.store_url.clone()).with_existing_file();
+    if !settings.locks_url.is_empty() {
+        config = config.with_locks_at(settings.locks_url.clone());
+    }
     match Onward::connect(config).await {
         Ok(onward) => match onward.check().await?.into_iter().find(|finding| finding.grade == Grade::Failure) {
             Some(bad) => Err(StartError::Usage(format!("{}: {}; {}", bad.check, bad.found, bad.fix.unwrap_or_default()))),
@@ -182,6 +185,12 @@ fn refuse(configuration: &Configuration) -> Result<(), StartError> {
             place("store.url")
         ));
     }
+    if settings.locks_url == "memory:" && !settings.allow_memory {
+        return refuse(format!(
+            "locks.url ({}) is memory: no other process sees the locks; use redis://HOST, or set server.allow.memory = true",
+            place("locks.url")
+        ));
+    }
     if settings.cache_url == "memory:" && settings.cache_scope != "process" {
         return refuse(format!(
             "cache.url ({}) is memory: each process has a cache of its own; say so with cache.scope = \"process\"",
@@ -208,6 +217,12 @@ async fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Onward, Star
         .with_cache_bytes(settings.cache_bytes)
         .with_lock_namespace(settings.lock_namespace.clone())
         .with_observer(metrics);
+    if let Some(key) = &settings.signing_key {
+        config = config.with_signing_key(key.clone());
+    }
+    if !settings.locks_url.is_empty() {
+        config = config.with_locks_at(settings.locks_url.clone());
+    }
     if !settings.locks_enabled {
         config = config.with_locks_off();
     }

@@ -1,6 +1,8 @@
 //! `onward audit`: append to, read and verify chains.
 
+mod checkpoint;
 mod export;
+mod key;
 mod read;
 mod verify;
 
@@ -34,6 +36,15 @@ pub(crate) enum Audit {
     /// Check a chain: every hash, link and MAC, and against a head saved elsewhere
     #[command(before_help = "Examples:\n  onward audit verify orders\n  onward audit verify orders --checkpoint head --save head      a head kept elsewhere shows a cut tail\n  onward --url sqlite:./app.db audit verify orders --key k1     by ourselves: trusts no server\n  onward audit verify --file orders.ndjson --key k1      an exported file: needs nothing else\n", after_help = verify::EXIT_CODES)]
     Verify(verify::Verify),
+    /// Get a signed checkpoint: what the chain is now, to be kept elsewhere
+    #[command(before_help = "Examples:\n  onward audit checkpoint orders > orders.checkpoint\n  onward audit checkpoint orders --since orders.checkpoint --vkey \"$VKEY\" > newer      proves that nothing older changed\n", after_help = EXIT_CODES)]
+    Checkpoint(checkpoint::Checkpoint),
+    /// Prove that an entry is in a checkpoint
+    #[command(before_help = "Examples:\n  onward audit inclusion orders 42 > proof.json\n  onward audit inclusion orders 42 --checkpoint orders.checkpoint --vkey \"$VKEY\"\n  python3 verify.py --inclusion proof.json --checkpoint orders.checkpoint --vkey \"$VKEY\"\n", after_help = EXIT_CODES)]
+    Inclusion(checkpoint::Inclusion),
+    /// Make keys, and show what others need to check signatures
+    #[command(subcommand)]
+    Key(key::Key),
 }
 
 /// Appends an entry.
@@ -68,6 +79,9 @@ impl Audit {
             Self::Export(export) => export.run(&client().await?, out).await,
             Self::Query(query) => query.run(&client().await?, out).await,
             Self::Verify(verify) => verify.run(target, out).await,
+            Self::Checkpoint(checkpoint) => checkpoint.run(&client().await?, out).await,
+            Self::Inclusion(inclusion) => inclusion.run(&client().await?, out).await,
+            Self::Key(key) => key.run(out),
         }
     }
 }

@@ -6,9 +6,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use onward::audit::verify::{Report, SavedHead};
+use onward::audit::verify::{Check, Report, SavedHead};
 use onward::audit::{read_saved_head, save_head, verify_export};
-use onward::model::MacKeys;
+use onward::model::{MacKeys, Vkey};
 use onward::time::Clock;
 use onward_api::chains::VerifyProgress;
 use onward_api::client::{Client, Problem, Request, segment};
@@ -16,6 +16,7 @@ use onward_api::{Code, Effect};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::checkpoint::read_note;
 use crate::failure::{Failure, Result};
 use crate::local;
 use crate::output::{Format, Out};
@@ -46,9 +47,12 @@ pub(crate) struct Verify {
     /// Save the proved head here; keep the file where the database's writers cannot reach it
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
-    /// Check against the head that was saved here
+    /// Check against the head that was saved here, or the signed checkpoint
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
+    /// The key that checks the signature of the checkpoint: ORIGIN+ID+KEY
+    #[arg(long, requires = "checkpoint", conflicts_with_all = ["incremental", "save"])]
+    vkey: Option<String>,
     /// Hash only what is newer than the saved head, which vouches for the rest
     #[arg(long, requires = "checkpoint", conflicts_with_all = ["from", "to"])]
     incremental: bool,
@@ -88,9 +92,13 @@ impl Verify {
     fn read_file(&self, path: &Path, out: &Out) -> Result<Report> {
         let mut progress = out.progress("rows");
         let keys = self.key.as_deref().map(read_key).transpose()?.unwrap_or_else(MacKeys::none);
-        let saved = self.saved()?;
-        let check = |file: &mut (dyn Read + Send)| {
-            verify_export(file, saved, None, &keys, &mut |walked| {
+        let (saved, checkpoint) = match &self.vkey {
+            Some(vkey) => (None, Some(Vkey::parse(vkey)?.open(&self.note()?)?)),
+            None => (self.saved()?, None),
+        };
+        let asked = Check { saved, checkpoint, ..Check::default() };
+        let mut check = |file: &mut (dyn Read + Send)| {
+            verify_export(file, &asked, &keys, &mut |walked| {
                 progress.at(walked.seq, walked.head);
                 ControlFlow::Continue(())
             })
@@ -108,6 +116,10 @@ impl Verify {
         let Some(path) = &self.checkpoint else { return Ok(None) };
         let head = read_saved_head(path)?;
         head.map(Some).ok_or_else(|| Failure::usage(format_args!("there is no saved head at {}", path.display())))
+    }
+
+    fn note(&self) -> Result<String> {
+        read_note(self.checkpoint.as_deref().unwrap_or_else(|| Path::new("")))
     }
 
     async fn client(&self, target: &Target) -> Result<Client> {
@@ -129,7 +141,12 @@ impl Verify {
                 members.insert(name.to_owned(), Value::from(seq));
             }
         }
-        if let Some(head) = self.saved()? {
+        if let Some(vkey) = &self.vkey {
+            // Refused here, where the key is, before anybody is asked.
+            Vkey::parse(vkey)?.open(&self.note()?)?;
+            members.insert("checkpoint".to_owned(), Value::from(self.note()?));
+            members.insert("vkey".to_owned(), Value::from(vkey.as_str()));
+        } else if let Some(head) = self.saved()? {
             members.insert("checkpoint".to_owned(), Value::from(head.to_text()));
         }
         if self.incremental {

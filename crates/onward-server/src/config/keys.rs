@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use onward::model::MacKeys;
+use onward::model::{CheckpointKey, MacKeys};
 
 use crate::auth::NotAScope;
 use crate::auth::tokens::check_name;
@@ -96,7 +96,6 @@ const DESIGNED: &[&str] = &[
     "audit.purge_after",
     "audit.url",
     "client",
-    "locks.url",
     "ops.metrics",
     "ops.ready_requires",
     "ops.traces",
@@ -352,6 +351,21 @@ pub(super) static KEYS: &[Key] = &[
         "The change log's size; the oldest commits go first."
     ),
     key!(
+        "locks.url" = r#""""#,
+        Live::No,
+        Secret,
+        |to, value| {
+            let text = value.text()?;
+            let known = ["sqlite:", "redis://", "rediss://"];
+            if !matches!(text, "" | "memory:") && !known.iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme)) {
+                return Err("redis://HOST, sqlite:PATH or memory:, or empty for beside the store".to_owned());
+            }
+            text.clone_into(&mut to.locks_url);
+            Ok(())
+        },
+        "Locks apart from the store: redis://HOST, rediss://HOST, sqlite:PATH or memory:. Empty: beside the store."
+    ),
+    key!(
         "locks.enabled" = "true",
         Live::No,
         Open,
@@ -421,6 +435,18 @@ pub(super) static KEYS: &[Key] = &[
             Ok(())
         },
         "The key that seals audit entries. Empty: they are chained by hash, and not sealed."
+    ),
+    key!(
+        "audit.signing_key" = r#""""#,
+        Live::No,
+        Secret,
+        |to, value| {
+            let text = value.text()?;
+            let parsed = if text.is_empty() { None } else { Some(CheckpointKey::parse(text).map_err(|_| "64 hex digits")?) };
+            to.signing_key = parsed;
+            Ok(())
+        },
+        "The key that signs checkpoints, another than audit.key. Empty: there are none."
     ),
     key!(
         "auth.rate.per_second" = "1000",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use onward::commit::Retention;
-use onward::model::MacKeys;
+use onward::model::{CheckpointKey, MacKeys};
 
 use crate::auth::{Role, Scope};
 use crate::log::LogOptions;
@@ -36,6 +36,8 @@ pub struct Settings {
     pub store_url: String,
     /// How much of the change log is kept.
     pub retention: Retention,
+    /// The locks, if they are not beside the store; empty otherwise.
+    pub locks_url: String,
     /// The kill switch of the locks.
     pub locks_enabled: bool,
     /// The first segment of typed lock keys; each has a kill switch.
@@ -48,6 +50,8 @@ pub struct Settings {
     pub cache_bytes: usize,
     /// The key that seals audit entries.
     pub audit_key: MacKeys,
+    /// The key that signs checkpoints.
+    pub signing_key: Option<CheckpointKey>,
     /// Requests that a token may send.
     pub rate: Rate,
     /// Tokens beside those in the store.

@@ -1,7 +1,8 @@
 //! A development server: zero configuration, one machine, one user.
 //!
-//! Binds loopback only, keeps everything in one folder, makes its own token and audit key, and tells the tools of the same user where it
-//! runs. Reads no configuration file; of the environment it heeds `ONWARD__OPS__LOG`, `ONWARD__LOCKS__ENABLED` and `ONWARD__AUDIT__KEY`.
+//! Binds loopback only, keeps everything in one folder, makes its own token and audit keys, and tells the tools of the same user where it
+//! runs. Reads no configuration file; of the environment it heeds `ONWARD__OPS__LOG`, `ONWARD__LOCKS__ENABLED`, `ONWARD__AUDIT__KEY` and
+//! `ONWARD__AUDIT__SIGNING_KEY`.
 
 mod announce;
 mod folder;
@@ -11,7 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use onward::model::MacKeys;
+use onward::model::{CheckpointKey, MacKeys};
 use onward::{Config, Onward, random};
 use serde::Serialize;
 
@@ -85,11 +86,14 @@ impl Dev {
         let token = folder.secret("dev.token", Token::draw().secret(), |text| text.parse::<Token>().ok())?;
         let key: String = random::bytes::<32>().iter().map(|byte| format!("{byte:02x}")).collect();
         let keys = folder.secret("audit.key", &key, |text| MacKeys::parse(text).ok())?;
+        let seed: String = random::bytes::<32>().iter().map(|byte| format!("{byte:02x}")).collect();
+        let signing = folder.secret("checkpoint.key", &seed, |text| CheckpointKey::parse(text).ok())?;
         let store = folder.path().join("onward.db");
         let store = store.to_str().ok_or_else(|| StartError::Usage("the data folder's name is not UTF-8".to_owned()))?;
         let metrics = Arc::new(Metrics::default());
-        // A key in the environment wins over the folder's own.
-        let config = Config::new(format!("sqlite:{store}")).with_keys(keys).with_observer(metrics.clone()).with_environment()?;
+        // Keys in the environment win over the folder's own.
+        let config = Config::new(format!("sqlite:{store}")).with_keys(keys).with_signing_key(signing);
+        let config = config.with_observer(metrics.clone()).with_environment()?;
         let onward = Onward::connect(config).await?;
         let state = State::new(onward, NAME, &token, metrics);
         let (server, port_was_busy) = bind(options.port, state).await?;

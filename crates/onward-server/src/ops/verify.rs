@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use onward::audit::verify::{Check, Depth, Extent, Progress, Report, SavedHead};
 use onward::audit::{Chain, Pace};
-use onward::model::Seq;
+use onward::model::{Seq, Vkey};
 use onward::{Code, Result};
 use onward_api::chains::{Verify, VerifyProgress};
 use tokio::sync::watch;
@@ -45,6 +45,16 @@ pub(crate) async fn verify(mut call: Call) -> Answer {
 
 fn check(asked: Verify) -> std::result::Result<Check, Refusal> {
     let seq = |seq: Option<u64>, place: &str| seq.map(Seq::new).transpose().map_err(|e| Refusal::from(e).under(place));
+    // What was signed outside says so by its form: a saved head is an object.
+    let (saved, checkpoint) = match (asked.checkpoint.as_deref(), asked.vkey.as_deref()) {
+        (None, None) => (None, None),
+        (Some(text), None) => (Some(SavedHead::parse(text).map_err(|e| Refusal::from(e).under("/checkpoint"))?), None),
+        (Some(note), Some(vkey)) => {
+            let vkey = Vkey::parse(vkey).map_err(|e| Refusal::from(e).under("/vkey"))?;
+            (None, Some(vkey.open(note).map_err(|e| Refusal::from(e).under("/checkpoint"))?))
+        }
+        (None, Some(_)) => return Err(Refusal::member("/vkey", "only with a checkpoint")),
+    };
     Ok(Check {
         from: seq(asked.from_seq, "/from_seq")?,
         to: seq(asked.to_seq, "/to_seq")?,
@@ -54,7 +64,8 @@ fn check(asked: Verify) -> std::result::Result<Check, Refusal> {
             Some("keyed") => Some(Depth::Keyed),
             Some(_) => return Err(Refusal::member("/depth", "public or keyed")),
         },
-        saved: asked.checkpoint.as_deref().map(SavedHead::parse).transpose().map_err(|e| Refusal::from(e).under("/checkpoint"))?,
+        saved,
+        checkpoint,
         extent: if asked.incremental { Extent::Incremental } else { Extent::Full },
         ..Check::default()
     })

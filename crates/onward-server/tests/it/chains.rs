@@ -148,7 +148,8 @@ async fn an_export_is_a_file_that_the_library_verifies() {
     assert_eq!((reply.status.as_u16(), reply.header("content-type")), (200, "application/x-ndjson"));
     let verify = |file: &[u8]| {
         let keys = onward::model::MacKeys::none();
-        onward::audit::verify_export(file, None, None, &keys, &mut |_| std::ops::ControlFlow::Continue(())).unwrap()
+        onward::audit::verify_export(file, &onward::audit::verify::Check::default(), &keys, &mut |_| std::ops::ControlFlow::Continue(()))
+            .unwrap()
     };
     let report = verify(&reply.body);
     assert_eq!((report.exit(), report.from_seq, report.to_seq), (0, 1, 301), "{report}");
@@ -184,4 +185,27 @@ async fn all_entries_that_match_stream_as_lines() {
     }
     let none = client.send("GET", "/v1/chains/none/entries", &[("accept", "application/x-ndjson")], "").await;
     none.is_problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn checkpoints_and_proofs_are_read_and_checked() {
+    let client = Client::memory().await;
+    client.get("/v1/chains/orders/proofs?seq=1").await.is_problem(404, "not_found");
+    client.post(ENTRIES, json!({"entries": [{"kind": "a"}, {"kind": "b"}]})).await;
+    let proof: onward::audit::Inclusion = serde_json::from_value(client.get("/v1/chains/orders/proofs?seq=2&size=3").await.json()).unwrap();
+    proof.check().unwrap();
+    let grown = client.get("/v1/chains/orders/proofs?first=2").await.json();
+    let grown: onward::audit::Consistency = serde_json::from_value(grown).unwrap();
+    grown.check().unwrap();
+    assert_eq!((grown.first, grown.second, grown.second_root), (2, 3, proof.root));
+    for bad in ["", "?seq=1&first=1", "?size=2", "?second=2"] {
+        client.get(&format!("/v1/chains/orders/proofs{bad}")).await.is_problem(400, "invalid_request");
+    }
+    for bad in ["?seq=0", "?seq=x"] {
+        assert_eq!(client.get(&format!("/v1/chains/orders/proofs{bad}")).await.status, 400);
+    }
+    assert_eq!(client.get("/v1/chains/orders/proofs?seq=9").await.status, 400);
+    // A server without a signing key says so instead of signing with something else.
+    client.get("/v1/chains/orders/checkpoint").await.is_problem(501, "unsupported");
+    client.post("/v1/chains/orders/verify", json!({"checkpoint": "x", "vkey": "y"})).await.is_problem(400, "invalid_request");
 }

@@ -7,17 +7,20 @@ use tokio::sync::Semaphore;
 
 use super::drops::Drops;
 use super::engine::{AuditEngine, Select};
-use super::options::{AppendOptions, Filter, Found, Order, Page};
+use super::options::{AppendOptions, Filter, Found, Order, Page, TrailOptions};
+use super::prove::Blocks;
 use super::tail::{From, Tail};
 use crate::commit::{Commit, CommitOutcome, CommitQueue, EntryReceipt, Window};
 use crate::model::limits::{PAGE_BYTES, REQUEST_ID_BYTES, SEQ_MAX};
-use crate::model::{ChainName, Entry, Hash, Head, RequestId, Revision, Sealed, Seq};
+use crate::model::{ChainName, CheckpointKey, Entry, Hash, Head, RequestId, Revision, Sealed, Seq};
 use crate::observe::Event;
 use crate::time::Timestamp;
 use crate::{Error, Result};
 
 /// How many verifications run at a time in a process; one more is told to come back (C7).
 const VERIFICATIONS: usize = 4;
+/// Most entries that a page of a query looks at (C7): some milliseconds.
+const SCAN: usize = 10_000;
 
 /// The named chains of a store. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -29,6 +32,8 @@ pub(super) struct Inner {
     pub(super) engine: Arc<dyn AuditEngine>,
     pub(super) verifications: Arc<Semaphore>,
     pub(super) drops: Arc<Drops>,
+    pub(super) blocks: Blocks,
+    signing: Option<CheckpointKey>,
 }
 
 /// A chain and its head.
@@ -43,7 +48,19 @@ pub struct ChainInfo {
 impl Trail {
     /// Makes a trail over a write path and the reading half of the same engine.
     pub fn new(queue: CommitQueue, engine: Arc<dyn AuditEngine>) -> Self {
-        Self(Arc::new(Inner { queue, engine, verifications: Arc::new(Semaphore::new(VERIFICATIONS)), drops: Drops::new() }))
+        Self::with(queue, engine, TrailOptions::default())
+    }
+
+    /// Makes a trail with more than the engine gives it.
+    pub fn with(queue: CommitQueue, engine: Arc<dyn AuditEngine>, options: TrailOptions) -> Self {
+        let TrailOptions { signing } = options;
+        let verifications = Arc::new(Semaphore::new(VERIFICATIONS));
+        Self(Arc::new(Inner { queue, engine, verifications, drops: Drops::new(), blocks: Blocks::default(), signing }))
+    }
+
+    /// Returns the key that signs checkpoints.
+    pub(super) fn signing(&self) -> Option<&CheckpointKey> {
+        self.0.signing.as_ref()
     }
 
     /// Keeps what is [dropped](Chain::append_or_drop) in a file beside a store, and takes over what dead processes left there.
@@ -243,6 +260,8 @@ impl Chain {
 
     /// Reads a page of the entries that the filter wants.
     ///
+    /// A page looks at a bounded number of entries: it may hold fewer than asked for, or none. Only `next: None` is the end.
+    ///
     /// # Errors
     /// [`Kind::Invalid`](crate::Kind::Invalid): the limit. `NotFound`: no such chain. `Backend`: the engine is away.
     pub async fn query(&self, filter: &Filter, page: Page) -> Result<Found> {
@@ -258,6 +277,7 @@ impl Chain {
             order: filter.order,
             limit: page.limit,
             bytes: PAGE_BYTES,
+            scan: SCAN,
         };
         match (page.after, filter.order) {
             (Some(after), Order::Ascending) => select.from = select.from.max(after.get() + 1),
@@ -266,8 +286,7 @@ impl Chain {
         }
         let found = self.trail.0.engine.select(&self.name, &select).await.map_err(|e| e.during("query"))?;
         let found = found.ok_or_else(|| Error::not_found("no such chain").during("query"))?;
-        let next = found.items.last().filter(|_| found.more).map(|entry| entry.seq);
-        Ok(Found { items: found.items, next })
+        Ok(Found { items: found.items, next: found.next })
     }
 
     /// Reads entries as they come, each once, in order.

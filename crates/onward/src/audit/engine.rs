@@ -7,7 +7,7 @@ use futures_core::future::BoxFuture;
 use super::options::Order;
 use super::verify::Source;
 use crate::Result;
-use crate::model::{ChainName, Head, Sealed, Seq};
+use crate::model::{ChainName, Hash, Head, Sealed, Seq};
 use crate::time::Timestamp;
 
 /// Which entries to read. Every bound is inclusive.
@@ -33,6 +33,15 @@ pub struct Select {
     pub limit: usize,
     /// No more after their bytes reach this sum; always one if there is one.
     pub bytes: usize,
+    /// With a kind, actor or resource: at most so many are looked at, found or not, if no index leads to them (C7).
+    pub scan: usize,
+}
+
+impl Select {
+    /// Tells whether it wants a kind, an actor or a resource.
+    pub fn is_narrow(&self) -> bool {
+        self.kind.is_some() || self.actor.is_some() || self.resource.is_some()
+    }
 }
 
 /// A page of entries.
@@ -40,8 +49,8 @@ pub struct Select {
 pub struct Selected {
     /// The entries in the asked order.
     pub items: Vec<Sealed>,
-    /// Whether more follow.
-    pub more: bool,
+    /// The last position that was looked at, if more may follow: the next page begins behind it.
+    pub next: Option<Seq>,
 }
 
 /// The reading half of an engine for the audit trail.
@@ -59,6 +68,9 @@ pub trait AuditEngine: Debug + Send + Sync {
 
     /// Reads a page of entries; `None` if there is no such chain.
     fn select<'a>(&'a self, chain: &'a ChainName, select: &'a Select) -> BoxFuture<'a, Result<Option<Selected>>>;
+
+    /// Reads the hashes of the entries `from..=to` that are there, with their seqs, in order; a caller asks for 8,192 at most.
+    fn hashes<'a>(&'a self, chain: &'a ChainName, from: u64, to: u64) -> BoxFuture<'a, Result<Vec<(u64, Hash)>>>;
 
     /// Opens what a verifier reads. Blocks, and so does the source: not for a thread of the runtime.
     ///

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use parking_lot::Mutex;
 
 use super::export::{FORMAT, FORMAT_VERSION, Footer, Header, Line};
-use super::verify::{self, Check, Depth, Extent, HeadRow, Progress, Report, SavedHead, Source, View};
+use super::verify::{self, Check, Extent, HeadRow, Progress, Report, Source, View};
 use crate::model::limits::SEQ_MAX;
 use crate::model::merkle::Frontier;
 use crate::model::{ChainName, Hash, MacKeys, Row, RowRef, Seq};
@@ -17,28 +17,32 @@ const LINE_BYTES: usize = 4 << 20;
 
 /// Checks an exported file as [`verify`](verify::verify) checks a chain. Blocks; memory stays flat at any length.
 ///
-/// The hash before the range is believed, so is what the file says of its origin: pin it, or give the key. A saved head must lie inside
-/// the range.
+/// The hash before the range is believed, so is what the file says of its origin: pin it, or give the key. A saved head or a checkpoint
+/// must lie inside the range; of `check` only these and the depth say anything here.
 ///
 /// # Errors
-/// [`Kind::Invalid`](crate::Kind::Invalid): the file is no export, or was cut off; or the saved head is of another chain, or lies outside.
+/// [`Kind::Invalid`](crate::Kind::Invalid): the file is no export, or was cut off; or what is compared is of another chain, or lies outside.
 /// [`Kind::Unsupported`](crate::Kind::Unsupported): a newer form. [`Kind::Backend`](crate::Kind::Backend): it cannot be read, or `watch`
 /// ended the walk. None of them is a verdict.
 pub fn verify_export(
     file: impl Read + Send,
-    saved: Option<SavedHead>,
-    depth: Option<Depth>,
+    check: &Check,
     keys: &MacKeys,
     watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Report> {
     let mut lines = Lines { input: BufReader::new(file), buffer: Vec::new() };
     let header = lines.header()?;
     let chain = ChainName::new(&header.chain).map_err(|_| malformed("its header names no chain"))?;
-    if saved.as_ref().is_some_and(|saved| saved.chain != chain || !(header.from..=header.to).contains(&saved.size)) {
+    let Check { saved, checkpoint, depth, .. } = check.clone();
+    let outside = |size: u64| !(header.from..=header.to).contains(&size);
+    if saved.as_ref().is_some_and(|saved| saved.chain != chain || outside(saved.size)) {
         return Err(Error::invalid("the saved head is of another chain, or lies outside the export"));
     }
+    if checkpoint.as_ref().is_some_and(|checkpoint| header.from > 1 || outside(checkpoint.size)) {
+        return Err(Error::invalid("a checkpoint is compared with an export that begins with the chain and reaches its size"));
+    }
     let from = if header.from > 1 { Some(Seq::new(header.from)?) } else { None };
-    let check = Check { from, to: None, depth, saved, extent: Extent::Full, threads: 1 };
+    let check = Check { from, to: None, depth, saved, checkpoint, extent: Extent::Full, threads: 1 };
     let state = State { lines, header, begun: false, ahead: None, tree: Frontier::default(), at: 0, footer: None };
     verify::verify(&FileSource(Mutex::new(state)), &chain, &check, keys, watch)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::model::limits::PAGE_ITEMS;
-use crate::model::{FencingToken, LockKey, Sealed, Seq};
+use crate::model::{CheckpointKey, FencingToken, LockKey, Sealed, Seq};
 use crate::time::Timestamp;
 use crate::{Error, Result};
 
@@ -56,6 +56,13 @@ impl AppendOptions {
     pub(super) fn check(&self) -> Result<()> {
         if DEADLINES.contains(&self.deadline) { Ok(()) } else { Err(Error::invalid("a deadline is 1 ms to 10 min")) }
     }
+}
+
+/// What a trail has beside its store.
+#[derive(Clone, Debug, Default)]
+pub struct TrailOptions {
+    /// The key that signs checkpoints; without one there are none.
+    pub signing: Option<CheckpointKey>,
 }
 
 /// In which order entries come.
@@ -115,7 +122,7 @@ impl Default for Page {
     }
 }
 
-/// A page of entries.
+/// A page of entries; it may be empty and still not the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The entries in the asked order.

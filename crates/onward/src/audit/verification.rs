@@ -63,7 +63,7 @@ impl Chain {
     /// Dropping the future ends the walk.
     pub async fn verify_watched(&self, check: Check, pace: Pace, watch: impl FnMut(Progress) + Send + 'static) -> Result<Report> {
         let whole = check.from.is_none() && check.to.is_none();
-        let attested = check.saved.is_some();
+        let attested = check.saved.is_some() || check.checkpoint.is_some();
         let walked = self.walk(check, pace, watch).await.map_err(|e| e.during("verify"));
         let verdict = walked.as_ref().map_or("failed", |report| report.verdict.as_str());
         self.trail().queue().tell(&Event::Verify { verdict, whole });

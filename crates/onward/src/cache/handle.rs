@@ -374,8 +374,7 @@ impl Cache {
             async { loading.await.map(Some) }
         })
         .await?;
-        let absent = || Error::new(Kind::NotFound, Code::Absent, "the cache remembers that the source has none").during("load");
-        fetched.value.ok_or_else(absent)
+        fetched.value.ok_or_else(remembered_absence)
     }
 
     pub(super) async fn invalidate_at(&self, slot: Slot<'_>) -> Result<Invalidation> {
@@ -411,4 +410,9 @@ pub(super) fn check_name(what: &str, name: &[u8]) -> Result<()> {
         return Err(Error::invalid_key(format!("a cache {what} is 1..={KEY_BYTES} bytes")));
     }
     Ok(())
+}
+
+/// What a caller gets that does not want absences, where the cache remembers one.
+pub(super) fn remembered_absence() -> Error {
+    Error::new(Kind::NotFound, Code::Absent, "the cache remembers that the source has none").during("load")
 }

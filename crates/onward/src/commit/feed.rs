@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::engine::CommitEngine;
+use super::engine::{CommitEngine, Heard};
 use super::outcome::EntryReceipt;
 use super::recent::Recent;
 use crate::model::{Epoch, Key, Object, RequestId, Revision, Version};
@@ -114,6 +114,8 @@ pub struct Feed {
     at: Revision,
     ready: VecDeque<Arc<Record>>,
     wants: Wants,
+    /// What the engine hears of other processes' commits, if it does; asked when it is needed.
+    heard: Option<Option<watch::Receiver<Heard>>>,
 }
 
 /// What all feeds of a queue share: how far the store is, and the newest commits.
@@ -204,7 +206,7 @@ impl Feed {
         }
         let wake = lookout.newest.subscribe();
         lookout.tell(meta.revision);
-        Ok(Self { engine, wake, lookout, clock, epoch: meta.epoch, at, ready: VecDeque::new(), wants: Wants::Everything })
+        Ok(Self { engine, wake, lookout, clock, epoch: meta.epoch, at, ready: VecDeque::new(), wants: Wants::Everything, heard: None })
     }
 
     /// Wants only what each commit did beside objects, and that within 100 ms.
@@ -269,8 +271,11 @@ impl Feed {
             match post {
                 Some(_) => {
                     let look = if self.engine.is_shared() { silent_until.min(now + LOOK_EVERY) } else { silent_until };
-                    if retry::deadline(&self.clock, look, self.wake.changed()).await.is_none() {
-                        self.lookout.tell(self.engine.meta().await?.revision);
+                    let heard = self.heard.get_or_insert_with(|| self.engine.heard());
+                    match retry::deadline(&self.clock, look, word(&mut self.wake, heard, self.epoch)).await {
+                        Some(Some(revision)) => self.lookout.tell(revision),
+                        Some(None) => {}
+                        None => self.lookout.tell(self.engine.meta().await?.revision),
                     }
                 }
                 None => _ = retry::deadline(&self.clock, silent_until, self.wake.changed()).await,
@@ -313,6 +318,27 @@ impl Feed {
             return Err(Error::integrity("the change log has a gap"));
         }
         Ok(page.records.into_iter().map(Arc::new).collect())
+    }
+}
+
+/// Waits for a commit of this process, or hears of another's: its revision.
+async fn word(wake: &mut watch::Receiver<Revision>, heard: &mut Option<watch::Receiver<Heard>>, epoch: Epoch) -> Option<Revision> {
+    let other = async {
+        while let Some(heard) = heard.as_mut().filter(|heard| heard.has_changed().is_ok())
+            && heard.changed().await.is_ok()
+        {
+            let told = *heard.borrow_and_update();
+            if told.epoch == Some(epoch) {
+                return Some(told.revision);
+            }
+        }
+        // Nobody speaks, or nobody will any more.
+        std::future::pending().await
+    };
+    tokio::select! {
+        // Its sender lives in the lookout, which every feed holds.
+        _ = wake.changed() => None,
+        told = other => told,
     }
 }
 

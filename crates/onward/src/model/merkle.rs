@@ -1,4 +1,4 @@
-//! The Merkle tree of RFC 6962 over the hashes of all entries of a chain; here only its growing edge.
+//! The Merkle tree of RFC 6962 over the hashes of all entries of a chain: its growing edge. Proofs are in [`proof`](super::proof).
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
@@ -41,15 +41,20 @@ impl Frontier {
 
     /// Appends a leaf.
     pub(crate) fn push_leaf(&mut self, leaf: Hash) {
-        let mut top = leaf;
+        self.push_tree(0, leaf);
+    }
+
+    /// Appends the root of a full subtree of `2^height` leaves, where such a one may stand.
+    pub(crate) fn push_tree(&mut self, height: u32, root: Hash) {
+        let mut top = root;
         // A carry for each trailing one bit of the size, as in binary addition.
-        for _ in 0..self.size.trailing_ones() {
+        for _ in 0..(self.size >> height).trailing_ones() {
             if let Some(left) = self.roots.pop() {
                 top = node(&left, &top);
             }
         }
         self.roots.push(top);
-        self.size += 1;
+        self.size += 1 << height;
     }
 
     /// Returns the root; that of the empty tree is the hash of nothing.

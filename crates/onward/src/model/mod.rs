@@ -1,6 +1,7 @@
 //! The nouns: keys, numbers that only grow, objects, audit entries with their bytes and hash. No I/O, no clock.
 
 mod chain;
+mod checkpoint;
 mod data;
 mod entry;
 mod key;
@@ -11,10 +12,12 @@ mod mac;
 pub mod merkle;
 mod number;
 mod object;
+pub mod proof;
 mod request;
 mod row;
 
 pub use chain::{ChainName, Head};
+pub use checkpoint::{CHECKPOINT_BYTES, Checkpoint, CheckpointKey, Vkey};
 pub use data::Data;
 pub(crate) use entry::{
     CLOCK_BEHIND, EntryHasher, FLAGS_KNOWN, HAS_ACTOR, HAS_RESOURCE, PINNED, Prehashed, digest_hex, finish, is_control, prehash,

@@ -106,3 +106,114 @@ fn numbers_grow_over_a_lost_counter_and_a_clock_that_stands() {
     assert_eq!(above(1_000, 1_000), 1_001);
     assert_eq!(above(2_000, 1_000), 2_001);
 }
+
+/// The inputs of the Merkle tests of Certificate Transparency, and what their trees give.
+const CT_LEAVES: [&str; 8] = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"];
+const CT_ROOTS: [&str; 8] = [
+    "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+    "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+    "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+    "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+    "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+    "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+    "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+];
+
+fn ct_leaf(index: usize) -> Hash {
+    let mut bytes = vec![0];
+    bytes.extend(hex::decode(CT_LEAVES[index]).unwrap());
+    digest_hex(&bytes).parse().unwrap()
+}
+
+fn ct_root(leaves: std::ops::Range<u64>) -> Hash {
+    let mut tree = merkle::Frontier::default();
+    leaves.for_each(|leaf| tree.push_leaf(ct_leaf(leaf as usize)));
+    tree.root()
+}
+
+fn ct_proof(path: Vec<std::ops::Range<u64>>) -> Vec<Hash> {
+    path.into_iter().map(ct_root).collect()
+}
+
+#[test]
+fn proofs_match_the_rfc_6962_vectors() {
+    let short = |proof: Vec<Hash>| proof.iter().map(|hash| hash.to_string()[..8].to_owned()).collect::<Vec<_>>();
+    for (size, root) in (1..).zip(CT_ROOTS) {
+        assert_eq!(ct_root(0..size).to_string(), root);
+    }
+    for (index, size, expected) in [
+        (0, 1, &[][..]),
+        (0, 8, &["96a296d2", "5f083f0a", "6b47aaf2"]),
+        (5, 8, &["bc1a0643", "ca854ea1", "d37ee418"]),
+        (2, 3, &["fac54203"]),
+        (1, 5, &["6e340b9c", "5f083f0a", "bc1a0643"]),
+    ] {
+        assert_eq!(short(ct_proof(proof::inclusion_path(index, size))), expected, "{index} in {size}");
+    }
+    for (first, second, expected) in [
+        (1, 1, &[][..]),
+        (1, 8, &["96a296d2", "5f083f0a", "6b47aaf2"]),
+        (6, 8, &["0ebc5d34", "ca854ea1", "d37ee418"]),
+        (2, 5, &["5f083f0a", "bc1a0643"]),
+    ] {
+        assert_eq!(short(ct_proof(proof::consistency_path(first, second))), expected, "{first} to {second}");
+    }
+}
+
+#[test]
+fn a_proof_holds_for_its_own_place_and_nothing_else() {
+    for size in 1..=8_u64 {
+        for index in 0..size {
+            let proof = ct_proof(proof::inclusion_path(index, size));
+            // In this tree: what tells a tree from one of another size is the checkpoint.
+            for other in (0..size).filter(|other| *other != index) {
+                assert!(proof::check_inclusion(&ct_leaf(index as usize), other, size, &proof, &ct_root(0..size)).is_err());
+                assert!(proof::check_inclusion(&ct_leaf(other as usize), index, size, &proof, &ct_root(0..size)).is_err());
+            }
+            assert!(proof::check_inclusion(&ct_leaf(index as usize), index, size, &proof, &ct_root(0..size)).is_ok());
+        }
+        for first in 1..=size {
+            let proof = ct_proof(proof::consistency_path(first, size));
+            let (old, new) = (ct_root(0..first), ct_root(0..size));
+            assert!(proof::check_consistency(first, &old, size, &new, &proof).is_ok());
+            assert!(proof::check_consistency(first, &new, size, &old, &proof).is_err() || first == size);
+            let mut longer = proof.clone();
+            longer.push(old);
+            assert!(proof::check_consistency(first, &old, size, &new, &longer).is_err());
+        }
+    }
+}
+
+#[test]
+fn the_golden_vector_of_a_checkpoint_holds() {
+    let key = CheckpointKey::from_seed([7; 32]);
+    let root = "37f1b03a7d0079808491291b3b879a4f696f0e594dd39b86523191f70b8ff002".parse().unwrap();
+    let checkpoint = Checkpoint { origin: ORIGIN.into(), size: 2, root };
+    let vkey = key.vkey(ORIGIN);
+    assert_eq!(vkey.to_string(), "onward.example/audit/orders+03e3584f+AepKbGPinFIKvvVQexMuxfmVR3auvr57kkIe6mkURtIs");
+    let note = key.sign(&checkpoint);
+    let text = "onward.example/audit/orders\n2\nN/GwOn0AeYCEkSkbO4eaT2lvDllN05uGUjGR9wuP8AI=\n";
+    let signature = "A+NYT3PzHMVriiwKQ1cn7iE3jP6kE3Fy0mfdn4WJ2PhBz2mWQKd6YaF8DljueFm6etINByLT63DwsjPOf7Z5olu13QE=";
+    assert_eq!(note, format!("{text}\n\u{2014} {ORIGIN} {signature}\n"));
+    assert_eq!(Vkey::parse(&vkey.to_string()).unwrap().open(&note).unwrap(), checkpoint);
+}
+
+#[test]
+fn a_checkpoint_with_any_byte_changed_is_refused() {
+    let key = CheckpointKey::from_seed([7; 32]);
+    let note = key.sign(&Checkpoint { origin: ORIGIN.into(), size: 300, root: Hash::from_bytes([9; 32]) });
+    let vkey = key.vkey(ORIGIN);
+    let mut accepted = 0;
+    for at in 0..note.len() {
+        for bit in 0..8 {
+            let mut bytes = note.clone().into_bytes();
+            bytes[at] ^= 1 << bit;
+            accepted += usize::from(String::from_utf8(bytes).is_ok_and(|text| vkey.open(&text).is_ok()));
+        }
+        assert!(vkey.open(&note[..note.char_indices().map(|(i, _)| i).rfind(|i| *i <= at).unwrap()]).is_err());
+    }
+    assert_eq!(accepted, 0);
+    assert!(CheckpointKey::from_seed([8; 32]).vkey(ORIGIN).open(&note).is_err());
+    assert!(key.vkey("onward.example/audit/other").open(&note).is_err());
+}

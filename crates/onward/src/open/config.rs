@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::cache::CacheOptions;
 use crate::commit::Retention;
 use crate::lock::LocksConfig;
-use crate::model::MacKeys;
+use crate::model::{CheckpointKey, MacKeys};
 use crate::observe::{SharedObserver, Silent};
 use crate::time::Clock;
 use crate::{Error, Result};
@@ -17,6 +17,7 @@ pub struct Config {
     pub(super) locks_at: Option<String>,
     pub(super) cache_at: Option<String>,
     pub(super) keys: MacKeys,
+    pub(super) signing: Option<CheckpointKey>,
     pub(super) files: Files,
     pub(super) locks_enabled: bool,
     pub(super) lock_namespace: String,
@@ -40,13 +41,14 @@ pub(super) enum Files {
 const CACHE_BYTES: usize = 64 << 20;
 
 impl Config {
-    /// Everything on one URL, `memory:` or `sqlite:PATH`, with nothing read from the environment; the cache is in memory.
+    /// Everything on one URL, `memory:`, `sqlite:PATH` or (locks, and no store) `redis://HOST`, with nothing read from the environment; the cache is in memory.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             store: url.into(),
             locks_at: None,
             cache_at: None,
             keys: MacKeys::none(),
+            signing: None,
             files: Files::Make,
             locks_enabled: true,
             lock_namespace: LocksConfig::default().namespace,
@@ -60,31 +62,27 @@ impl Config {
         }
     }
 
-    /// Reads `ONWARD__LOCKS__ENABLED` (`true` or `false`) and the key of the audit trail, `ONWARD__AUDIT__KEY` or
-    /// `ONWARD__AUDIT__KEY_FILE`.
+    /// Reads `ONWARD__LOCKS__ENABLED` (`true` or `false`) and the keys of the audit trail: `ONWARD__AUDIT__KEY` and
+    /// `ONWARD__AUDIT__SIGNING_KEY`, or the files that these names with `_FILE` name.
     ///
     /// # Errors
-    /// [`Kind::Invalid`](crate::Kind::Invalid): another value, both forms of the key, or a file that cannot be read. Nothing weaker is done.
+    /// [`Kind::Invalid`](crate::Kind::Invalid): another value, both forms of a key, or a file that cannot be read. Nothing weaker is done.
     pub fn with_environment(mut self) -> Result<Self> {
         match var("ONWARD__LOCKS__ENABLED")?.as_deref() {
             None | Some("true") => {}
             Some("false") => self.locks_enabled = false,
             Some(_) => return Err(Error::invalid("ONWARD__LOCKS__ENABLED is true or false")),
         }
-        match (var("ONWARD__AUDIT__KEY")?, var("ONWARD__AUDIT__KEY_FILE")?) {
-            (None, None) => {}
-            (Some(text), None) => self.keys = MacKeys::parse(&text)?,
-            (None, Some(path)) => {
-                let text =
-                    std::fs::read_to_string(path).map_err(|e| Error::invalid("ONWARD__AUDIT__KEY_FILE cannot be read").with_source(e))?;
-                self.keys = MacKeys::parse(&text)?;
-            }
-            (Some(_), Some(_)) => return Err(Error::invalid("set ONWARD__AUDIT__KEY or ONWARD__AUDIT__KEY_FILE, not both")),
+        if let Some(text) = secret("ONWARD__AUDIT__KEY")? {
+            self.keys = MacKeys::parse(&text)?;
+        }
+        if let Some(text) = secret("ONWARD__AUDIT__SIGNING_KEY")? {
+            self.signing = Some(CheckpointKey::parse(&text)?);
         }
         Ok(self)
     }
 
-    /// Keeps locks at a URL of their own instead of beside the store: `memory:` or `sqlite:PATH` of a store.
+    /// Keeps locks at a URL of their own instead of beside the store: `redis://HOST`, `memory:` or `sqlite:PATH` of a store.
     #[must_use]
     pub fn with_locks_at(mut self, url: impl Into<String>) -> Self {
         self.locks_at = Some(url.into());
@@ -102,6 +100,13 @@ impl Config {
     #[must_use]
     pub fn with_keys(mut self, keys: MacKeys) -> Self {
         self.keys = keys;
+        self
+    }
+
+    /// Signs checkpoints with this key.
+    #[must_use]
+    pub fn with_signing_key(mut self, key: CheckpointKey) -> Self {
+        self.signing = Some(key);
         self
     }
 
@@ -173,6 +178,18 @@ impl Config {
     pub fn with_observer(mut self, observer: SharedObserver) -> Self {
         self.observer = observer;
         self
+    }
+}
+
+/// Reads a secret that stands in a variable, or in the file that a second one names.
+fn secret(name: &str) -> Result<Option<String>> {
+    let file = format!("{name}_FILE");
+    match (var(name)?, var(&file)?) {
+        (Some(_), Some(_)) => Err(Error::invalid(format!("set {name} or {file}, not both"))),
+        (None, Some(path)) => {
+            std::fs::read_to_string(path).map(Some).map_err(|e| Error::invalid(format!("{file} cannot be read")).with_source(e))
+        }
+        (text, None) => Ok(text),
     }
 }
 

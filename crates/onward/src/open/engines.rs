@@ -8,11 +8,16 @@ use crate::audit::engine::AuditEngine;
 use crate::cache::CacheEngine;
 use crate::commit::engine::CommitEngine;
 use crate::engine::memory::{MemoryCache, MemoryLocks, MemoryStore};
+#[cfg(feature = "redis")]
+use crate::engine::redis::{Address, RedisLocks};
 #[cfg(feature = "sqlite")]
 use crate::engine::sqlite::{SqliteLocks, SqliteStore};
 use crate::lock::LockEngine;
 use crate::time::Clock;
 use crate::{Code, Error, Kind, Result};
+
+#[cfg(feature = "redis")]
+const NO_STORE: &str = "redis keeps locks and a cache, no store and no audit trail: name a store such as sqlite:PATH";
 
 /// What every SQLite database begins with.
 const HEADER_BYTES: u64 = 100;
@@ -21,16 +26,32 @@ const HEADER_BYTES: u64 = 100;
 enum Place {
     Memory,
     Sqlite(PathBuf),
+    #[cfg(feature = "redis")]
+    Redis(Box<Address>),
 }
 
 fn place(url: &str) -> Result<Place> {
+    #[cfg(feature = "redis")]
+    if Address::is_meant(url) {
+        return Address::parse(url).map(|address| Place::Redis(Box::new(address)));
+    }
     match url.split_once(':') {
         Some(("memory", "")) => Ok(Place::Memory),
         Some(("sqlite", path)) if !path.is_empty() => {
             let path = path.strip_prefix("//").unwrap_or(path);
             Ok(Place::Sqlite(PathBuf::from(path)))
         }
-        _ => Err(Error::invalid("a URL is memory: or sqlite:PATH")),
+        _ => Err(Error::invalid("a URL is memory:, sqlite:PATH or redis://HOST")),
+    }
+}
+
+impl Place {
+    fn has_store(&self) -> bool {
+        match self {
+            Self::Memory | Self::Sqlite(_) => true,
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => false,
+        }
     }
 }
 
@@ -40,6 +61,8 @@ pub(super) struct Engines {
     pub(super) audit: Arc<dyn AuditEngine>,
     pub(super) locks: Arc<dyn LockEngine>,
     pub(super) cache: Arc<dyn CacheEngine>,
+    /// Whether anything can be written to the store.
+    pub(super) has_store: bool,
     /// The file beside which drops are counted.
     pub(super) file: Option<PathBuf>,
 }
@@ -59,12 +82,18 @@ impl Engines {
                 let store = sqlite_store(path, config.files, &config.clock).await?;
                 (store.clone(), store, Some(path.clone()))
             }
+            #[cfg(feature = "redis")]
+            Place::Redis(_) => {
+                let store = Arc::new(MemoryStore::closed(NO_STORE));
+                (store.clone(), store, None)
+            }
         };
         Ok(Self {
             commits,
             audit,
             locks: lock_engine(locks.as_ref().unwrap_or(&store), &config.clock).await?,
             cache: cache_engine(cache.as_ref().unwrap_or(&Place::Memory), config)?,
+            has_store: store.has_store(),
             file,
         })
     }
@@ -90,6 +119,8 @@ async fn lock_engine(place: &Place, clock: &Clock) -> Result<Arc<dyn LockEngine>
         Place::Sqlite(path) => Ok(Arc::new(SqliteLocks::open(SqliteLocks::beside(path), clock.clone()).await?)),
         #[cfg(not(feature = "sqlite"))]
         Place::Sqlite(_) => Err(Error::unsupported("this build has no SQLite engine")),
+        #[cfg(feature = "redis")]
+        Place::Redis(address) => Ok(Arc::new(RedisLocks::open(address).await?)),
     }
 }
 
@@ -97,5 +128,7 @@ fn cache_engine(place: &Place, config: &Config) -> Result<Arc<dyn CacheEngine>> 
     match place {
         Place::Memory => Ok(Arc::new(MemoryCache::new(config.clock.clone()).with_max_bytes(config.cache_bytes))),
         Place::Sqlite(_) => Err(Error::unsupported("the SQLite engine has no cache")),
+        #[cfg(feature = "redis")]
+        Place::Redis(_) => Err(Error::unsupported("the Redis engine has no cache")),
     }
 }

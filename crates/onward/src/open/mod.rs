@@ -10,7 +10,7 @@ use futures_core::future::BoxFuture;
 pub use config::Config;
 use engines::Engines;
 
-use crate::audit::Trail;
+use crate::audit::{Trail, TrailOptions};
 use crate::cache::{Cache, Flushed, Follower, Invalidation, WeakCache};
 use crate::commit::{CommitQueue, QueueOptions};
 use crate::guarded::GuardedWrite;
@@ -33,7 +33,7 @@ struct Inner {
 }
 
 impl Onward {
-    /// Opens everything on one URL, `memory:` or `sqlite:PATH`, and heeds the environment as [`Config::with_environment`] does.
+    /// Opens everything on one URL, `memory:`, `sqlite:PATH` or (locks, and no store) `redis://HOST`, and heeds the environment as [`Config::with_environment`] does.
     ///
     /// # Errors
     /// As [`Onward::connect`].
@@ -48,7 +48,8 @@ impl Onward {
     /// engine is too old or its schema too new. `Backend`: it is away, or not ours.
     pub async fn connect(config: Config) -> Result<Self> {
         let engines = Engines::open(&config).await?;
-        let Config { keys, locks_enabled, lock_namespace, lock_targets, lock_scopes, cache, retention, clock, observer, .. } = config;
+        let Config { keys, signing, locks_enabled, lock_namespace, lock_targets, lock_scopes, cache, retention, clock, observer, .. } =
+            config;
         let options = QueueOptions { clock: clock.clone(), observer: observer.clone(), keys, retention };
         let queue = CommitQueue::start(engines.commits.clone(), options).await?;
 
@@ -57,7 +58,7 @@ impl Onward {
             enabled: locks_enabled,
             targets: lock_targets,
             scope_labels: lock_scopes,
-            commits: Some(queue.clone()),
+            commits: engines.has_store.then(|| queue.clone()),
             clock: clock.clone(),
             observer: observer.clone(),
             ..LocksConfig::default()
@@ -75,7 +76,7 @@ impl Onward {
         // The consumer must not keep the cache alive, and must live as long as any handle of it.
         let consumer = deliverer.with_sink(Arc::new(cache.downgrade())).follow(&queue).await?;
         cache.keep(Follower(tokio::spawn(consumer)));
-        let mut audit = Trail::new(queue.clone(), engines.audit);
+        let mut audit = Trail::with(queue.clone(), engines.audit, TrailOptions { signing });
         if let Some(file) = &engines.file {
             audit = audit.with_drops_beside(file).await?;
         }

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use crate::audit::engine::AuditEngine;
 use crate::audit::verify::{Check, Depth, Extent, SavedHead, Verdict};
-use crate::audit::{AppendOptions, Chain, Filter, From, Order, Pace, Page, Trail};
+use crate::audit::{AppendOptions, Chain, Filter, From, Order, Pace, Page, Trail, TrailOptions};
 use crate::commit::engine::CommitEngine;
 use crate::commit::{Commit, CommitOutcome, CommitQueue, Guard, QueueOptions, Retention, WriteCondition};
-use crate::model::{Data, Entry, FencingToken, Key, LockKey, MacKeys, RequestId, Seq};
+use crate::model::{CheckpointKey, Data, Entry, FencingToken, Key, LockKey, MacKeys, RequestId, Seq};
 use crate::observe::Silent;
 use crate::testing::store_faults::{Faults, Faulty};
 use crate::time::Clock;
@@ -45,14 +45,15 @@ impl Harness {
     /// Puts a trail over each of two handles on one store. `keep` lives as long as the harness.
     pub async fn over<E: CommitEngine + AuditEngine + 'static>(first: E, second: E, clock: Clock, keep: impl Any + Send + Sync) -> Self {
         let faults = Faults::default();
-        let trail = async |engine: E, faults: Faults| {
+        let trail = async |engine: E, faults: Faults, signing: Option<CheckpointKey>| {
             let engine = Arc::new(engine);
             let keys = MacKeys::one("k1", [7; 32]).unwrap();
             let options = QueueOptions { clock: clock.clone(), observer: Arc::new(Silent), keys, retention: Retention::default() };
             let commits = Arc::new(Faulty::new(engine.clone(), faults));
-            Trail::new(CommitQueue::start(commits, options).await.unwrap(), engine)
+            Trail::with(CommitQueue::start(commits, options).await.unwrap(), engine, TrailOptions { signing })
         };
-        let (first, second) = (trail(first, faults.clone()).await, trail(second, Faults::default()).await);
+        let signing = Some(CheckpointKey::from_seed([7; 32]));
+        let (first, second) = (trail(first, faults.clone(), signing).await, trail(second, Faults::default(), None).await);
         Self { first, second, clock: clock.clone(), faults, _keep: Box::new(keep) }
     }
 
@@ -88,6 +89,7 @@ macro_rules! audit_conformance {
                 bad_input_is_refused_before_anything_is_written
                 a_query_narrows_by_every_field
                 pages_join_to_the_whole_in_both_orders
+                a_rare_entry_is_found_behind_pages_that_are_empty
                 chains_are_listed_in_order_of_their_names
                 tail_delivers_each_entry_once
                 a_tail_waits_for_the_first_entry_of_a_chain
@@ -108,6 +110,11 @@ macro_rules! audit_conformance {
                 a_busy_queue_drops_too
                 chains_of_ours_are_not_for_callers
             }
+            $crate::audit_conformance! { @proofs $open;
+                an_entry_is_proved_to_be_in_every_later_size
+                every_size_is_the_beginning_of_every_later_one
+                a_checkpoint_attests_its_chain_and_no_other
+            }
         }
     };
     (@cases $open:ident; $($case:ident)*) => {
@@ -125,6 +132,15 @@ macro_rules! audit_conformance {
             async fn $case() {
                 let harness = super::$open().await;
                 $crate::testing::audit_drops::$case(&harness).await;
+            }
+        )*
+    };
+    (@proofs $open:ident; $($case:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $case() {
+                let harness = super::$open().await;
+                $crate::testing::audit_proofs::$case(&harness).await;
             }
         )*
     };
@@ -464,6 +480,37 @@ pub async fn pages_join_to_the_whole_in_both_orders(harness: &Harness) {
     assert_eq!((found.items.len(), found.next.is_some()), (8, true));
     for limit in [0, 1_001] {
         assert_eq!(chain.query(&Filter::default(), Page::first(limit)).await.unwrap_err().kind(), Kind::Invalid);
+    }
+}
+
+/// A page looks at a bounded number of entries, so it may be empty; whoever goes on finds what there is.
+pub async fn a_rare_entry_is_found_behind_pages_that_are_empty(harness: &Harness) {
+    let chain = harness.orders();
+    let rare = || Entry::new("rare").by("user:1").on("order:1");
+    chain.append(rare(), AppendOptions::new()).await.unwrap();
+    for _ in 0..80 {
+        chain.append_many(vec![Entry::new("x"); 128], AppendOptions::new()).await.unwrap();
+    }
+    chain.append(rare(), AppendOptions::new()).await.unwrap();
+    for (order, wanted) in [(Order::Ascending, [2, 10_243]), (Order::Descending, [10_243, 2])] {
+        for filter in [
+            Filter { kind: Some("rare".into()), order, ..Filter::default() },
+            Filter { actor: Some("user:1".into()), order, ..Filter::default() },
+            Filter { resource: Some("order:1".into()), order, ..Filter::default() },
+        ] {
+            let (mut page, mut seqs, mut pages) = (Page::first(10), Vec::new(), 0);
+            loop {
+                let found = chain.query(&filter, page).await.unwrap();
+                seqs.extend(found.items.iter().map(|entry| entry.seq.get()));
+                pages += 1;
+                match found.next {
+                    Some(next) => page.after = Some(next),
+                    None => break,
+                }
+            }
+            assert_eq!(seqs, wanted);
+            assert!(pages <= 2, "{pages} pages for 10,243 entries");
+        }
     }
 }
 

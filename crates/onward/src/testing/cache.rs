@@ -12,6 +12,7 @@ pub mod faults;
 pub mod flight_cases;
 pub mod stale_cases;
 pub mod staleness;
+pub mod typed_cases;
 pub mod watched;
 
 use std::sync::Arc;
@@ -137,7 +138,9 @@ macro_rules! cache_conformance {
                 acts_of_one_request_are_answered_each_for_itself;
             breaker_cases: purge_under_an_open_breaker_is_replayed_before_the_key_is_read, a_lease_from_before_a_waiting_purge_is_refused,
                 queue_overflow_moves_the_epoch, a_flush_that_fails_waits, an_open_breaker_answers_at_once, an_open_breaker_still_invalidates,
-                a_purge_dropped_midway_waits, a_purge_that_fails_during_its_replay_still_waits;
+                a_purge_dropped_midway_waits, a_typed_hit_is_none_while_a_purge_waits, a_purge_that_fails_during_its_replay_still_waits;
+            typed_cases: a_typed_hit_goes_with_its_entry, a_typed_hit_is_of_the_value_that_is_there, a_typed_hit_is_of_its_key_and_type,
+                a_typed_load_fills_for_all;
             faults: a_hanging_engine_hangs_no_call, a_lookup_that_fails_loads_without_a_fill, a_reservation_that_fails_loads_without_a_fill,
                 a_commit_that_fails_still_returns_the_value, a_commit_whose_reply_is_lost_is_sent_again,
                 an_invalidation_that_fails_is_an_error, cut_between_a_purge_and_its_reply,

@@ -2,6 +2,7 @@
 
 mod processes;
 mod races;
+mod redis;
 mod sqlite;
 
 use std::sync::Arc;

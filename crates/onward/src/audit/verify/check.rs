@@ -9,7 +9,7 @@ use super::look::{Eye, Seen};
 use super::walk::Walk;
 use super::{Depth, Report, SavedHead, Source};
 use crate::model::limits::{PAGE_BYTES, PAGE_ITEMS};
-use crate::model::{ChainName, MacKeys, RowRef, Seq};
+use crate::model::{ChainName, Checkpoint, MacKeys, RowRef, Seq};
 use crate::{Code, Error, Kind, Result};
 
 /// Most threads of one verification.
@@ -26,6 +26,8 @@ pub struct Check {
     pub depth: Option<Depth>,
     /// A head that was saved outside.
     pub saved: Option<SavedHead>,
+    /// A checkpoint from outside whose signature was [checked](crate::model::Vkey::open); instead of a saved head.
+    pub checkpoint: Option<Checkpoint>,
     /// Which entries to hash.
     pub extent: Extent,
     /// How many threads read and hash, at most 16; 0 and 1 are the caller's own.
@@ -109,6 +111,14 @@ pub fn verify(
 fn refuse(chain: &ChainName, check: &Check) -> Result<()> {
     if check.saved.as_ref().is_some_and(|saved| saved.chain != *chain) {
         return Err(Error::invalid("the saved head is of another chain"));
+    }
+    if let Some(checkpoint) = &check.checkpoint {
+        if check.saved.is_some() {
+            return Err(Error::invalid("a verification has a saved head or a signed checkpoint, not both"));
+        }
+        if !checkpoint.origin.ends_with(&format!("/{chain}")) {
+            return Err(Error::invalid("the checkpoint is of another chain"));
+        }
     }
     if let (Some(from), Some(to)) = (check.from, check.to)
         && from > to

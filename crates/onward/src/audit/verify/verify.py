@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """Checks the audit chains of an Onward database, or an exported chain, without any code of Onward.
 
-    verify.py onward.db [--chain NAME] [--key FILE] [--checkpoint FILE]
-    verify.py --export orders.ndjson [--key FILE] [--checkpoint FILE]
+    verify.py onward.db [--chain NAME] [--key FILE] [--checkpoint FILE [--vkey VKEY]]
+    verify.py --export orders.ndjson [--key FILE] [--checkpoint FILE [--vkey VKEY]]
+    verify.py --inclusion proof.json --checkpoint FILE --vkey VKEY
     verify.py --self-test
 
 Needs Python 3.9 or newer and nothing else. The database is opened read-only; a server may have it open, and a copy works too.
 Each entry is hashed exactly as it is stored, linked to the one before it, and the head must be the last entry. With --key (a file
 of 64 hex digits, or a name, a colon and 64 hex digits) every MAC is checked too. With --checkpoint (a head that was saved outside
-by `onward audit verify --save`) a cut end, or a database that was put back or swapped, shows as well. Of an export, which may
-begin anywhere, the hash before its first entry is believed; --export - reads standard input.
+by `onward audit verify --save`, or with --vkey one that was signed, from `onward audit checkpoint`) a cut end, or a database that
+was put back or swapped, shows as well. Of an export, which may begin anywhere, the hash before its first entry is believed;
+--export - reads standard input. --inclusion checks that one entry is in a signed checkpoint.
 
 Exit codes: 0 good, 1 broken, 2 could not run or cannot tell.
 """
@@ -241,11 +243,11 @@ class Walk:
             frontier = Frontier(self.frontier.size, self.frontier.roots)
             frontier.push(computed)
             root = frontier.root()
-        if saved["hash"] not in (row.hash, computed):
+        if saved["hash"] is not None and saved["hash"] not in (row.hash, computed):
             self.add("DIVERGED", 1, row.seq, "the entry at the size of the saved head has another hash")
         elif clean and root is not None and root != saved["root"]:
             self.add("DIVERGED", 1, row.seq, "the root at the size of the saved head is another")
-        elif clean:
+        elif clean and (saved["hash"] is not None or root is not None):
             self.attested_to = row.seq
 
     def end(self, head):
@@ -374,6 +376,137 @@ def read_saved(path):
         raise CannotRun(f"the file is not a saved head: {e}") from None
 
 
+# Signed checkpoints: C2SP signed notes with Ed25519, which Python's library does not have (RFC 8032, section 5.1).
+
+P = 2**255 - 19
+ORDER = 2**252 + 27742317777372353535851937790883648493
+D = -121665 * pow(121666, P - 2, P) % P
+ROOT_OF_MINUS_1 = pow(2, (P - 1) // 4, P)
+
+
+def point_add(a, b):
+    (x1, y1, z1, t1), (x2, y2, z2, t2) = a, b
+    e, f, g, h = (y1 - x1) * (y2 - x2), 2 * t1 * t2 * D, 2 * z1 * z2, (y1 + x1) * (y2 + x2)
+    e, f, g, h = h - e, g - f, g + f, h + e
+    return e * f % P, g * h % P, f * g % P, e * h % P
+
+
+def point_multiply(scalar, point):
+    result = (0, 1, 1, 0)
+    while scalar:
+        if scalar & 1:
+            result = point_add(result, point)
+        point, scalar = point_add(point, point), scalar >> 1
+    return result
+
+
+def point_read(data):
+    y = int.from_bytes(data, "little")
+    sign, y = y >> 255, y & ((1 << 255) - 1)
+    square = (y * y - 1) * pow(D * y * y + 1, P - 2, P) % P
+    x = pow(square, (P + 3) // 8, P)
+    if (x * x - square) % P:
+        x = x * ROOT_OF_MINUS_1 % P
+    if y >= P or (x * x - square) % P or not x and sign:
+        return None
+    x = P - x if x & 1 != sign else x
+    return x, y, 1, x * y % P
+
+
+BASE = point_read((4 * pow(5, P - 2, P) % P).to_bytes(32, "little"))
+
+
+def ed25519_is_good(key, message, signature):
+    a, r, s = point_read(key), point_read(signature[:32]), int.from_bytes(signature[32:], "little")
+    if a is None or r is None or len(signature) != 64 or s >= ORDER:
+        return False
+    h = int.from_bytes(hashlib.sha512(signature[:32] + key + message).digest(), "little") % ORDER
+    left, right = point_multiply(s, BASE), point_add(r, point_multiply(h, a))
+    return not (left[0] * right[2] - right[0] * left[2]) % P and not (left[1] * right[2] - right[1] * left[2]) % P
+
+
+def b64(text):
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data) != text:
+        raise ValueError("not base64 as we write it")
+    return data
+
+
+def read_vkey(text):
+    try:
+        origin, key_id, key = text.strip().encode().split(b"+", 2)
+        key = b64(key)
+        found = hashlib.sha256(origin + b"\n" + key).digest()[:4]
+        if not origin or len(key) != 33 or key[0] != 1 or found.hex().encode() != key_id:
+            raise ValueError("its id is not that of the key")
+        return origin, found, key[1:]
+    except ValueError as e:
+        raise CannotRun(f"the verifier key is malformed: {e}") from None
+
+
+def read_note(path, vkey):
+    origin, key_id, key = read_vkey(vkey)
+    with open(path, "rb") as file:
+        note = file.read(4097)
+    try:
+        text, signatures = note.rsplit(b"\n\n", 1)
+        lines, text = text.split(b"\n"), text + b"\n"
+        if len(note) > 4096 or len(lines) != 3 or not re.fullmatch(rb"[1-9][0-9]{0,15}", lines[1]) or not signatures.endswith(b"\n"):
+            raise ValueError("another form")
+        size, root, good = int(lines[1]), b64(lines[2]), False
+        if size >= 1 << 53 or len(root) != 32:
+            raise ValueError("out of range")
+        for line in signatures[:-1].split(b"\n"):
+            mark, name, coded = line.split(b" ")
+            signature = b64(coded)
+            if mark != "\u2014".encode() or len(signature) <= 4:
+                raise ValueError("a line is no signature")
+            if name == origin and signature[:4] == key_id:
+                if not ed25519_is_good(key, text, signature[4:]):
+                    raise ValueError("the signature is not that of the key")
+                good = True
+        if lines[0] != origin or not good:
+            raise ValueError("it is not signed by this key for this chain")
+    except ValueError as e:
+        raise CannotRun(f"the file is not a signed checkpoint: {e}") from None
+    return {"chain": origin.rsplit(b"/", 1)[-1], "origin": origin, "size": size, "hash": None, "root": root}
+
+
+def read_trusted(options):
+    if options.vkey:
+        return read_note(options.checkpoint, options.vkey)
+    return read_saved(options.checkpoint) if options.checkpoint else None
+
+
+def verify_inclusion(options):
+    if not options.checkpoint or not options.vkey:
+        raise CannotRun("a proof needs a signed checkpoint and the verifier key")
+    trusted = read_note(options.checkpoint, options.vkey)
+    try:
+        with open(options.inclusion, encoding="utf-8") as file:
+            proved = json.loads(file.read(1 << 16))
+        seq, size, path = proved["seq"], proved["size"], [bytes.fromhex(step) for step in proved["proof"]]
+        top, at, last = bytes.fromhex(proved["hash"]), seq - 1, size - 1
+        if type(seq) is not int or type(size) is not int or len(path) > 64 or any(len(step) != 32 for step in [top, *path]):
+            raise ValueError("out of range")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
+        raise CannotRun(f"the file is not a proof: {e}") from None
+    top, good = hashlib.sha256(b"\0" + top).digest(), 0 <= at <= last
+    for step in path:
+        good = good and last > 0
+        if at & 1 or at == last:
+            top = hashlib.sha256(b"\1" + step + top).digest()
+            while not at & 1 and at:
+                at, last = at >> 1, last >> 1
+        else:
+            top = hashlib.sha256(b"\1" + top + step).digest()
+        at, last = at >> 1, last >> 1
+    same = (proved["origin"].encode(), size, top) == (trusted["origin"], trusted["size"], trusted["root"])
+    good = good and last == 0 and same
+    print(f"{trusted['chain'].decode()}: entry {seq} is {'' if good else 'not '}proved to be in the checkpoint of size {trusted['size']}")
+    return 0 if good else 1
+
+
 def verify_chain(connection, chain, name, origin, keys, saved):
     walk = Walk(name, origin, keys, saved)
     for columns in connection.execute(f"SELECT {Row.COLUMNS} FROM onward_entries WHERE chain = ? ORDER BY seq", (chain,)):
@@ -385,7 +518,7 @@ def verify_chain(connection, chain, name, origin, keys, saved):
 
 def verify_database(options):
     keys = read_keys(options.key) if options.key else {}
-    saved = read_saved(options.checkpoint) if options.checkpoint else None
+    saved = read_trusted(options)
     wanted = options.chain.encode() if options.chain else saved and saved["chain"]
     if saved and wanted != saved["chain"]:
         raise CannotRun("the saved head is of another chain")
@@ -503,6 +636,8 @@ def verify_export(file, keys, saved):
     first, to = header["from"], header["to"]
     if saved and (saved["chain"] != header["chain"] or not first <= saved["size"] <= to):
         raise CannotRun("the saved head is of another chain, or lies outside the export")
+    if saved and saved["hash"] is None and first > 1:
+        raise CannotRun("a checkpoint is compared with an export that begins with the chain and reaches its size")
     walk, tree, at = Walk(header["chain"], header["origin"], keys, saved, first), Frontier(), 0
     if first > 1:
         # All that the file knows of the entry before the range is its hash.
@@ -552,6 +687,11 @@ def self_test():
         "mac of entry 2": (seal(key, second.hash), "9d66f49c07833dc1d34c8a53dad0b53e3f55e7bd72b4c47d12da4d46cb082618"),
         "root at size 2": (tree.root(), "37f1b03a7d0079808491291b3b879a4f696f0e594dd39b86523191f70b8ff002"),
     }
+    vkey = "onward.example/audit/orders+03e3584f+AepKbGPinFIKvvVQexMuxfmVR3auvr57kkIe6mkURtIs"
+    text = b"onward.example/audit/orders\n2\nN/GwOn0AeYCEkSkbO4eaT2lvDllN05uGUjGR9wuP8AI=\n"
+    signature = b64(b"A+NYT3PzHMVriiwKQ1cn7iE3jP6kE3Fy0mfdn4WJ2PhBz2mWQKd6YaF8DljueFm6etINByLT63DwsjPOf7Z5olu13QE=")
+    signed = [ed25519_is_good(read_vkey(vkey)[2], some, signature[4:]) for some in (text, text + b"\n")]
+    expected["signature of the checkpoint"] = (bytes(signed), "0100")
     wrong = [name for name, (found, vector) in expected.items() if found.hex() != vector]
     for name in wrong:
         print(f"self-test: {name} differs")
@@ -566,17 +706,23 @@ def main():
     parser.add_argument("--chain", metavar="NAME", help="only this chain")
     parser.add_argument("--key", metavar="FILE", help="the MAC key")
     parser.add_argument("--checkpoint", metavar="FILE", help="a head that was saved outside")
+    parser.add_argument("--vkey", metavar="VKEY", help="the key that checks the signature of the checkpoint: ORIGIN+ID+KEY")
+    parser.add_argument("--inclusion", metavar="FILE", help="a proof that an entry is in the checkpoint, instead of a database")
     parser.add_argument("--self-test", action="store_true", help="check the worked example of the entry layout")
     options = parser.parse_args()
     if options.self_test:
         return self_test()
-    if bool(options.database) == bool(options.export) or options.export and options.chain:
-        parser.error("a database file is needed, or an export, and an export is one chain")
+    if bool(options.database) + bool(options.export) + bool(options.inclusion) != 1 or options.chain and not options.database:
+        parser.error("a database file is needed, or an export or a proof, and these are of one chain")
+    if options.vkey and not options.checkpoint:
+        parser.error("a verifier key is for a checkpoint")
     try:
+        if options.inclusion:
+            return verify_inclusion(options)
         if not options.export:
             return verify_database(options)
         keys = read_keys(options.key) if options.key else {}
-        saved = read_saved(options.checkpoint) if options.checkpoint else None
+        saved = read_trusted(options)
         with contextlib.ExitStack() as stack:
             file = sys.stdin.buffer if options.export == "-" else stack.enter_context(open(options.export, "rb"))
             return verify_export(file, keys, saved)

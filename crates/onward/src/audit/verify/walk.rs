@@ -31,6 +31,25 @@ impl Before {
     }
 }
 
+/// What was said outside about the chain at a size.
+struct Trusted<'a> {
+    origin: &'a str,
+    size: u64,
+    /// Only a saved head tells it.
+    hash: Option<&'a Hash>,
+    root: &'a Hash,
+}
+
+impl<'a> Trusted<'a> {
+    fn of(check: &'a Check) -> Option<Self> {
+        match (&check.saved, &check.checkpoint) {
+            (Some(saved), _) => Some(Self { origin: &saved.origin, size: saved.size, hash: Some(&saved.hash), root: &saved.root }),
+            (None, Some(note)) => Some(Self { origin: &note.origin, size: note.size, hash: None, root: &note.root }),
+            (None, None) => None,
+        }
+    }
+}
+
 pub(super) struct Walk<'a> {
     chain: &'a ChainName,
     pub(super) check: &'a Check,
@@ -261,27 +280,27 @@ impl<'a> Walk<'a> {
     }
 
     fn compare_saved(&mut self, row: &Seen, seq: u64) {
-        let Some(saved) = self.check.saved.as_ref().filter(|saved| saved.size == seq && saved.origin == self.origin) else { return };
+        let Some(saved) = Trusted::of(self.check).filter(|saved| saved.size == seq && saved.origin == self.origin) else { return };
         let root = self.frontier.as_ref().map(|frontier| {
             let mut frontier = frontier.clone();
             frontier.push(&row.computed);
             frontier.root()
         });
         let clean = self.findings.is_empty();
-        if !row.stored.is(&saved.hash) && row.computed != saved.hash {
+        if saved.hash.is_some_and(|hash| !row.stored.is(hash) && row.computed != *hash) {
             self.findings.add(FindingCode::Diverged, 1, seq, "the entry at the size of the saved head has another hash");
-        } else if clean && root.is_some_and(|root| root != saved.root) {
+        } else if clean && root.is_some_and(|root| root != *saved.root) {
             self.findings.add(FindingCode::Diverged, 1, seq, "the root at the size of the saved head is another");
-        } else if clean {
+        } else if clean && (saved.hash.is_some() || root.is_some()) {
             self.attested_to = Some(seq);
         }
     }
 
     /// Reports on a chain that is not there.
     pub(super) fn no_chain(mut self) -> Result<Report> {
-        let Some(saved) = &self.check.saved else { return Err(Error::not_found("no such chain")) };
+        let Some(saved) = Trusted::of(self.check) else { return Err(Error::not_found("no such chain")) };
         self.findings.add(FindingCode::Truncated, 1, saved.size, "the chain of the saved head is gone");
-        self.origin.clone_from(&saved.origin);
+        self.origin = saved.origin.to_owned();
         Ok(self.report())
     }
 
@@ -292,7 +311,7 @@ impl<'a> Walk<'a> {
             self.check_head(view.head.as_ref());
             self.check_sealed_at_all();
         }
-        if let Some(saved) = &self.check.saved {
+        if let Some(saved) = Trusted::of(self.check) {
             let last = if nothing { view.head.as_ref().map_or(0, |head| position(head.seq)).min(saved.size - 1) } else { self.last_seq() };
             if saved.origin != self.origin {
                 self.findings.add(FindingCode::Diverged, 1, saved.size, "the chain has another origin than the saved head");

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use super::pending::{Pending, Replay};
 use crate::cache::calls::in_time;
 use crate::cache::{
-    CacheEngine, CacheStats, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Nonce, Promise, Reserved,
-    Slot, Touched,
+    CacheEngine, CacheStats, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Near, Nonce, Promise,
+    Reserved, Slot, Touched,
 };
 use crate::time::{Clock, Moment};
 use crate::{Error, Kind, Result};
@@ -193,6 +193,10 @@ impl CacheEngine for Breaker {
 
     fn promise(&self) -> Promise {
         self.engine.promise()
+    }
+
+    fn near(&self, slot: Slot<'_>) -> Option<&dyn Near> {
+        if self.pending.bypasses(slot.namespace) { None } else { self.engine.near(slot) }
     }
 
     fn lookup<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Option<Entry>>> {

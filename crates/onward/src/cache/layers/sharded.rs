@@ -9,8 +9,8 @@ use futures_core::future::BoxFuture;
 
 use super::all;
 use crate::cache::{
-    CacheEngine, CacheStats, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Nonce, Promise, Reserved,
-    Slot, Touched,
+    CacheEngine, CacheStats, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Near, Nonce, Promise,
+    Reserved, Slot, Touched,
 };
 use crate::{Effect, Error, Result};
 
@@ -138,6 +138,10 @@ impl CacheEngine for Sharded {
             scope: one.scope.min(other.scope),
             staleness: one.staleness.max(other.staleness),
         })
+    }
+
+    fn near(&self, slot: Slot<'_>) -> Option<&dyn Near> {
+        self.at(slot).near(slot)
     }
 
     fn lookup<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Option<Entry>>> {

@@ -11,7 +11,7 @@ use crate::Result;
 use crate::audit::Order;
 use crate::audit::engine::{AuditEngine, Select, Selected};
 use crate::audit::verify::{HeadRow, Source, View};
-use crate::model::{ChainName, Head, RowRef, Sealed, Seq};
+use crate::model::{ChainName, Hash, Head, RowRef, Sealed, Seq};
 
 /// How many entries a source takes at a time: the store is not held while they are looked at.
 const AT_A_TIME: usize = 256;
@@ -61,9 +61,20 @@ impl AuditEngine for MemoryStore {
                     && (select.resource.is_none() || select.resource == entry.resource)
             };
             Some(match select.order {
-                Order::Ascending => page(range.iter().filter(fits), select),
-                Order::Descending => page(range.iter().rev().filter(fits), select),
+                Order::Ascending => page(range.iter(), fits, select),
+                Order::Descending => page(range.iter().rev(), fits, select),
             })
+        });
+        Box::pin(std::future::ready(Ok(found)))
+    }
+
+    fn hashes<'a>(&'a self, chain: &'a ChainName, from: u64, to: u64) -> BoxFuture<'a, Result<Vec<(u64, Hash)>>> {
+        let found = self.read(|state| {
+            let entries = entries(state, chain);
+            let begin = entries.partition_point(|entry| entry.seq.get() < from);
+            let end = entries.partition_point(|entry| entry.seq.get() <= to);
+            let range = entries.get(begin..end).unwrap_or_default();
+            range.iter().map(|entry| (entry.seq.get(), entry.hash)).collect()
         });
         Box::pin(std::future::ready(Ok(found)))
     }
@@ -73,16 +84,22 @@ impl AuditEngine for MemoryStore {
     }
 }
 
-fn page<'a>(mut found: impl Iterator<Item = &'a Arc<Sealed>>, select: &Select) -> Selected {
-    let (mut items, mut bytes) = (Vec::new(), 0);
-    for entry in found.by_ref() {
-        if items.len() >= select.limit || bytes >= select.bytes {
-            return Selected { items, more: true };
+fn page<'a>(range: impl Iterator<Item = &'a Arc<Sealed>>, fits: impl Fn(&&Arc<Sealed>) -> bool, select: &Select) -> Selected {
+    let (mut items, mut bytes, mut last) = (Vec::new(), 0, None);
+    for (looked, entry) in range.enumerate() {
+        if select.is_narrow() && looked >= select.scan {
+            return Selected { items, next: last };
         }
-        bytes += entry.data.len();
-        items.push(Sealed::clone(entry));
+        if fits(&entry) {
+            if items.len() >= select.limit || bytes >= select.bytes {
+                return Selected { items, next: last };
+            }
+            bytes += entry.data.len();
+            items.push(Sealed::clone(entry));
+        }
+        last = Some(entry.seq);
     }
-    Selected { items, more: false }
+    Selected { items, next: None }
 }
 
 struct MemorySource {

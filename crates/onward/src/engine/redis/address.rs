@@ -101,7 +101,7 @@ impl Address {
     pub(super) fn client(&self) -> Result<redis::Client> {
         let made = match self.certificates()? {
             Some(certificates) => redis::Client::build_with_tls(self.info.clone(), certificates),
-            None => redis::Client::open(self.info.clone()),
+            None => redis::Client::open(self.info().clone()),
         };
         made.map_err(|e| Error::invalid(FORM).with_source(e))
     }

@@ -29,11 +29,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// What a connection tells without being asked. Called on the connection's task: it must not block.
 pub(super) trait Pushed: Send + Sync + 'static {
     /// A message came on a channel.
-    fn message(&self, channel: &[u8], payload: &[u8]);
+    fn message(self: Arc<Self>, channel: &[u8], payload: &[u8]);
     /// The connection was lost: what is pushed from now on is missed.
-    fn lost(&self);
+    fn lost(self: Arc<Self>);
     /// It is there again, with all channels; what was pushed in between is missed.
-    fn returned(&self);
+    fn returned(self: Arc<Self>);
 }
 
 /// A connection that many callers share; clones share it, too.
@@ -42,6 +42,23 @@ pub(super) trait Pushed: Send + Sync + 'static {
 /// without an answer in time counts as a connection that is gone: callers go on with a new one.
 #[derive(Clone)]
 pub(super) struct Link(Arc<Inner>);
+
+/// A link that is not kept alive.
+#[derive(Clone)]
+pub(super) struct WeakLink(Weak<Inner>);
+
+impl fmt::Debug for WeakLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakLink(..)")
+    }
+}
+
+impl WeakLink {
+    /// Returns the link, if it still is there.
+    pub(super) fn upgrade(&self) -> Option<Link> {
+        self.0.upgrade().map(Link)
+    }
+}
 
 struct Inner {
     address: Address,
@@ -108,6 +125,11 @@ impl Link {
         inner.connect().await?;
         tokio::spawn(keep(Arc::downgrade(&inner), changed));
         Ok(Self(inner))
+    }
+
+    /// Returns a handle that does not keep it alive.
+    pub(super) fn downgrade(&self) -> WeakLink {
+        WeakLink(Arc::downgrade(&self.0))
     }
 
     /// Tells whether it is connected, as far as is known.
@@ -253,7 +275,7 @@ impl Inner {
         };
         if gone.is_some() {
             if let Some(pushed) = &self.pushed {
-                pushed.lost();
+                Arc::clone(pushed).lost();
             }
             self.changed.notify_one();
         }
@@ -294,7 +316,7 @@ fn ears(inner: Weak<Inner>, generation: u64) -> impl Fn(PushInfo) -> Result<(), 
             (PushKind::Disconnection, _) => inner.let_go(generation),
             (PushKind::Message, [channel, payload, ..]) => {
                 if let (Some(pushed), Some(channel), Some(payload)) = (&inner.pushed, bytes(channel), bytes(payload)) {
-                    pushed.message(channel, payload);
+                    Arc::clone(pushed).message(channel, payload);
                 }
             }
             _ => {}
@@ -339,7 +361,7 @@ async fn keep(inner: Weak<Inner>, changed: Arc<Notify>) {
             }
             if inner.connect().await.is_ok() {
                 if let Some(pushed) = &inner.pushed {
-                    pushed.returned();
+                    Arc::clone(pushed).returned();
                 }
                 break;
             }

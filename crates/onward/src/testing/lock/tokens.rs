@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::{Harness, TTL, key, margin, named, once};
-use crate::lock::{Ask, Broken, Owner, Reason, Record, Release, Tried};
+use crate::lock::{Ask, Broken, Owner, Place, Reason, Record, Release, Tried};
 use crate::model::{FencingToken, LockKey};
 use crate::testing::lock_faults::Call;
 
@@ -111,7 +111,7 @@ pub async fn asking_again_finds_ones_own_lease_unextended(h: &Harness) {
     let again = h.b.locks.acquire_as(&key(), owner, once().with_ttl(TTL * 6)).await.unwrap();
     assert!(again.already_ours);
     assert_eq!((again.token, again.remaining), (first.token, TTL - Duration::from_secs(4)));
-    let ask = Ask { key: key(), owner: Owner::draw(), holder: "other".into(), ttl: TTL };
+    let ask = Ask { key: key(), owner: Owner::draw(), holder: "other".into(), ttl: TTL, place: Place::None };
     let other = h.b.engine.inner().try_acquire(ask).await.unwrap();
     assert_eq!(other, Tried::Busy { remaining: Some(TTL - Duration::from_secs(4)) });
 }

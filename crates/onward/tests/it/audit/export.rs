@@ -73,7 +73,7 @@ impl Desk {
         let (exit, said) = self.auditor.ask(&arguments);
         let keys = if keyed { keys() } else { MacKeys::none() };
         let saved = saved.then(|| self.saved.clone());
-        match verify_export(file, saved, None, &keys, &mut |_| ControlFlow::Continue(())) {
+        match verify_export(file, &Check { saved, ..Check::default() }, &keys, &mut |_| ControlFlow::Continue(())) {
             Ok(report) => {
                 assert_eq!((exit, said), (report.exit(), format!("{report}\n")), "{}", String::from_utf8_lossy(file));
                 Some(report)
@@ -287,7 +287,7 @@ fn an_endless_line_is_refused_in_bounded_memory() {
     }
 
     let mut endless = Endless(0);
-    let refused = verify_export(&mut endless, None, None, &MacKeys::none(), &mut |_| ControlFlow::Continue(()));
+    let refused = verify_export(&mut endless, &Check::default(), &MacKeys::none(), &mut |_| ControlFlow::Continue(()));
     assert_eq!(refused.unwrap_err().kind(), Kind::Invalid);
     assert!(endless.0 < 5 << 20, "{}", endless.0);
 }
