@@ -51,6 +51,7 @@ mod typed;
 mod wire;
 mod wire_ops;
 
+pub(crate) use detach::in_background;
 pub use engine::{CacheEngine, Decoded, Filling, Near};
 pub use fetched::{Fetched, Fill, How, LoadError, Unfilled};
 pub use field::FieldRef;

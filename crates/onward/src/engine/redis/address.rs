@@ -72,6 +72,11 @@ impl Address {
         self.shape == Shape::Cluster
     }
 
+    /// Returns what tells this address from others, without a password: `HOST:PORT/DATABASE`.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.info.addr(), self.info.redis_settings().db())
+    }
+
     /// Returns the address of another node of the same cluster; a node that does not know its own name is at this one's.
     pub(super) fn node(&self, host: &str, port: u16) -> Self {
         let named = |own: &str| if host.is_empty() { own.to_owned() } else { host.to_owned() };

@@ -10,17 +10,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::future::BoxFuture;
+use parking_lot::Mutex;
 use redis::{Pipeline, RedisError, RedisResult, Value};
 
 use super::address::Address;
 use super::cache_names::{self, BUCKETS, PURGED, Part, bucket, name, prefix};
 use super::cache_nodes::{Nodes, Way};
 use super::cache_steps::{Act, Step};
+use super::connection::Link;
 use super::error::{Sent, of_call};
 use crate::cache::{
-    Age, BusyReason, CacheEngine, CacheStats, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Nonce,
+    BusyReason, CacheEngine, CacheStats, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Nonce,
     Now, Promise, Reserved, Scope, Slot, Touched,
 };
+use crate::observe::Finding;
 use crate::random;
 use crate::time::Clock;
 use crate::{Error, Result};
@@ -35,6 +38,8 @@ const FULL_RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct RedisCache {
     pub(super) nodes: Nodes,
+    /// Connections that bring purges by others.
+    pub(super) told: Mutex<Vec<Link>>,
     clock: Clock,
 }
 
@@ -45,7 +50,7 @@ impl RedisCache {
     /// [`Kind::Backend`](crate::Kind::Backend): the server is away or knows no such user. `Unsupported`: it is too old, or does not tell
     /// which process it is.
     pub async fn open(address: &Address, clock: Clock) -> Result<Self> {
-        Ok(Self { nodes: Nodes::open(address).await?, clock })
+        Ok(Self { nodes: Nodes::open(address).await?, told: Mutex::default(), clock })
     }
 
     /// Returns the time that scripts are told: none, so that they ask the server, but for a manual clock.
@@ -380,6 +385,10 @@ impl CacheEngine for RedisCache {
 
     fn stats<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<CacheStats>> {
         Box::pin(self.count(namespace))
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        Box::pin(self.look_around())
     }
 
     fn lookup_many<'a>(&'a self, slots: &'a [Slot<'a>]) -> BoxFuture<'a, Vec<Result<Option<Entry>>>> {

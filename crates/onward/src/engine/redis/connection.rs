@@ -333,14 +333,18 @@ fn bytes(value: &Value) -> Option<&[u8]> {
     }
 }
 
-/// Finds the `run_id` in what `INFO` answers.
-fn run_id(info: &Value) -> &str {
-    let text = match info {
+/// Reads an answer that is text.
+pub(super) fn text(answer: &Value) -> &str {
+    match answer {
         Value::VerbatimString { text, .. } | Value::SimpleString(text) => text,
         Value::BulkString(bytes) => std::str::from_utf8(bytes).unwrap_or_default(),
         _ => "",
-    };
-    text.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim()
+    }
+}
+
+/// Finds the `run_id` in what `INFO` answers.
+fn run_id(info: &Value) -> &str {
+    text(info).lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim()
 }
 
 /// Tells whether a connection is of no use after this failure.

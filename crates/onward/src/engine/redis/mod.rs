@@ -6,8 +6,10 @@
 
 mod address;
 mod cache;
+mod cache_check;
 mod cache_names;
 mod cache_nodes;
+mod cache_pushes;
 mod cache_stats;
 mod cache_steps;
 mod connection;

@@ -14,6 +14,7 @@ use crate::cache::{
     CacheEngine, CacheStats, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Nonce, Promise, Reserved,
     Slot, Touched,
 };
+use crate::observe::Finding;
 
 thread_local! {
     /// Calls of this thread's runtime that are not answered yet.
@@ -130,6 +131,10 @@ impl CacheEngine for WatchedCache {
 
     fn stats<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<CacheStats>> {
         self.run(self.inner.stats(namespace))
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        self.inner.check()
     }
 
     fn lookup_many<'a>(&'a self, slots: &'a [Slot<'a>]) -> BoxFuture<'a, Vec<Result<Option<Entry>>>> {
