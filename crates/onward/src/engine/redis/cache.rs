@@ -20,8 +20,8 @@ use super::cache_steps::{Act, Step};
 use super::connection::Link;
 use super::error::{Sent, of_call};
 use crate::cache::{
-    BusyReason, CacheEngine, CacheStats, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Nonce,
-    Now, Promise, Reserved, Scope, Slot, Touched,
+    BusyReason, CacheEngine, CacheStats, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Nonce, Now,
+    Promise, Reserved, Scope, Slot, Touched,
 };
 use crate::observe::Finding;
 use crate::random;

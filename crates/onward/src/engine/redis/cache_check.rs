@@ -78,7 +78,13 @@ fn memory(limit: u64, used: u64, policy: &str) -> Finding {
         return Finding::bad(check, Grade::Warning, found, "set maxmemory, or a busy cache takes all that the machine has");
     }
     let is_fine = policy != "noeviction";
-    Finding::of(check, is_fine, Grade::Warning, found, "a full server refuses fills: CONFIG SET maxmemory-policy allkeys-lru, if it keeps no locks")
+    Finding::of(
+        check,
+        is_fine,
+        Grade::Warning,
+        found,
+        "a full server refuses fills: CONFIG SET maxmemory-policy allkeys-lru, if it keeps no locks",
+    )
 }
 
 async fn clock_and_way(link: &Link) -> Result<Vec<Finding>> {
