@@ -54,10 +54,7 @@ impl PostgresStore {
     /// newer than this library, or it must be made and the role may not. `Backend`: the server is away.
     pub async fn open(url: &str, clock: &Clock) -> Result<Self> {
         let store = Self::at(url, clock)?;
-        let client = store.direct().await?;
-        if migrate::look(&client).await? != State::Ready {
-            migrate::apply(&client, clock).await?;
-        }
+        migrate::ready(&store.server, clock).await?;
         Ok(store)
     }
 

@@ -49,14 +49,20 @@ impl<T: Send + Sync + 'static> Ear<T> {
     pub(super) fn listen(&self) -> watch::Receiver<T> {
         let mut task = self.0.task.lock();
         if task.is_none() {
-            let (server, channel, read, words) = (self.0.server.clone(), self.0.channel, self.0.read, self.0.words.clone());
-            *task = Some(self.0.runtime.spawn(hear(server, channel, read, words)).abort_handle());
+            let (read, words) = (self.0.read, self.0.words.clone());
+            let told = move |word: Option<&str>| {
+                if let Some(word) = word.and_then(read) {
+                    words.send_replace(word);
+                }
+            };
+            *task = Some(self.0.runtime.spawn(hear(self.0.server.clone(), self.0.channel, told)).abort_handle());
         }
         self.0.words.subscribe()
     }
 }
 
-async fn hear<T>(server: Server, channel: &'static str, read: fn(&str) -> Option<T>, words: watch::Sender<T>) {
+/// Listens at a channel without end: tells each word, and `None` when it has begun to listen, since words may have been missed.
+pub(super) async fn hear(server: Server, channel: &'static str, told: impl Fn(Option<&str>)) {
     let clock = Clock::system();
     let listen = format!("LISTEN {channel}");
     loop {
@@ -64,15 +70,18 @@ async fn hear<T>(server: Server, channel: &'static str, read: fn(&str) -> Option
         if let Ok((client, mut connection)) = server.connect().await {
             let hear = async {
                 while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
-                    if let AsyncMessage::Notification(told) = message
-                        && let Some(word) = read(told.payload())
-                    {
-                        words.send_replace(word);
+                    if let AsyncMessage::Notification(word) = message {
+                        told(Some(word.payload()));
                     }
                 }
             };
+            let begin = async {
+                if client.batch_execute(&listen).await.is_ok() {
+                    told(None);
+                }
+            };
             // What fails here ends the connection, or is a pooler's silence.
-            let (_, _) = tokio::join!(hear, client.batch_execute(&listen));
+            let ((), ()) = tokio::join!(hear, begin);
         }
         retry::sleep(&clock, AGAIN).await;
     }

@@ -129,3 +129,20 @@ CREATE TRIGGER onward_entries_last BEFORE TRUNCATE ON onward_entries
   FOR EACH STATEMENT EXECUTE FUNCTION onward_refuse('audit entries are never deleted');
 CREATE TRIGGER onward_objects_version BEFORE UPDATE OF payload, content_type, labels, expires_at ON onward_objects
   FOR EACH ROW WHEN (new.version <= old.version) EXECUTE FUNCTION onward_refuse('a changed object needs a higher version');
+
+-- Leases on this server's clock. A row stays when its lease has ended, so that the next token is above its own.
+CREATE TABLE onward_leases (
+  key text COLLATE "C" PRIMARY KEY,
+  owner bytea NOT NULL CHECK (octet_length(owner) = 16),
+  holder text NOT NULL,
+  token bigint NOT NULL CHECK (token > 0),
+  -- Microseconds since 1970; 0: given back.
+  until bigint NOT NULL,
+  since bigint NOT NULL,
+  -- Whether somebody waits for a word when it is given back.
+  waited boolean NOT NULL DEFAULT false
+) WITH (fillfactor = 50);
+
+-- Every token is above this, whatever rows are gone (C4).
+CREATE TABLE onward_tokens (id smallint PRIMARY KEY CHECK (id = 1), floor bigint NOT NULL);
+INSERT INTO onward_tokens VALUES (1, 0);
