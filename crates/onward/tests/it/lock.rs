@@ -1,5 +1,6 @@
 //! The part `lock` on every engine.
 
+mod moved;
 mod processes;
 mod races;
 mod redis;
@@ -38,7 +39,19 @@ async fn sqlite(lost_replies: bool) -> Harness {
     if lost_replies { Harness::open_with_lost_replies(open, folder).await } else { Harness::open(open, folder).await }
 }
 
+/// Each handle has connections of its own.
+async fn on_a_redis(lost_replies: bool) -> Harness {
+    let server = moved::Moved::start();
+    let open = move |clock: Clock| -> futures_core::future::BoxFuture<'static, Arc<dyn LockEngine>> {
+        let server = server.clone();
+        Box::pin(async move { server.open(clock).await })
+    };
+    if lost_replies { Harness::open_with_lost_replies(open, ()).await } else { Harness::open(open, ()).await }
+}
+
 onward::lock_conformance!(on_memory, memory(false));
 onward::lock_conformance!(on_memory_with_lost_replies, memory(true));
 onward::lock_conformance!(on_sqlite, sqlite(false));
 onward::lock_conformance!(on_sqlite_with_lost_replies, sqlite(true));
+onward::lock_conformance!(on_redis, on_a_redis(false));
+onward::lock_conformance!(on_redis_with_lost_replies, on_a_redis(true));
