@@ -8,8 +8,10 @@ mod proofs;
 mod tamper;
 
 use onward::engine::memory::MemoryStore;
+use onward::engine::postgres::PostgresStore;
 use onward::engine::sqlite::SqliteStore;
 use onward::testing::audit::Harness;
+use onward::testing::servers::Postgres;
 use onward::time::Clock;
 
 async fn memory() -> Harness {
@@ -25,5 +27,13 @@ async fn sqlite() -> Harness {
     Harness::over(first, second, clock, folder).await
 }
 
+async fn postgres() -> Harness {
+    let (url, clock) = (Postgres::shared().schema().await, Clock::manual());
+    let first = PostgresStore::open(&url, &clock).await.unwrap();
+    let second = PostgresStore::open(&url, &clock).await.unwrap();
+    Harness::over(first, second, clock, ()).await
+}
+
 onward::audit_conformance!(on_memory, memory);
 onward::audit_conformance!(on_sqlite, sqlite);
+onward::audit_conformance!(on_postgres, postgres);

@@ -88,7 +88,8 @@ pub async fn a_counter_is_never_lowered(h: &Harness) {
     assert_eq!(h.a.locks.raise_tokens(end).await.unwrap_err().kind(), crate::Kind::Invalid);
     h.b.locks.raise_tokens(FencingToken::new(1).unwrap()).await.unwrap();
     h.clock.step_wall(-3_600_000_000);
-    assert!(h.b.take(&named("43")).await.token() > before);
+    assert_eq!(first.release().await.unwrap(), Release::Released);
+    assert!(h.b.take(&key()).await.token() > before);
 }
 
 /// No two acquisitions share an owner, not even those of one process.
@@ -131,10 +132,13 @@ pub async fn keys_differ_in_every_byte(h: &Harness) {
     for key in &keys {
         grants.push(h.a.take(key).await);
     }
-    for key in &keys {
+    for (key, grant) in keys.iter().zip(&grants) {
         h.b.finds_busy(key).await;
+        assert_eq!(h.b.locks.status(key).await.unwrap().unwrap().token, Some(grant.token()));
     }
-    assert_eq!(grants.iter().map(crate::lock::Grant::token).collect::<HashSet<_>>().len(), keys.len());
+    for grant in grants {
+        assert_eq!(grant.release().await.unwrap(), Release::Released, "no key is another's");
+    }
 }
 
 /// Foreign programs meet us at the text of a key.
