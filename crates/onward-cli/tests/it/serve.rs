@@ -124,6 +124,9 @@ fn create(address: &str, client: usize, acked: &Sender<String>, refused: &Sender
     }
 }
 
+/// Clients that write at once.
+const CLIENTS: usize = 200;
+
 /// Two servers on one file, the first under load; ends it, and looks with the second for everything that the first acknowledged.
 fn end_under_load(signal: Signal) -> (Option<i32>, Vec<(u16, String)>, Vec<String>) {
     let home = Home::bare();
@@ -136,12 +139,12 @@ fn end_under_load(signal: Signal) -> (Option<i32>, Vec<(u16, String)>, Vec<Strin
     let mut code = None;
     std::thread::scope(|scope| {
         let watches: Vec<_> = (0..4).map(|_| scope.spawn(|| ask(&address, "GET /v1/watch?from=0", "", ""))).collect();
-        for client in 0..16 {
+        for client in 0..CLIENTS {
             let (address, acked, refused) = (&address, acked.clone(), refused.clone());
             scope.spawn(move || create(address, client, &acked, &refused));
         }
         drop((acked, refused));
-        for _ in 0..300 {
+        for _ in 0..2 * CLIENTS {
             names.insert(acks.recv_timeout(PATIENCE).expect("the load goes on"));
         }
         first.signal(signal);

@@ -10,6 +10,7 @@ pub mod breaker_cases;
 pub mod cases;
 pub mod faults;
 pub mod flight_cases;
+pub mod save_cases;
 pub mod stale_cases;
 pub mod staleness;
 pub mod typed_cases;
@@ -131,6 +132,7 @@ macro_rules! cache_conformance {
             breaker_cases: purge_under_an_open_breaker_is_replayed_before_the_key_is_read, a_lease_from_before_a_waiting_purge_is_refused,
                 queue_overflow_moves_the_epoch, a_flush_that_fails_waits, an_open_breaker_answers_at_once, an_open_breaker_still_invalidates,
                 a_purge_dropped_midway_waits, a_typed_hit_is_none_while_a_purge_waits, a_purge_that_fails_during_its_replay_still_waits;
+            save_cases: a_save_kills_the_fills_in_flight, no_save_lands_under_a_guard, a_save_of_bytes_keeps_their_type_and_the_siblings;
             typed_cases: a_typed_hit_goes_with_its_entry, a_typed_hit_is_of_the_value_that_is_there, a_typed_hit_is_of_its_key_and_type,
                 a_typed_load_fills_for_all;
             faults: a_hanging_engine_hangs_no_call, a_lookup_that_fails_loads_without_a_fill, a_reservation_that_fails_loads_without_a_fill,
