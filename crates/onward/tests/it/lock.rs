@@ -8,9 +8,11 @@ mod sqlite;
 use std::sync::Arc;
 
 use onward::engine::memory::MemoryLocks;
+use onward::engine::postgres::PostgresLocks;
 use onward::engine::sqlite::SqliteLocks;
 use onward::lock::LockEngine;
 use onward::testing::lock::Harness;
+use onward::testing::servers::Postgres;
 use onward::time::Clock;
 
 /// The handles share what is in the process.
@@ -38,7 +40,22 @@ async fn sqlite(lost_replies: bool) -> Harness {
     if lost_replies { Harness::open_with_lost_replies(open, folder).await } else { Harness::open(open, folder).await }
 }
 
+/// Each handle has connections of its own; the manual clock stands in for the server's.
+async fn postgres(lost_replies: bool) -> Harness {
+    let url = Postgres::shared().schema().await;
+    let open = move |clock: Clock| -> futures_core::future::BoxFuture<'static, Arc<dyn LockEngine>> {
+        let url = url.clone();
+        Box::pin(async move {
+            let engine: Arc<dyn LockEngine> = Arc::new(PostgresLocks::open(&url, &clock).await.unwrap());
+            engine
+        })
+    };
+    if lost_replies { Harness::open_with_lost_replies(open, ()).await } else { Harness::open(open, ()).await }
+}
+
 onward::lock_conformance!(on_memory, memory(false));
 onward::lock_conformance!(on_memory_with_lost_replies, memory(true));
 onward::lock_conformance!(on_sqlite, sqlite(false));
 onward::lock_conformance!(on_sqlite_with_lost_replies, sqlite(true));
+onward::lock_conformance!(on_postgres, postgres(false));
+onward::lock_conformance!(on_postgres_with_lost_replies, postgres(true));

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::connection::{COMMIT, Lent, Param, SNAPSHOT, Server, Step, read};
+use super::connection::{COMMIT, Lent, Param, READERS, SNAPSHOT, Server, Step, read};
 use super::error::before_commit;
 use super::listen::Ear;
 use super::migrate::{self, State};
@@ -30,7 +30,8 @@ pub struct PostgresStore {
     server: Server,
     pool: Pool,
     clock: Clock,
-    ear: Ear<Heard>,
+    ear: Ear,
+    words: watch::Sender<Heard>,
 }
 
 /// What a migration would do, or did.
@@ -78,8 +79,15 @@ impl PostgresStore {
 
     fn at(url: &str, clock: &Clock) -> Result<Self> {
         let (server, runtime) = (Server::at(url)?, Handle::current());
-        let ear = Ear::at(server.clone(), runtime.clone(), CHANNEL, Heard::default(), heard);
-        Ok(Self { pool: server.pool(runtime)?, ear, clock: clock.clone(), server })
+        let words = watch::Sender::new(Heard::default());
+        let told = words.clone();
+        // What was missed readers find by themselves.
+        let ear = Ear::at(server.clone(), runtime.clone(), CHANNEL, move |word| {
+            if let Some(heard) = word.and_then(heard) {
+                told.send_replace(heard);
+            }
+        });
+        Ok(Self { pool: server.pool(runtime, READERS)?, ear, words, clock: clock.clone(), server })
     }
 
     /// Makes a connection that is not of the pool; it ends with the client.
@@ -183,7 +191,8 @@ impl CommitEngine for PostgresStore {
     }
 
     fn heard(&self) -> Option<watch::Receiver<Heard>> {
-        Some(self.ear.listen())
+        self.ear.listen();
+        Some(self.words.subscribe())
     }
 
     fn meta(&self) -> BoxFuture<'_, Result<StoreMeta>> {

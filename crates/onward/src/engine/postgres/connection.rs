@@ -16,15 +16,15 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, Connection, Row, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::error::{before_commit, no_connection, silent};
+use super::error::{before_commit, is_passing, is_refusal, no_connection, silent};
 use super::url;
 use crate::time::Clock;
-use crate::{Kind, Result, retry};
+use crate::{Error, Kind, Result, retry};
 
 /// How long one exchange with the server may take; its own limits end what takes long before that.
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
 /// Most connections of one process for reads.
-const READERS: usize = 16;
+pub(super) const READERS: usize = 16;
 /// How long a read waits for a free connection.
 const POOL_WAIT: Duration = Duration::from_secs(5);
 
@@ -66,18 +66,18 @@ impl Server {
         self.config.connect(self.tls.clone()).await
     }
 
-    /// Makes the pool of connections for reads, which this runtime drives.
-    pub(super) fn pool(&self, runtime: Handle) -> Result<Pool> {
+    /// Makes a pool of connections, `most` at most, which this runtime drives.
+    pub(super) fn pool(&self, runtime: Handle, most: usize) -> Result<Pool> {
         // Nothing is ever left in a session, so there is nothing to clean up between two uses.
         let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let home = Home { server: self.clone(), runtime };
         Pool::builder(Manager::from_connect(self.config.clone(), home, manager))
-            .max_size(READERS)
+            .max_size(most)
             .wait_timeout(Some(POOL_WAIT))
             .create_timeout(Some(url::CONNECT))
             .runtime(Runtime::Tokio1)
             .build()
-            .map_err(|e| crate::Error::unsupported("no pool of connections").with_source(e))
+            .map_err(|e| Error::unsupported("no pool of connections").with_source(e))
     }
 }
 
@@ -155,7 +155,7 @@ pub(super) async fn ask(client: &Client, steps: &[Step<'_>]) -> Result<Vec<Vec<R
     answers.into_iter().collect::<Result<_, _>>().map_err(before_commit)
 }
 
-/// A connection that is lent for reads. It is closed, not given back, unless the reader came to its end: nobody knows what it was at.
+/// A connection that is lent. It is closed, not given back, unless the reader came to its end: nobody knows what it was at.
 pub(super) struct Lent {
     client: Option<Object>,
 }
@@ -169,6 +169,18 @@ impl Lent {
     pub(super) async fn ask(&self, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>> {
         let client = self.client.as_ref().ok_or_else(silent)?;
         ask(client, steps).await
+    }
+
+    /// Sends what may change something: a failure says whether it may have, and whether it passes.
+    pub(super) async fn ask_once(&self, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>, (Error, bool)> {
+        let client = self.client.as_ref().ok_or_else(|| (silent(), false))?;
+        let answers = in_time(together(client, steps)).await.map_err(|error| (error.with_unknown_effect(), false))?;
+        let rows: Result<Vec<_>, Failure> = answers.into_iter().collect();
+        rows.map_err(|failure| {
+            let (refused, passing) = (is_refusal(&failure), is_passing(&failure));
+            let error = before_commit(failure);
+            (if refused { error } else { error.with_unknown_effect() }, passing)
+        })
     }
 
     /// Gives the connection back.

@@ -8,8 +8,10 @@ mod check;
 mod commit;
 mod connection;
 mod error;
+mod lanes;
 mod list;
 mod listen;
+mod lock;
 mod log;
 mod migrate;
 mod plan;
@@ -18,6 +20,7 @@ mod url;
 mod writer;
 
 pub use commit::{Migration, PostgresStore};
+pub use lock::PostgresLocks;
 
 use crate::commit::engine::Heard;
 use crate::model::{Epoch, Revision};

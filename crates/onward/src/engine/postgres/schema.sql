@@ -119,6 +119,22 @@ CREATE TABLE onward_entries (
   PRIMARY KEY (chain, seq)
 );
 
+-- Leases end by themselves, on the server's clock in microseconds. A free key keeps its row: no owner, and its newest token.
+CREATE TABLE onward_leases (
+  key text COLLATE "C" PRIMARY KEY,
+  owner bytea CHECK (owner IS NULL OR octet_length(owner) = 16),
+  holder text NOT NULL,
+  token bigint NOT NULL CHECK (token > 0),
+  until_us bigint NOT NULL,
+  since bigint NOT NULL,
+  -- Until when somebody waits for it, and wants to be told.
+  wanted_us bigint NOT NULL
+) WITH (fillfactor = 70);
+
+-- Every token is above it: those of keys whose rows are gone were below.
+CREATE TABLE onward_lock_floor (id smallint PRIMARY KEY CHECK (id = 1), floor bigint NOT NULL, raised_us bigint NOT NULL);
+INSERT INTO onward_lock_floor VALUES (1, 0, 0);
+
 -- Trip wires against mistakes, not proof against an attacker: the verifier is.
 CREATE FUNCTION onward_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '%', TG_ARGV[0]; END $$;
 CREATE TRIGGER onward_entries_stay BEFORE UPDATE ON onward_entries
