@@ -180,6 +180,8 @@ impl State {
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.places = Places::new(limits);
+        // The bound on streams is the server's: the library's own must not come before it.
+        self.inner.onward.store().queue().allow_readers(limits.streams.saturating_mul(2));
         self.bounded(|bounds| bounds.streams = limits.streams_per_token)
     }
 

@@ -133,12 +133,6 @@ impl Clock {
         }
     }
 
-    /// Tells whether a test moves it.
-    #[cfg(feature = "postgres")]
-    pub(crate) fn is_manual(&self) -> bool {
-        self.0.is_some()
-    }
-
     /// Steps a manual clock's wall time by `micros` without moving elapsed time, as an operator or NTP does.
     pub fn step_wall(&self, micros: i64) {
         if let Some(manual) = &self.0 {

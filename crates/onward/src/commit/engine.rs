@@ -129,8 +129,13 @@ pub trait Writer: Send {
     /// Reads which objects' time to live is over, the earliest first: names and versions. It does not hold the right for that.
     fn due(&mut self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<(Key, Version)>>>;
 
-    /// Does its upkeep, after the answers have left.
+    /// Does its upkeep, after the answers have left; also once a second while nothing is written.
     fn tidy(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// Leaves everything in order: nothing more comes.
+    fn close(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 }

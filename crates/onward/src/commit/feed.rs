@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::engine::{CommitEngine, Heard};
 use super::outcome::EntryReceipt;
@@ -98,6 +98,8 @@ pub enum FeedItem {
 const BOOKMARK_AFTER: Duration = Duration::from_secs(1);
 /// How often the log is looked at for other processes' commits.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How many readers a process has at once, unless it is allowed more (C7).
+const READERS: usize = 1_000;
 /// How many commits are read at a time.
 const PAGE: usize = 256;
 /// How many where only their notes are read.
@@ -114,6 +116,8 @@ pub struct Feed {
     at: Revision,
     ready: VecDeque<Arc<Record>>,
     wants: Wants,
+    /// None: a reader of the library's own.
+    _place: Option<OwnedSemaphorePermit>,
     /// What the engine hears of other processes' commits, if it does; asked when it is needed.
     heard: Option<Option<watch::Receiver<Heard>>>,
 }
@@ -127,11 +131,15 @@ pub(super) struct Lookout {
     taken: AtomicBool,
     newest: watch::Sender<Revision>,
     recent: Mutex<Recent>,
+    places: Arc<Semaphore>,
+    /// How many places there are.
+    most: Mutex<usize>,
 }
 
 impl Lookout {
     pub(super) fn new(newest: watch::Sender<Revision>) -> Self {
-        Self { taken: AtomicBool::new(false), newest, recent: Mutex::default() }
+        let places = Arc::new(Semaphore::new(READERS));
+        Self { taken: AtomicBool::new(false), newest, recent: Mutex::default(), places, most: Mutex::new(READERS) }
     }
 
     /// Tells all feeds how far the store is; it never goes back.
@@ -148,6 +156,23 @@ impl Lookout {
         let Some(newest) = batch.last().map(|record| record.revision) else { return };
         self.recent.lock().add(epoch, batch);
         self.tell(newest);
+    }
+
+    /// Takes a reader's place.
+    ///
+    /// # Errors
+    /// [`Kind::Overloaded`]: all are taken.
+    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit> {
+        let full = |_| Error::overloaded("too many readers follow the store in this process", LOOK_EVERY);
+        self.places.clone().try_acquire_owned().map_err(full)
+    }
+
+    /// Makes room for at least so many readers.
+    pub(super) fn allow(&self, readers: usize) {
+        let mut most = self.most.lock();
+        let readers = readers.min(Semaphore::MAX_PERMITS);
+        self.places.add_permits(readers.saturating_sub(*most));
+        *most = readers.max(*most);
     }
 
     /// Forgets what the log forgot.
@@ -192,6 +217,7 @@ impl Feed {
         clock: Clock,
         after: Option<Revision>,
         epoch: Option<Epoch>,
+        place: Option<OwnedSemaphorePermit>,
     ) -> Result<Self> {
         let meta = engine.meta().await?;
         if epoch.is_some_and(|epoch| epoch != meta.epoch) {
@@ -206,7 +232,8 @@ impl Feed {
         }
         let wake = lookout.newest.subscribe();
         lookout.tell(meta.revision);
-        Ok(Self { engine, wake, lookout, clock, epoch: meta.epoch, at, ready: VecDeque::new(), wants: Wants::Everything, heard: None })
+        let (ready, wants) = (VecDeque::new(), Wants::Everything);
+        Ok(Self { engine, wake, lookout, clock, epoch: meta.epoch, at, ready, wants, _place: place, heard: None })
     }
 
     /// Wants only what each commit did beside objects, and that within 100 ms.

@@ -40,13 +40,13 @@ async fn sqlite(lost_replies: bool) -> Harness {
     if lost_replies { Harness::open_with_lost_replies(open, folder).await } else { Harness::open(open, folder).await }
 }
 
-/// Each handle has connections of its own; the manual clock stands in for the server's.
+/// Each handle has connections of its own; leases run on the test's clock.
 async fn postgres(lost_replies: bool) -> Harness {
     let url = Postgres::shared().schema().await;
     let open = move |clock: Clock| -> futures_core::future::BoxFuture<'static, Arc<dyn LockEngine>> {
         let url = url.clone();
         Box::pin(async move {
-            let engine: Arc<dyn LockEngine> = Arc::new(PostgresLocks::open(&url, &clock).await.unwrap());
+            let engine: Arc<dyn LockEngine> = Arc::new(PostgresLocks::open_on_clock(&url, clock).await.unwrap());
             engine
         })
     };
@@ -55,7 +55,7 @@ async fn postgres(lost_replies: bool) -> Harness {
 
 onward::lock_conformance!(on_memory, memory(false));
 onward::lock_conformance!(on_memory_with_lost_replies, memory(true));
-onward::lock_conformance!(on_sqlite, sqlite(false));
-onward::lock_conformance!(on_sqlite_with_lost_replies, sqlite(true));
 onward::lock_conformance!(on_postgres, postgres(false));
 onward::lock_conformance!(on_postgres_with_lost_replies, postgres(true));
+onward::lock_conformance!(on_sqlite, sqlite(false));
+onward::lock_conformance!(on_sqlite_with_lost_replies, sqlite(true));

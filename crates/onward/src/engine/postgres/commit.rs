@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::connection::{COMMIT, Lent, Param, READERS, SNAPSHOT, Server, Step, read};
+use super::connection::{COMMIT, Lent, Param, SNAPSHOT, Server, Step, read};
 use super::error::before_commit;
 use super::listen::Ear;
 use super::migrate::{self, State};
@@ -30,8 +30,7 @@ pub struct PostgresStore {
     server: Server,
     pool: Pool,
     clock: Clock,
-    ear: Ear,
-    words: watch::Sender<Heard>,
+    ear: Ear<Heard>,
 }
 
 /// What a migration would do, or did.
@@ -55,10 +54,7 @@ impl PostgresStore {
     /// newer than this library, or it must be made and the role may not. `Backend`: the server is away.
     pub async fn open(url: &str, clock: &Clock) -> Result<Self> {
         let store = Self::at(url, clock)?;
-        let client = store.direct().await?;
-        if migrate::look(&client).await? != State::Ready {
-            migrate::apply(&client, clock).await?;
-        }
+        migrate::ready(&store.server, clock).await?;
         Ok(store)
     }
 
@@ -79,15 +75,8 @@ impl PostgresStore {
 
     fn at(url: &str, clock: &Clock) -> Result<Self> {
         let (server, runtime) = (Server::at(url)?, Handle::current());
-        let words = watch::Sender::new(Heard::default());
-        let told = words.clone();
-        // What was missed readers find by themselves.
-        let ear = Ear::at(server.clone(), runtime.clone(), CHANNEL, move |word| {
-            if let Some(heard) = word.and_then(heard) {
-                told.send_replace(heard);
-            }
-        });
-        Ok(Self { pool: server.pool(runtime, READERS)?, ear, words, clock: clock.clone(), server })
+        let ear = Ear::at(server.clone(), runtime.clone(), CHANNEL, Heard::default(), heard);
+        Ok(Self { pool: server.pool(runtime)?, ear, clock: clock.clone(), server })
     }
 
     /// Makes a connection that is not of the pool; it ends with the client.
@@ -191,8 +180,7 @@ impl CommitEngine for PostgresStore {
     }
 
     fn heard(&self) -> Option<watch::Receiver<Heard>> {
-        self.ear.listen();
-        Some(self.words.subscribe())
+        Some(self.ear.listen())
     }
 
     fn meta(&self) -> BoxFuture<'_, Result<StoreMeta>> {

@@ -16,7 +16,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, Connection, Row, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::error::{before_commit, is_passing, is_refusal, no_connection, silent};
+use super::error::{before_commit, no_connection, sent, silent};
 use super::url;
 use crate::time::Clock;
 use crate::{Error, Kind, Result, retry};
@@ -24,7 +24,7 @@ use crate::{Error, Kind, Result, retry};
 /// How long one exchange with the server may take; its own limits end what takes long before that.
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
 /// Most connections of one process for reads.
-pub(super) const READERS: usize = 16;
+const READERS: usize = 16;
 /// How long a read waits for a free connection.
 const POOL_WAIT: Duration = Duration::from_secs(5);
 
@@ -66,18 +66,18 @@ impl Server {
         self.config.connect(self.tls.clone()).await
     }
 
-    /// Makes a pool of connections, `most` at most, which this runtime drives.
-    pub(super) fn pool(&self, runtime: Handle, most: usize) -> Result<Pool> {
+    /// Makes the pool of connections for reads, which this runtime drives.
+    pub(super) fn pool(&self, runtime: Handle) -> Result<Pool> {
         // Nothing is ever left in a session, so there is nothing to clean up between two uses.
         let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let home = Home { server: self.clone(), runtime };
         Pool::builder(Manager::from_connect(self.config.clone(), home, manager))
-            .max_size(most)
+            .max_size(READERS)
             .wait_timeout(Some(POOL_WAIT))
             .create_timeout(Some(url::CONNECT))
             .runtime(Runtime::Tokio1)
             .build()
-            .map_err(|e| Error::unsupported("no pool of connections").with_source(e))
+            .map_err(|e| crate::Error::unsupported("no pool of connections").with_source(e))
     }
 }
 
@@ -112,7 +112,7 @@ pub(super) enum Step<'a> {
 
 type Asked<'a> = Pin<Box<dyn Future<Output = Result<Vec<Row>, Failure>> + Send + 'a>>;
 
-fn sent<'a>(client: &'a Client, step: &'a Step<'a>) -> Asked<'a> {
+fn asked<'a>(client: &'a Client, step: &'a Step<'a>) -> Asked<'a> {
     match step {
         Step::Plain(sql) => Box::pin(async move { client.batch_execute(sql).await.map(|()| Vec::new()) }),
         Step::With(sql, params) => Box::pin(client.query_typed(sql, params)),
@@ -121,11 +121,11 @@ fn sent<'a>(client: &'a Client, step: &'a Step<'a>) -> Asked<'a> {
 
 /// Sends all statements at once, in their order, and waits for all answers: one round trip.
 pub(super) async fn together(client: &Client, steps: &[Step<'_>]) -> Vec<Result<Vec<Row>, Failure>> {
-    let mut asked: Vec<_> = steps.iter().map(|step| (sent(client, step), None)).collect();
+    let mut all: Vec<_> = steps.iter().map(|step| (asked(client, step), None)).collect();
     // The first poll of each sends it.
     std::future::poll_fn(|cx| {
         let mut open = false;
-        for (asked, answer) in asked.iter_mut().filter(|(_, answer)| answer.is_none()) {
+        for (asked, answer) in all.iter_mut().filter(|(_, answer)| answer.is_none()) {
             match asked.as_mut().poll(cx) {
                 Poll::Ready(ready) => *answer = Some(ready),
                 Poll::Pending => open = true,
@@ -134,7 +134,7 @@ pub(super) async fn together(client: &Client, steps: &[Step<'_>]) -> Vec<Result<
         if open { Poll::Pending } else { Poll::Ready(()) }
     })
     .await;
-    asked.into_iter().filter_map(|(_, answer)| answer).collect()
+    all.into_iter().filter_map(|(_, answer)| answer).collect()
 }
 
 /// Waits for the server, by the machine's clock: a clock that a test moves says nothing about a network.
@@ -155,7 +155,7 @@ pub(super) async fn ask(client: &Client, steps: &[Step<'_>]) -> Result<Vec<Vec<R
     answers.into_iter().collect::<Result<_, _>>().map_err(before_commit)
 }
 
-/// A connection that is lent. It is closed, not given back, unless the reader came to its end: nobody knows what it was at.
+/// A connection that is lent for reads. It is closed, not given back, unless the reader came to its end: nobody knows what it was at.
 pub(super) struct Lent {
     client: Option<Object>,
 }
@@ -171,16 +171,15 @@ impl Lent {
         ask(client, steps).await
     }
 
-    /// Sends what may change something: a failure says whether it may have, and whether it passes.
-    pub(super) async fn ask_once(&self, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>, (Error, bool)> {
-        let client = self.client.as_ref().ok_or_else(|| (silent(), false))?;
-        let answers = in_time(together(client, steps)).await.map_err(|error| (error.with_unknown_effect(), false))?;
-        let rows: Result<Vec<_>, Failure> = answers.into_iter().collect();
-        rows.map_err(|failure| {
-            let (refused, passing) = (is_refusal(&failure), is_passing(&failure));
-            let error = before_commit(failure);
-            (if refused { error } else { error.with_unknown_effect() }, passing)
-        })
+    /// Sends a whole transaction at once, from BEGIN to COMMIT, and waits for its rows.
+    ///
+    /// # Errors
+    /// What the server refused is not applied; of a lost connection nobody knows.
+    pub(super) async fn transact(&self, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>> {
+        let client = self.client.as_ref().ok_or_else(silent)?;
+        let answers = in_time(together(client, steps)).await.map_err(Error::with_unknown_effect)?;
+        // The first failure says why; those after it only that the transaction had failed.
+        answers.into_iter().collect::<Result<_, _>>().map_err(sent)
     }
 
     /// Gives the connection back.

@@ -19,6 +19,13 @@ pub(super) fn before_commit(error: tokio_postgres::Error) -> Error {
     }
 }
 
+/// Turns a failure of what may have been applied by itself into an error: what the server refused was not.
+pub(super) fn sent(error: tokio_postgres::Error) -> Error {
+    let refusal = is_refusal(&error);
+    let error = before_commit(error);
+    if refusal { error } else { error.with_unknown_effect() }
+}
+
 /// What the server's own word means. Its detail is left out: it may quote a key.
 fn refused(refusal: &DbError) -> Error {
     let code = refusal.code();

@@ -10,7 +10,7 @@
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
-use super::connection::{Param, Step, ask};
+use super::connection::{Param, Server, Step, ask};
 use super::error::before_commit;
 use super::rows::{col, number, signed};
 use crate::model::{Epoch, above};
@@ -59,6 +59,13 @@ pub(super) async fn look(client: &Client) -> Result<State> {
         VERSION => State::Restored,
         other => State::At(other),
     })
+}
+
+/// Looks at a database and brings it to this version if it is not; inside a Tokio runtime.
+pub(super) async fn ready(server: &Server, clock: &Clock) -> Result<()> {
+    let (client, connection) = server.connect().await.map_err(before_commit)?;
+    tokio::spawn(connection);
+    if look(&client).await? == State::Ready { Ok(()) } else { apply(&client, clock).await }
 }
 
 /// Brings the database to this version, and makes what was restored a store of its own.

@@ -3,24 +3,29 @@
 //! Keeps C3 by `synchronous_commit = on` in each transaction. A batch is one transaction that begins with the lock of the counter's row, so
 //! revision order is commit order; nothing depends on the isolation, the settings or the session that a pooler hands out.
 
+mod advisory;
 mod audit;
 mod check;
 mod commit;
 mod connection;
 mod error;
 mod lanes;
+mod leases;
 mod list;
 mod listen;
 mod lock;
 mod log;
 mod migrate;
+mod own;
 mod plan;
 mod rows;
 mod url;
 mod writer;
 
+pub use advisory::advisory_xact;
 pub use commit::{Migration, PostgresStore};
 pub use lock::PostgresLocks;
+pub use own::{OwnTable, Swap, Versioned};
 
 use crate::commit::engine::Heard;
 use crate::model::{Epoch, Revision};

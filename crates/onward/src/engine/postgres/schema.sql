@@ -119,22 +119,6 @@ CREATE TABLE onward_entries (
   PRIMARY KEY (chain, seq)
 );
 
--- Leases end by themselves, on the server's clock in microseconds. A free key keeps its row: no owner, and its newest token.
-CREATE TABLE onward_leases (
-  key text COLLATE "C" PRIMARY KEY,
-  owner bytea CHECK (owner IS NULL OR octet_length(owner) = 16),
-  holder text NOT NULL,
-  token bigint NOT NULL CHECK (token > 0),
-  until_us bigint NOT NULL,
-  since bigint NOT NULL,
-  -- Until when somebody waits for it, and wants to be told.
-  wanted_us bigint NOT NULL
-) WITH (fillfactor = 70);
-
--- Every token is above it: those of keys whose rows are gone were below.
-CREATE TABLE onward_lock_floor (id smallint PRIMARY KEY CHECK (id = 1), floor bigint NOT NULL, raised_us bigint NOT NULL);
-INSERT INTO onward_lock_floor VALUES (1, 0, 0);
-
 -- Trip wires against mistakes, not proof against an attacker: the verifier is.
 CREATE FUNCTION onward_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '%', TG_ARGV[0]; END $$;
 CREATE TRIGGER onward_entries_stay BEFORE UPDATE ON onward_entries
@@ -145,3 +129,20 @@ CREATE TRIGGER onward_entries_last BEFORE TRUNCATE ON onward_entries
   FOR EACH STATEMENT EXECUTE FUNCTION onward_refuse('audit entries are never deleted');
 CREATE TRIGGER onward_objects_version BEFORE UPDATE OF payload, content_type, labels, expires_at ON onward_objects
   FOR EACH ROW WHEN (new.version <= old.version) EXECUTE FUNCTION onward_refuse('a changed object needs a higher version');
+
+-- Leases on this server's clock. A row stays when its lease has ended, so that the next token is above its own.
+CREATE TABLE onward_leases (
+  key text COLLATE "C" PRIMARY KEY,
+  owner bytea NOT NULL CHECK (octet_length(owner) = 16),
+  holder text NOT NULL,
+  token bigint NOT NULL CHECK (token > 0),
+  -- Microseconds since 1970; 0: given back.
+  until bigint NOT NULL,
+  since bigint NOT NULL,
+  -- Whether somebody waits for a word when it is given back.
+  waited boolean NOT NULL DEFAULT false
+) WITH (fillfactor = 50);
+
+-- Every token is above this, whatever rows are gone (C4).
+CREATE TABLE onward_tokens (id smallint PRIMARY KEY CHECK (id = 1), floor bigint NOT NULL);
+INSERT INTO onward_tokens VALUES (1, 0);

@@ -104,6 +104,8 @@ struct SqliteWriter {
     turn: Turn,
     wal: Wal,
     written: usize,
+    /// What was written when it tidied up last.
+    tidied: usize,
     /// The log may be at its bound: looked at behind each batch, so that no batch pays for the look.
     full: bool,
 }
@@ -355,12 +357,20 @@ impl Writer for SqliteWriter {
     }
 
     fn tidy(&mut self) -> BoxFuture<'_, ()> {
-        if self.written >= CHECKPOINT_ROWS {
+        // Nothing came since it was here last: folded now, a later open or reader finds a short log.
+        let idle = self.written > 0 && self.written == self.tidied;
+        if self.written >= CHECKPOINT_ROWS || idle {
             self.written = 0;
             Wal::fold(&self.connection);
         }
+        self.tidied = self.written;
         // So that a store that nobody writes to any more, since it is not ready, comes back by itself.
         self.full = self.wal.make_room(&self.connection).is_err();
+        Box::pin(std::future::ready(()))
+    }
+
+    fn close(&mut self) -> BoxFuture<'_, ()> {
+        Wal::cut(&self.connection);
         Box::pin(std::future::ready(()))
     }
 }
@@ -383,6 +393,7 @@ impl CommitEngine for SqliteStore {
             turn: Turn::open(&turn::beside(&self.path))?,
             wal: self.wal.clone(),
             written: 0,
+            tidied: 0,
             full: true,
         }))
     }

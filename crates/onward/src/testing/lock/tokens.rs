@@ -132,8 +132,12 @@ pub async fn keys_differ_in_every_byte(h: &Harness) {
     for key in &keys {
         grants.push(h.a.take(key).await);
     }
-    for key in &keys {
+    for (key, grant) in keys.iter().zip(&grants) {
         h.b.finds_busy(key).await;
+        assert_eq!(h.b.locks.status(key).await.unwrap().unwrap().token, Some(grant.token()));
+    }
+    for grant in grants {
+        assert_eq!(grant.release().await.unwrap(), Release::Released, "no key is another's");
     }
 }
 
