@@ -10,11 +10,13 @@ use onward::commit::{Commit, CommitOutcome, FeedItem};
 use onward::engine::postgres::PostgresStore;
 use onward::model::{Key, RequestId, Revision};
 use onward::store::Put;
-use onward::testing::servers::{Postgres, Proxy};
+use onward::testing::servers::{Pooler, Postgres, Proxy};
 use onward::time::Clock;
 use onward::{Code, Config, Effect, Error, Kind, Onward, retry};
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How many cuts in each direction.
+const STEPS: usize = 24;
 
 async fn open(url: &str) -> Onward {
     Onward::connect(Config::new(url)).await.unwrap()
@@ -127,32 +129,49 @@ async fn a_commit_cut_anywhere_is_told_as_it_is() {
     let direct = open(&server.url()).await;
     let proxy = Proxy::to(server.port()).await;
     let cut = open(&through(&proxy)).await;
-    let (mut landed, mut refused) = (0, 0);
-    for step in 0..40 {
-        let name = format!("n{step}");
-        // The first answers belong to the beginning of the transaction, the last to its COMMIT.
-        if step % 2 == 0 {
-            proxy.cut_after_answers(step * 24)
-        } else {
-            proxy.cut_after_requests(step * 160)
+    let warm = async |name: String| {
+        let clock = Clock::system();
+        let until = clock.now() + PATIENCE;
+        while let Err(error) = cut.store().create(("warm", &name), &0).await {
+            assert!(clock.now() < until, "{error:?}");
         }
-        let put = cut.store().create(("thing", &name), &step).await;
-        proxy.heal();
-        let there = direct.store().get::<usize>(("thing", &name)).await.unwrap().is_some();
-        match put {
-            Ok(Put::Committed(_)) => {
-                assert!(there, "step {step}: said to be committed");
-                landed += 1;
+    };
+    warm("first".to_owned()).await;
+    let before = proxy.passed();
+    warm("second".to_owned()).await;
+    let after = proxy.passed();
+    let (requests, answers) = (after.0 - before.0, after.1 - before.1);
+    let (mut landed, mut refused) = (0, 0);
+    for step in 0..=STEPS {
+        for way in ["there", "back"] {
+            let name = format!("{way}-{step}");
+            // On a connection that stands: the cut is in the commit itself.
+            warm(name.clone()).await;
+            match way {
+                "there" => proxy.cut_after_requests(requests * step / STEPS),
+                _ => proxy.cut_after_answers(answers * step / STEPS),
             }
-            Ok(other) => panic!("step {step}: {other:?}"),
-            Err(error) if error.effect() == Effect::NotApplied => {
-                assert!(!there, "step {step}: said not to be applied");
-                refused += 1;
+            let put = cut.store().create(("thing", &name), &step).await;
+            proxy.heal();
+            // What the server has received it carries out, whoever is gone.
+            let busy = "SELECT 1 FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()";
+            while !Postgres::ask_at(&server.url(), busy).await.is_empty() {}
+            let there = direct.store().get::<usize>(("thing", &name)).await.unwrap().is_some();
+            match put {
+                Ok(Put::Committed(_)) => {
+                    assert!(there, "{name}: said to be committed");
+                    landed += 1;
+                }
+                Ok(other) => panic!("{name}: {other:?}"),
+                Err(error) if error.effect() == Effect::NotApplied => {
+                    assert!(!there, "{name}: said not to be applied");
+                    refused += 1;
+                }
+                Err(error) => panic!("{name}: open after it was asked about: {error:?}"),
             }
-            Err(error) => panic!("step {step}: open after it was asked about: {error:?}"),
         }
     }
-    assert!(landed + refused == 40 && landed > 0, "{landed} landed, {refused} did not");
+    assert!(landed > 0 && refused > 0, "{landed} landed, {refused} did not");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -292,4 +311,36 @@ async fn a_roles_defaults_change_nothing() {
     assert_eq!(count(&b).await, 10);
     let key = Key::new("counter", "x").unwrap();
     assert!(b.store().queue().engine().get(&key).await.unwrap().is_some());
+}
+
+/// A pooler hands each transaction another session, and swallows LISTEN: nothing depends on either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn through_a_pooler_in_transaction_mode_everything_holds() {
+    let server = Postgres::shared();
+    let database = server.database().await;
+    let pooler = Pooler::before(server);
+    let url = pooler.url(database.rsplit('/').next().unwrap());
+    let (a, b) = (open(&url).await, open(&url).await);
+    start_counting(&a).await;
+    let end = Arc::new(AtomicI64::new(0));
+    let feed = tokio::spawn(follow(b.clone(), end.clone()));
+    let writers: Vec<_> = (0..8)
+        .map(|writer| {
+            let onward = if writer % 2 == 0 { a.clone() } else { b.clone() };
+            tokio::spawn(async move {
+                for n in 0..10 {
+                    surely(&onward, &format!("b{writer}-{n}")).await;
+                    let held = onward.locks().scope("eu").run_or_fail("projects", "42", |_| async {}).await;
+                    assert!(held.is_ok(), "{held:?}");
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert_eq!(count(&b).await, 80);
+    let newest = a.store().queue().engine().meta().await.unwrap().revision.get();
+    end.store(i64::try_from(newest).unwrap(), Ordering::SeqCst);
+    assert_eq!(feed.await.unwrap(), (1..=newest).collect::<Vec<_>>());
 }
