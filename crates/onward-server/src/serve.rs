@@ -203,7 +203,7 @@ fn refuse(configuration: &Configuration) -> Result<(), StartError> {
     }
     if settings.cache_url == "memory:" && settings.cache_scope != "process" {
         return refuse(format!(
-            "cache.url ({}) is memory: each process has a cache of its own; say so with cache.scope = \"process\"",
+            "cache.url ({}) is memory: each process has a cache of its own; use redis://HOST, or say so with cache.scope = \"process\"",
             place("cache.url")
         ));
     }
@@ -232,6 +232,9 @@ async fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Onward, Star
     }
     if !settings.locks_url.is_empty() {
         config = config.with_locks_at(settings.locks_url.clone());
+    }
+    if !settings.cache_url.is_empty() {
+        config = config.with_cache_at(settings.cache_url.clone());
     }
     if !settings.locks_enabled {
         config = config.with_locks_off();

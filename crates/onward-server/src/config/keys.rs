@@ -399,16 +399,18 @@ pub(super) static KEYS: &[Key] = &[
     key!(
         "cache.url" = r#""""#,
         Live::No,
-        Open,
+        Secret,
         |to, value| {
             let text = value.text()?;
-            if !matches!(text, "" | "memory:") {
-                return Err("memory:, or empty for no cache".to_owned());
+            let known = ["redis://", "rediss://", "redis+cluster://", "rediss+cluster://"];
+            let is_known = |url: &str| known.iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme));
+            if !matches!(text, "" | "memory:") && !text.split(',').all(is_known) {
+                return Err("redis://HOST, several of them with commas between, memory:, or empty for no cache".to_owned());
             }
             text.clone_into(&mut to.cache_url);
             Ok(())
         },
-        "The cache: memory:, or empty for none."
+        "The cache: redis://HOST, rediss://HOST, redis+cluster://NODE, or several servers that share the keys, with commas between; memory:; empty for none."
     ),
     key!(
         "cache.scope" = r#""shared""#,

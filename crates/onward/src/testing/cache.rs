@@ -14,6 +14,7 @@ pub mod save_cases;
 pub mod stale_cases;
 pub mod staleness;
 pub mod typed_cases;
+pub mod watched;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,9 +36,9 @@ pub struct CacheHarness {
 
 impl CacheHarness {
     /// Makes a harness from a way to open an engine.
-    pub fn new(open: impl FnOnce(Clock) -> Arc<dyn CacheEngine>) -> Self {
+    pub async fn new<E: CacheEngine + 'static>(open: impl AsyncFnOnce(Clock) -> E) -> Self {
         let clock = Clock::manual();
-        Self::over(open(clock.clone()), clock)
+        Self::over(Arc::new(open(clock.clone()).await), clock)
     }
 
     /// Makes a harness over an engine that reads this clock.
@@ -87,16 +88,23 @@ pub(crate) async fn fill(cache: &Cache, key: &str, value: u64) {
     assert_eq!(lease(cache, key).await.commit(&value).await.unwrap(), crate::cache::Filled::Stored);
 }
 
-/// Lets the other tasks of a single-threaded runtime run until all of them wait.
+/// How long an engine may work on a call; only a broken one lets it pass.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Lets the other tasks of a single-threaded runtime run until all of them wait, and for no [`watched`] engine.
 pub(crate) async fn settle() {
-    for _ in 0..64 {
+    let patience = Clock::system().now() + PATIENCE;
+    let mut idle = 0;
+    while idle < 64 {
         tokio::task::yield_now().await;
+        idle = if watched::is_busy() { 0 } else { idle + 1 };
+        assert!(Clock::system().now() < patience, "an engine works on a call without end");
     }
 }
 
-/// Makes one named test a case for an engine: `cache_conformance!(memory, |clock| Arc::new(MemoryCache::new(clock)))`.
+/// Makes one named test a case for an engine: `cache_conformance!(memory, async |clock| MemoryCache::new(clock))`.
 ///
-/// The closure gets the [`Clock`](crate::time::Clock) that the engine must read.
+/// The closure is async and gets the [`Clock`](crate::time::Clock) that the engine must read.
 #[macro_export]
 macro_rules! cache_conformance {
     ($module:ident, $open:expr) => {
@@ -149,7 +157,7 @@ macro_rules! cache_conformance {
             $($(
                 #[tokio::test]
                 async fn $case() {
-                    $crate::testing::cache::$group::$case(&$crate::testing::cache::CacheHarness::new($open)).await;
+                    $crate::testing::cache::$group::$case(&$crate::testing::cache::CacheHarness::new($open).await).await;
                 }
             )*)*
         }
