@@ -144,7 +144,7 @@ async fn a_full_server_grants_and_frees_as_ever() {
 
 #[tokio::test]
 async fn a_user_who_may_not_is_told_so() {
-    let may = "+hello +client +ping +info +subscribe +evalsha +eval +mget +set +pttl +time +publish +lpop +rpush +lpos +lindex +pexpire +del +exists +get";
+    let may = "+hello +client +ping +info +subscribe +evalsha +eval +mget +set +pttl +time +publish +lpop +rpush +lpos +lindex +lrem +pexpire +del +exists +get";
     let users = format!("--user default off --user admin on nopass ~* &* +@all --user app on >secret ~* &onward:wake:* -@all {may}");
     let server = Redis::start_with(&users.split(' ').collect::<Vec<_>>());
     let at = |user: &str| format!("redis://{user}@127.0.0.1:{}", server.port());
