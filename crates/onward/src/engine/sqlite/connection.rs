@@ -143,3 +143,31 @@ fn adopt(connection: &Connection, application_id: i32) -> Result<()> {
     connection.pragma_update(None, "application_id", application_id).map_err(before_commit)?;
     tx.commit().map_err(before_commit)
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    #[test]
+    fn what_is_bound_prepares_no_statement_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let writer = open(&path, 7, Durability::Full).unwrap();
+        let tables = "CREATE TABLE a (id INTEGER PRIMARY KEY, name TEXT UNIQUE, n INTEGER); CREATE TABLE b (a INTEGER PRIMARY KEY, n INTEGER);
+            CREATE INDEX some ON a (n, id) WHERE n IS NOT NULL; INSERT INTO a VALUES (1, 'x', 1), (2, 'y', 2); INSERT INTO b VALUES (1, 1), (2, 2)";
+        writer.execute_batch(tables).unwrap();
+        for connection in [&writer, &open_reader(&path).unwrap()] {
+            for sql in
+                ["SELECT b.n FROM a JOIN b ON b.a = a.id WHERE a.name = ?1", "SELECT id FROM a WHERE n IS NOT NULL AND n = ?1 ORDER BY id"]
+            {
+                let mut find = connection.prepare_cached(sql).unwrap();
+                for bound in ["x", "y", "x"] {
+                    let _ = find.exists([bound]).unwrap();
+                }
+                assert_eq!(find.get_status(StatementStatus::RePrepare), 0, "{sql}");
+            }
+        }
+    }
+}
