@@ -11,6 +11,7 @@ use futures_core::future::BoxFuture;
 use super::outcome::{CacheStats, Entry, Expiry, Filled, Flushed, GuardEnd, Invalidation, Life, Promise, Reserved, Touched};
 use super::slot::{GuardOwner, Nonce, Slot};
 use crate::Result;
+use crate::observe::Finding;
 use crate::time::Moment;
 
 /// Keeps cached values and their fill leases.
@@ -91,6 +92,11 @@ pub trait CacheEngine: fmt::Debug + Send + Sync {
 
     /// Counts what the namespace holds.
     fn stats<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<CacheStats>>;
+
+    /// Looks at what the engine stands on, such as a server; changes nothing. One in memory has nothing to say.
+    fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 
     /// As [`CacheEngine::lookup`], for many slots.
     fn lookup_many<'a>(&'a self, slots: &'a [Slot<'a>]) -> BoxFuture<'a, Vec<Result<Option<Entry>>>> {

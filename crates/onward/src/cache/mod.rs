@@ -12,6 +12,7 @@
 //! | `handle` | [`Cache`], what a user calls |
 //! | `options` | [`CacheOptions`] with their limits |
 //! | `field` | [`FieldRef`], the same for one field of a key |
+//! | `best_effort` | [`BestEffort`], saving without a lease |
 //! | `typed` | [`Typed`], hits that nobody decodes |
 //! | `batch` | the same for many keys in one call |
 //! | `load` | how a value is found or loaded, and filled |
@@ -31,6 +32,7 @@
 //! | `detach` | calls that go on when their future is dropped |
 
 mod batch;
+mod best_effort;
 mod bulkhead;
 mod calls;
 mod codec;
@@ -51,6 +53,8 @@ mod typed;
 mod wire;
 mod wire_ops;
 
+pub use best_effort::{BestEffort, Saved};
+pub(crate) use detach::in_background;
 pub use engine::{CacheEngine, Decoded, Filling, Near};
 pub use fetched::{Fetched, Fill, How, LoadError, Unfilled};
 pub use field::FieldRef;

@@ -7,7 +7,7 @@ use super::held::valid_until;
 use super::outcome::{contended, switched_off};
 use super::release::Leaving;
 use super::shared::Core;
-use super::wait::{Heard, Line};
+use super::wait::{Heard, Line, Place as Queued};
 use super::{Ask, LockOptions, Owner, Place, Tried};
 use crate::model::{FencingToken, LockKey};
 use crate::retry::{self, Backoff};
@@ -62,6 +62,8 @@ pub(super) enum Keeper {
     Caller,
 }
 
+/// How often whoever waits looks whether locking is still on.
+const SWITCH: Duration = Duration::from_secs(1);
 /// A hand-over by expiry is looked for this much after it at most, spread out so that processes don't come together.
 const EXPIRY_JITTER: Duration = Duration::from_millis(10);
 
@@ -198,6 +200,20 @@ impl<'a> Attempt<'a> {
         }
     }
 
+    /// Waits for a turn, or until `look`; meanwhile the switch is looked at. Returns when it ended.
+    async fn until_turn(&self, place: &Queued<'_>, look: Moment) -> Moment {
+        let shared = &*self.core.shared;
+        loop {
+            let soon = look.min(shared.clock.now() + SWITCH);
+            let woken = retry::deadline(&shared.clock, soon, place.turn()).await.is_some();
+            let now = shared.clock.now();
+            shared.look_at_switch(now).await;
+            if woken || now >= look || !shared.switch.is_on() {
+                return now;
+            }
+        }
+    }
+
     async fn is_ours(&self) -> Result<bool, Error> {
         let shared = &*self.core.shared;
         let row = shared.bounded(shared.clock.now(), shared.engine.inspect(self.key.clone())).await?;
@@ -246,9 +262,7 @@ impl<'a> Attempt<'a> {
                     }
                 }
             }
-            let _ = retry::deadline(&shared.clock, look.min(deadline), place.turn()).await;
-            let now = shared.clock.now();
-            shared.look_at_switch(now).await;
+            let now = self.until_turn(&place, look.min(deadline)).await;
             if now >= deadline {
                 return Err(failed.map_or_else(|| in_line(&place.line(), now), Failure::Engine));
             }

@@ -1,6 +1,7 @@
 //! What to open: the URLs of the parts and how each is to be kept.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cache::CacheOptions;
 use crate::commit::Retention;
@@ -25,6 +26,7 @@ pub struct Config {
     pub(super) lock_scopes: Vec<String>,
     pub(super) cache: CacheOptions,
     pub(super) cache_bytes: usize,
+    pub(super) cache_near: Option<Duration>,
     pub(super) retention: Retention,
     pub(super) clock: Clock,
     pub(super) observer: SharedObserver,
@@ -56,6 +58,7 @@ impl Config {
             lock_scopes: Vec::new(),
             cache: CacheOptions::default(),
             cache_bytes: CACHE_BYTES,
+            cache_near: None,
             retention: Retention::default(),
             clock: Clock::system(),
             observer: Arc::new(Silent),
@@ -152,7 +155,17 @@ impl Config {
         self
     }
 
-    /// Bounds the cache in memory; 64 MiB by default.
+    /// Keeps near copies of a cache on Redis in this process, each for at most `bound`, 10 ms to 60 s.
+    ///
+    /// A read may then miss an invalidation by another process for as long, though most are told sooner; those of this process hold at once.
+    /// What [`Cache::promise`](crate::cache::Cache::promise) says. A cache in memory has no need of them and keeps none.
+    #[must_use]
+    pub fn with_cache_near(mut self, bound: Duration) -> Self {
+        self.cache_near = Some(bound);
+        self
+    }
+
+    /// Bounds the cache in memory, or the near copies; 64 MiB by default.
     #[must_use]
     pub fn with_cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;

@@ -83,14 +83,16 @@ impl Onward {
         Ok(Self(Arc::new(Inner { store: Store::new(queue, deliverer), locks, cache, audit })))
     }
 
-    /// Looks at the store's engine and at what it stands on, such as the disk; changes nothing and may take a second.
+    /// Looks at the engines of the store and the cache and at what they stand on, such as the disk; changes nothing and may take a second.
     ///
     /// The findings are for people: what is wrong, how bad it is, and what to do. An engine without files has none.
     ///
     /// # Errors
     /// [`Kind::Backend`](crate::Kind::Backend): the engine is away.
     pub async fn check(&self) -> Result<Vec<Finding>> {
-        self.0.store.queue().engine().check().await
+        let mut findings = self.0.store.queue().engine().check().await?;
+        findings.extend(self.0.cache.check().await?);
+        Ok(findings)
     }
 
     /// Returns the versioned objects.

@@ -12,13 +12,13 @@ use onward::testing::cache::faults::{Call, Fault, FaultGate, FaultyCache};
 use onward::testing::cache::staleness::{TrustingCache, race, race_stale};
 use onward::time::Clock;
 
-onward::cache_conformance!(memory, |clock| Arc::new(MemoryCache::new(clock)));
+onward::cache_conformance!(memory, async |clock| MemoryCache::new(clock));
 
-onward::cache_conformance!(sharded, |clock| Arc::new(shards(&clock)));
+onward::cache_conformance!(sharded, async |clock| shards(&clock));
 
-onward::cache_conformance!(breaker, |clock| Arc::new(Breaker::new(Arc::new(MemoryCache::new(clock.clone())), clock)));
+onward::cache_conformance!(breaker, async |clock| Breaker::new(Arc::new(MemoryCache::new(clock.clone())), clock));
 
-onward::cache_conformance!(tiered, |clock| Arc::new(tiered(&clock, Arc::new(MemoryCache::new(clock.clone())))));
+onward::cache_conformance!(tiered, async |clock| tiered(&clock, Arc::new(MemoryCache::new(clock.clone()))));
 
 const BOUND: Duration = Duration::from_secs(2);
 

@@ -1,5 +1,6 @@
 //! The part `lock` on every engine.
 
+mod moved;
 mod processes;
 mod races;
 mod redis;
@@ -40,6 +41,16 @@ async fn sqlite(lost_replies: bool) -> Harness {
     if lost_replies { Harness::open_with_lost_replies(open, folder).await } else { Harness::open(open, folder).await }
 }
 
+/// Each handle has connections of its own.
+async fn on_a_redis(lost_replies: bool) -> Harness {
+    let server = moved::Moved::start();
+    let open = move |clock: Clock| -> futures_core::future::BoxFuture<'static, Arc<dyn LockEngine>> {
+        let server = server.clone();
+        Box::pin(async move { server.open(clock).await })
+    };
+    if lost_replies { Harness::open_with_lost_replies(open, ()).await } else { Harness::open(open, ()).await }
+}
+
 /// Each handle has connections of its own; leases run on the test's clock.
 async fn postgres(lost_replies: bool) -> Harness {
     let url = Postgres::shared().schema().await;
@@ -59,3 +70,5 @@ onward::lock_conformance!(on_postgres, postgres(false));
 onward::lock_conformance!(on_postgres_with_lost_replies, postgres(true));
 onward::lock_conformance!(on_sqlite, sqlite(false));
 onward::lock_conformance!(on_sqlite_with_lost_replies, sqlite(true));
+onward::lock_conformance!(on_redis, on_a_redis(false));
+onward::lock_conformance!(on_redis_with_lost_replies, on_a_redis(true));

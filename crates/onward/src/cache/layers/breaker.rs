@@ -13,6 +13,7 @@ use crate::cache::{
     CacheEngine, CacheStats, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Near, Nonce, Promise,
     Reserved, Slot, Touched,
 };
+use crate::observe::Finding;
 use crate::time::{Clock, Moment};
 use crate::{Error, Kind, Result};
 
@@ -254,6 +255,10 @@ impl CacheEngine for Breaker {
 
     fn stats<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<CacheStats>> {
         Box::pin(self.send(self.engine.stats(namespace)))
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        self.engine.check()
     }
 
     fn lookup_many<'a>(&'a self, slots: &'a [Slot<'a>]) -> BoxFuture<'a, Vec<Result<Option<Entry>>>> {

@@ -12,6 +12,7 @@ use crate::cache::{
     CacheEngine, CacheStats, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Near, Nonce, Promise,
     Reserved, Slot, Touched,
 };
+use crate::observe::Finding;
 use crate::{Effect, Error, Result};
 
 /// Most shards of one cache.
@@ -207,6 +208,16 @@ impl CacheEngine for Sharded {
                 sum.guarded += stats.guarded;
             }
             Ok(sum)
+        })
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        Box::pin(async move {
+            let mut findings = Vec::new();
+            for shard in self.shards() {
+                findings.extend(shard.engine.check().await?);
+            }
+            Ok(findings)
         })
     }
 

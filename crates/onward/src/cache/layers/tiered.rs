@@ -10,6 +10,7 @@ use crate::cache::{
     Age, CacheEngine, CacheStats, Decoded, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Near, Nonce,
     Promise, Reserved, Slot, Touched,
 };
+use crate::observe::Finding;
 use crate::time::{Clock, Moment};
 use crate::{Error, Result};
 
@@ -192,6 +193,10 @@ impl CacheEngine for Tiered {
 
     fn stats<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<CacheStats>> {
         self.far.stats(namespace)
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        self.far.check()
     }
 
     /// Near copies are read, but only single lookups make new ones.

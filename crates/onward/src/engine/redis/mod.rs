@@ -5,6 +5,13 @@
 //! within its time (C7), and while the server is known to be away it ends at once.
 
 mod address;
+mod cache;
+mod cache_check;
+mod cache_names;
+mod cache_nodes;
+mod cache_pushes;
+mod cache_stats;
+mod cache_steps;
 mod connection;
 mod error;
 mod lock;
@@ -12,4 +19,5 @@ mod places;
 mod script;
 
 pub use address::Address;
+pub use cache::RedisCache;
 pub use lock::RedisLocks;

@@ -36,6 +36,16 @@ impl Script {
         }
     }
 
+    /// Returns the hash of its text.
+    pub(super) fn hash(&self) -> &str {
+        self.0.get_hash()
+    }
+
+    /// Returns its text.
+    pub(super) fn text(&self) -> &'static str {
+        self.1
+    }
+
     fn command(&self, verb: &str, script: &str, keys: &[impl AsRef<[u8]>], args: &[impl AsRef<[u8]>]) -> Cmd {
         let mut command = redis::cmd(verb);
         command.arg(script).arg(keys.len());

@@ -185,7 +185,8 @@ pub async fn an_outage_is_never_told_as_contention(h: &Harness) {
         tokio::spawn(async move { locks.acquire(&key(), once().with_wait(time)).await.map(drop) })
     };
     let head = wait(TTL);
-    h.a.called(Call::Acquire, 2).await;
+    // Without a queue in the engine, the first call does not stand in line.
+    h.a.called(Call::Acquire, if h.has_queue() { 1 } else { 2 }).await;
     h.quiet().await;
     let behind = wait(TTL / 2);
     h.quiet().await;
