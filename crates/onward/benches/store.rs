@@ -21,8 +21,10 @@ use std::time::{Duration, Instant};
 
 use onward::Onward;
 use onward::commit::{Patch, WriteCondition};
+use onward::engine::sqlite::SqliteStore;
 use onward::model::Payload;
 use onward::store::{Put, Store, WriteOptions};
+use onward::time::Clock;
 use rusqlite::Connection;
 
 const WRITERS: usize = 64;
@@ -55,8 +57,8 @@ fn main() {
                     row[5] = slowest;
                     rate
                 }
-                1 => by_hand(&path, 100, block),
-                2 => by_hand(&path, 1, block),
+                1 => by_hand(&runtime, &path, 100, block),
+                2 => by_hand(&runtime, &path, 1, block),
                 _ => runtime.block_on(onward(&path, 1, block)).0,
             };
         }
@@ -199,12 +201,11 @@ async fn write(store: Store, writer: usize, started: Instant, block: Duration, d
     slowest
 }
 
-/// The same rows by hand: object, change log and counter, `rows` of them a transaction, WAL and FULL.
-fn by_hand(path: &Path, rows: u64, block: Duration) -> f64 {
+/// The same rows into the same tables by hand: object, change log and counter, `rows` of them a transaction, WAL and FULL.
+fn by_hand(runtime: &tokio::runtime::Runtime, path: &Path, rows: u64, block: Duration) -> f64 {
+    drop(runtime.block_on(SqliteStore::open(path, &Clock::system())).unwrap());
     let connection = Connection::open(path).unwrap();
     connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;").unwrap();
-    connection.execute_batch(include_str!("../src/engine/sqlite/schema.sql")).unwrap();
-    connection.execute("INSERT INTO onward_meta VALUES (1, 1, '', 0, 0, 0, 0, 0, 0, 0, '', 0, 0)", []).unwrap();
     let payload = vec![b'x'; BYTES];
     let (mut n, started) = (0_u64, Instant::now());
     while started.elapsed() < block {
@@ -217,11 +218,13 @@ fn by_hand(path: &Path, rows: u64, block: Duration) -> f64 {
                 .unwrap();
             assert!(!find.exists([&name]).unwrap());
             let mut object = connection
-                .prepare_cached("INSERT INTO onward_objects VALUES ('default', 'bench', ?1, ?2, 1, ?3, ?3, 'text/plain', ?4, 0, 0)")
+                .prepare_cached(
+                    "INSERT INTO onward_objects VALUES ('default', 'bench', ?1, ?2, 1, ?3, ?3, 'text/plain', ?4, 0, 0, NULL, NULL)",
+                )
                 .unwrap();
             object.execute((&name, [7_u8; 16], id, &payload)).unwrap();
             let mut change = connection
-                .prepare_cached("INSERT INTO onward_changes VALUES (?1 * 256, 0, 'put', 'default', 'bench', ?2, 1, NULL, NULL, NULL)")
+                .prepare_cached("INSERT INTO onward_changes VALUES (?1 * 256, 0, 'put', 'default', 'bench', ?2, 1, NULL, NULL, NULL, NULL)")
                 .unwrap();
             change.execute((id, &name)).unwrap();
         }

@@ -19,6 +19,8 @@ use crate::{Error, Result};
 
 /// How many verifications run at a time in a process; one more is told to come back (C7).
 const VERIFICATIONS: usize = 4;
+/// Most entries that a page of a query looks at (C7): some milliseconds.
+const SCAN: usize = 10_000;
 
 /// The named chains of a store. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -258,6 +260,8 @@ impl Chain {
 
     /// Reads a page of the entries that the filter wants.
     ///
+    /// A page looks at a bounded number of entries: it may hold fewer than asked for, or none. Only `next: None` is the end.
+    ///
     /// # Errors
     /// [`Kind::Invalid`](crate::Kind::Invalid): the limit. `NotFound`: no such chain. `Backend`: the engine is away.
     pub async fn query(&self, filter: &Filter, page: Page) -> Result<Found> {
@@ -273,6 +277,7 @@ impl Chain {
             order: filter.order,
             limit: page.limit,
             bytes: PAGE_BYTES,
+            scan: SCAN,
         };
         match (page.after, filter.order) {
             (Some(after), Order::Ascending) => select.from = select.from.max(after.get() + 1),
@@ -281,8 +286,7 @@ impl Chain {
         }
         let found = self.trail.0.engine.select(&self.name, &select).await.map_err(|e| e.during("query"))?;
         let found = found.ok_or_else(|| Error::not_found("no such chain").during("query"))?;
-        let next = found.items.last().filter(|_| found.more).map(|entry| entry.seq);
-        Ok(Found { items: found.items, next })
+        Ok(Found { items: found.items, next: found.next })
     }
 
     /// Reads entries as they come, each once, in order.

@@ -33,6 +33,15 @@ pub struct Select {
     pub limit: usize,
     /// No more after their bytes reach this sum; always one if there is one.
     pub bytes: usize,
+    /// With a kind, actor or resource: at most so many are looked at, found or not, if no index leads to them (C7).
+    pub scan: usize,
+}
+
+impl Select {
+    /// Tells whether it wants a kind, an actor or a resource.
+    pub fn is_narrow(&self) -> bool {
+        self.kind.is_some() || self.actor.is_some() || self.resource.is_some()
+    }
 }
 
 /// A page of entries.
@@ -40,8 +49,8 @@ pub struct Select {
 pub struct Selected {
     /// The entries in the asked order.
     pub items: Vec<Sealed>,
-    /// Whether more follow.
-    pub more: bool,
+    /// The last position that was looked at, if more may follow: the next page begins behind it.
+    pub next: Option<Seq>,
 }
 
 /// The reading half of an engine for the audit trail.

@@ -153,6 +153,7 @@ impl Export {
             order: Order::Ascending,
             limit: AT_A_TIME,
             bytes: BYTES_AT_A_TIME,
+            scan: AT_A_TIME,
         };
         let engine = &self.chain.trail().0.engine;
         let found = engine.select(self.chain.name(), &select).await.map_err(|e| e.during("export"))?;

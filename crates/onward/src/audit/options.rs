@@ -122,7 +122,7 @@ impl Default for Page {
     }
 }
 
-/// A page of entries.
+/// A page of entries; it may be empty and still not the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The entries in the asked order.

@@ -89,6 +89,7 @@ macro_rules! audit_conformance {
                 bad_input_is_refused_before_anything_is_written
                 a_query_narrows_by_every_field
                 pages_join_to_the_whole_in_both_orders
+                a_rare_entry_is_found_behind_pages_that_are_empty
                 chains_are_listed_in_order_of_their_names
                 tail_delivers_each_entry_once
                 a_tail_waits_for_the_first_entry_of_a_chain
@@ -479,6 +480,37 @@ pub async fn pages_join_to_the_whole_in_both_orders(harness: &Harness) {
     assert_eq!((found.items.len(), found.next.is_some()), (8, true));
     for limit in [0, 1_001] {
         assert_eq!(chain.query(&Filter::default(), Page::first(limit)).await.unwrap_err().kind(), Kind::Invalid);
+    }
+}
+
+/// A page looks at a bounded number of entries, so it may be empty; whoever goes on finds what there is.
+pub async fn a_rare_entry_is_found_behind_pages_that_are_empty(harness: &Harness) {
+    let chain = harness.orders();
+    let rare = || Entry::new("rare").by("user:1").on("order:1");
+    chain.append(rare(), AppendOptions::new()).await.unwrap();
+    for _ in 0..80 {
+        chain.append_many(vec![Entry::new("x"); 128], AppendOptions::new()).await.unwrap();
+    }
+    chain.append(rare(), AppendOptions::new()).await.unwrap();
+    for (order, wanted) in [(Order::Ascending, [2, 10_243]), (Order::Descending, [10_243, 2])] {
+        for filter in [
+            Filter { kind: Some("rare".into()), order, ..Filter::default() },
+            Filter { actor: Some("user:1".into()), order, ..Filter::default() },
+            Filter { resource: Some("order:1".into()), order, ..Filter::default() },
+        ] {
+            let (mut page, mut seqs, mut pages) = (Page::first(10), Vec::new(), 0);
+            loop {
+                let found = chain.query(&filter, page).await.unwrap();
+                seqs.extend(found.items.iter().map(|entry| entry.seq.get()));
+                pages += 1;
+                match found.next {
+                    Some(next) => page.after = Some(next),
+                    None => break,
+                }
+            }
+            assert_eq!(seqs, wanted);
+            assert!(pages <= 2, "{pages} pages for 10,243 entries");
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use onward::audit::verify::{Check, Verdict};
+use onward::audit::{Filter, Page};
 use onward::commit::{Change, Commit, CommitOutcome, FeedItem, Record, WriteCondition};
 use onward::model::{ChainName, Entry, FencingToken, LabelChange, Labels, LockKey, Object, Payload, RequestId, Revision, Selector};
 use onward::store::{At, From, List, Put, Store, Watch};
@@ -167,6 +168,16 @@ async fn a_populated_file_of_version_1_loses_nothing() {
     assert!(earlier.value.bytes().iter().all(|byte| *byte == 1));
     everything(&onward).await;
     sound(&onward).await;
+    // What no index leads to any more is found all the same.
+    let indexes = "SELECT count(*) FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'onward_entries' AND sql IS NOT NULL";
+    assert_eq!(Connection::open(&path).unwrap().query_row(indexes, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+    let main = onward.audit().chain("main").unwrap();
+    for (filter, found) in [
+        (Filter { actor: Some("user:7".to_owned()), ..Filter::default() }, 5),
+        (Filter { kind: Some("a.b".to_owned()), resource: Some("x3".to_owned()), ..Filter::default() }, 1),
+    ] {
+        assert_eq!(main.query(&filter, Page::default()).await.unwrap().items.len(), found);
+    }
     // What it remembers goes on to hold.
     let CommitOutcome::Committed(again) = store.commit(request("r1")).await.unwrap() else { panic!("it was applied") };
     assert!(again.replayed);

@@ -61,8 +61,8 @@ impl AuditEngine for MemoryStore {
                     && (select.resource.is_none() || select.resource == entry.resource)
             };
             Some(match select.order {
-                Order::Ascending => page(range.iter().filter(fits), select),
-                Order::Descending => page(range.iter().rev().filter(fits), select),
+                Order::Ascending => page(range.iter(), fits, select),
+                Order::Descending => page(range.iter().rev(), fits, select),
             })
         });
         Box::pin(std::future::ready(Ok(found)))
@@ -84,16 +84,22 @@ impl AuditEngine for MemoryStore {
     }
 }
 
-fn page<'a>(mut found: impl Iterator<Item = &'a Arc<Sealed>>, select: &Select) -> Selected {
-    let (mut items, mut bytes) = (Vec::new(), 0);
-    for entry in found.by_ref() {
-        if items.len() >= select.limit || bytes >= select.bytes {
-            return Selected { items, more: true };
+fn page<'a>(range: impl Iterator<Item = &'a Arc<Sealed>>, fits: impl Fn(&&Arc<Sealed>) -> bool, select: &Select) -> Selected {
+    let (mut items, mut bytes, mut last) = (Vec::new(), 0, None);
+    for (looked, entry) in range.enumerate() {
+        if select.is_narrow() && looked >= select.scan {
+            return Selected { items, next: last };
         }
-        bytes += entry.data.len();
-        items.push(Sealed::clone(entry));
+        if fits(&entry) {
+            if items.len() >= select.limit || bytes >= select.bytes {
+                return Selected { items, next: last };
+            }
+            bytes += entry.data.len();
+            items.push(Sealed::clone(entry));
+        }
+        last = Some(entry.seq);
     }
-    Selected { items, more: false }
+    Selected { items, next: None }
 }
 
 struct MemorySource {

@@ -140,6 +140,13 @@ fn read_page(connection: &Connection, chain: i64, select: &Select) -> Result<Sel
     if let Some(until) = select.until.and_then(|until| until.as_micros().checked_add(1)) {
         to = to.min(first_since(connection, chain, until)? - 1);
     }
+    // No index knows kinds, actors and resources: each would take every append to one more page.
+    let stop = if select.is_narrow() { end_of_look(connection, chain, from, to, select)? } else { None };
+    match (stop, select.order) {
+        (Some(stop), Order::Ascending) => to = stop,
+        (Some(stop), Order::Descending) => from = stop,
+        (None, _) => {}
+    }
     let mut sql = format!("SELECT {} FROM onward_entries WHERE chain = ? AND seq >= ? AND seq <= ?", columns());
     let mut values = vec![Value::Integer(chain), Value::Integer(from), Value::Integer(to)];
     for (column, wanted) in [("kind", &select.kind), ("actor", &select.actor), ("resource", &select.resource)] {
@@ -156,16 +163,36 @@ fn read_page(connection: &Connection, chain: i64, select: &Select) -> Result<Sel
     values.push(Value::Integer(signed(select.limit as u64 + 1)?));
     let mut find = prepare(connection, &sql)?;
     let mut found = find.query(params_from_iter(values)).map_err(before_commit)?;
-    let (mut items, mut bytes) = (Vec::new(), 0);
+    let (mut items, mut bytes) = (Vec::<Sealed>::new(), 0);
     while let Some(row) = found.next().map_err(before_commit)? {
         if items.len() >= select.limit || bytes >= select.bytes {
-            return Ok(Selected { items, more: true });
+            let next = items.last().map(|last| last.seq);
+            return Ok(Selected { items, next });
         }
         let entry = Sealed::try_from(entry_row(row)?)?;
         bytes += entry.data.len();
         items.push(entry);
     }
-    Ok(Selected { items, more: false })
+    let next = stop.map(|stop| Seq::new(unsigned(stop)?).map_err(damaged)).transpose()?;
+    Ok(Selected { items, next })
+}
+
+/// Finds the last position that a page may look at, if it ends before the bounds do.
+fn end_of_look(connection: &Connection, chain: i64, from: i64, to: i64, select: &Select) -> Result<Option<i64>> {
+    // A step in the primary key's index for each entry, and none in the rows.
+    let (last, behind, order) = match select.order {
+        Order::Ascending => ("max", "seq > ?4 AND seq <= ?3", "ASC"),
+        Order::Descending => ("min", "seq < ?4 AND seq >= ?2", "DESC"),
+    };
+    let sql = format!(
+        "SELECT {last}(seq) FROM (SELECT seq FROM onward_entries WHERE chain = ?1 AND seq >= ?2 AND seq <= ?3 ORDER BY seq {order} LIMIT ?4)"
+    );
+    let most = signed(select.scan as u64)?;
+    let stop = one(&mut prepare(connection, &sql)?, params![chain, from, to, most], |row| col::<Option<i64>>(row, 0))?.flatten();
+    let Some(stop) = stop else { return Ok(None) };
+    let mut more = prepare(connection, &format!("SELECT EXISTS (SELECT 1 FROM onward_entries WHERE chain = ?1 AND {behind})"))?;
+    let more = one(&mut more, params![chain, from, to, stop], |row| col::<bool>(row, 0))?.unwrap_or(false);
+    Ok(Some(stop).filter(|_| more))
 }
 
 /// Finds the first position whose time is not before `at`, by halving: time never falls in a chain.

@@ -31,7 +31,7 @@ pub(super) const APPLICATION_ID: i32 = 0x6f6e_7764;
 const SCHEMA: Schema = Schema {
     what: "store",
     first: "onward_meta",
-    steps: &[include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")],
+    steps: &[include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql"), include_str!("schema_4.sql")],
 };
 
 /// After about this many written rows the log is copied back into the database, behind the answers.
@@ -104,6 +104,8 @@ struct SqliteWriter {
     turn: Turn,
     wal: Wal,
     written: usize,
+    /// The log may be at its bound: looked at behind each batch, so that no batch pays for the look.
+    full: bool,
 }
 
 impl SqliteWriter {
@@ -287,7 +289,10 @@ impl SqliteWriter {
 
     /// Takes the write lock, unless another version of this library has changed the schema meanwhile.
     fn take_right(&mut self) -> Result<()> {
-        self.wal.make_room(&self.connection)?;
+        if self.full {
+            self.wal.make_room(&self.connection)?;
+            self.full = false;
+        }
         let turn = self.turn.take();
         // A deferred transaction would die with "busy" at its first write, past any waiting time.
         let taken = self.connection.execute_batch("BEGIN IMMEDIATE").map_err(before_commit);
@@ -355,7 +360,7 @@ impl Writer for SqliteWriter {
             Wal::fold(&self.connection);
         }
         // So that a store that nobody writes to any more, since it is not ready, comes back by itself.
-        let _ = self.wal.make_room(&self.connection);
+        self.full = self.wal.make_room(&self.connection).is_err();
         Box::pin(std::future::ready(()))
     }
 }
@@ -373,7 +378,13 @@ impl CommitEngine for SqliteStore {
         let mut connection = connection::open(&self.path, APPLICATION_ID, Durability::Full)?;
         connection::queue(&mut connection)?;
         self.wal.prepare(&connection)?;
-        Ok(Box::new(SqliteWriter { connection, turn: Turn::open(&turn::beside(&self.path))?, wal: self.wal.clone(), written: 0 }))
+        Ok(Box::new(SqliteWriter {
+            connection,
+            turn: Turn::open(&turn::beside(&self.path))?,
+            wal: self.wal.clone(),
+            written: 0,
+            full: true,
+        }))
     }
 
     fn ready(&self) -> Result<()> {

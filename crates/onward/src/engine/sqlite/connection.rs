@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::disk::refuse_network;
@@ -73,7 +74,7 @@ pub(super) fn open(path: &Path, application_id: i32, durability: Durability) -> 
             "PRAGMA synchronous = {synchronous}; PRAGMA fullfsync = ON; PRAGMA trusted_schema = OFF; PRAGMA foreign_keys = OFF;"
         ))
         .map_err(before_commit)?;
-    connection.set_prepared_statement_cache_capacity(64);
+    keep_statements(&connection)?;
     Ok(connection)
 }
 
@@ -98,8 +99,15 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection> {
         .map_err(|e| Error::unavailable("the database file cannot be opened").with_source(e))?;
     connection.busy_timeout(BUSY_WAIT).map_err(before_commit)?;
     connection.execute_batch("PRAGMA query_only = ON; PRAGMA trusted_schema = OFF;").map_err(before_commit)?;
-    connection.set_prepared_statement_cache_capacity(64);
+    keep_statements(&connection)?;
     Ok(connection)
+}
+
+/// Keeps prepared statements, and their plans whatever is bound to them: otherwise a statement near a partial index or a join is
+/// prepared anew at each use.
+fn keep_statements(connection: &Connection) -> Result<()> {
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(|_| ()).map_err(before_commit)
 }
 
 /// Switches to the write-ahead log; returns the journal mode that it came to.
