@@ -6,6 +6,7 @@ mod drops;
 mod export;
 mod proofs;
 mod tamper;
+mod tamper_past;
 
 use onward::engine::memory::MemoryStore;
 use onward::engine::sqlite::SqliteStore;

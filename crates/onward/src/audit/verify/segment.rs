@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::model::{Hash, RowRef};
+use crate::model::{ChainName, Hash, RowRef};
 use crate::{Error, Result};
 
 /// Entries in one chunk of a skeleton.
@@ -245,4 +245,19 @@ impl SkeletonHash {
     pub(crate) fn end(self) -> Hash {
         Hash::from_bytes(self.0.finalize().into())
     }
+}
+
+/// The kind of the objects that hold the chunks of skeletons.
+pub(crate) const SKELETON_KIND: &str = "onward.skeleton";
+/// The kind of the objects that are the index of segments.
+pub(crate) const SEGMENT_KIND: &str = "onward.segment";
+
+/// Names the object of a segment; names of one chain sort by their first entries.
+pub(crate) fn segment_name(chain: &ChainName, from: u64) -> String {
+    format!("{chain}/{from:016}")
+}
+
+/// Names the object of a chunk.
+pub(crate) fn chunk_name(chain: &ChainName, from: u64, place: &str, index: u64) -> String {
+    format!("{chain}/{from:016}/{place}/{index:03}")
 }
