@@ -5,8 +5,9 @@
 #   ./test.sh --quick   format, lints, tests
 #
 # Needs a Rust toolchain. What else is missing is installed by apt-get where that is possible: a C compiler (for the linker and the
-# bundled SQLite), python3 (for verify.py), curl (for the README's requests), strace and tools for mounts (for the disk faults). With
-# CI=true a missing rustfmt or clippy fails; without, its stage is skipped and named. One feature set and the dev profile throughout, so
+# bundled SQLite), python3 (for verify.py), redis-server, postgres and pgbouncer (the tests start private ones on free ports of the
+# loopback interface), curl (for the README's requests), strace and tools for mounts (for the disk faults), node and npm (for a peer
+# on Redis). With CI=true a missing rustfmt or clippy fails; without, its stage is skipped and named. One feature set and the dev profile throughout, so
 # that nothing is built twice: the smoke stage runs the binary that the tests built, where the README says --release.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -16,7 +17,7 @@ for argument in "$@"; do
   case "$argument" in
     --quick) quick=true ;;
     -h | --help)
-      sed -n '2,10s/^# \{0,1\}//p' "$0"
+      sed -n '2,11s/^# \{0,1\}//p' "$0"
       exit 0
       ;;
     *)
@@ -131,12 +132,24 @@ tools() {
   need cc gcc libc6-dev && need python3 python3 && { $quick || need curl curl; } && cargo --version && cc --version | head -n 1 && python3 --version
 }
 
+# What the engines for many machines are tested against. A package may start its own server: ours are others, on other ports.
+servers() {
+  need redis-server redis-server || return 1
+  if ! command -v postgres >/dev/null 2>&1 && ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; then
+    get postgres postgresql || return 1
+  fi
+  # In sbin, which is not on everybody's path.
+  if ! command -v pgbouncer >/dev/null 2>&1 && [ ! -x /usr/sbin/pgbouncer ]; then get pgbouncer pgbouncer || return 1; fi
+  redis-server --version
+  { command -v postgres >/dev/null 2>&1 && postgres --version; } || { compgen -G '/usr/lib/postgresql/*/bin/postgres' | tail -n 1; }
+}
+
 format() { cargo fmt --all --check; }
 
 # Twice: everything with its tests, and the library alone as an application without SQLite builds it.
 lints() {
   cargo clippy --workspace --all-targets --locked -- -D warnings &&
-    cargo clippy -p onward --test faults --locked -- -D warnings &&
+    cargo clippy -p onward --test faults --test interop --locked -- -D warnings &&
     cargo clippy -p onward --lib --no-default-features --locked -- -D warnings
 }
 
@@ -257,6 +270,21 @@ smoke() {
   "$onward" prove all
 }
 
+# Clients of Redis that others wrote, on one key with ours: redis-py, node-redlock.
+has_peers() {
+  { command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1; } || get node nodejs npm || return 1
+  python3 -c 'import ensurepip, venv' 2>/dev/null || get python3-venv python3-venv || return 1
+  python3 -m venv "$scratch/peers" && "$scratch/peers/bin/pip" install -q --disable-pip-version-check 'redis==8.1.0' >"$scratch/peers.log" 2>&1 &&
+    npm install --silent --no-audit --no-fund --prefix "$scratch/peers" 'redlock@5.0.0-beta.2' 'ioredis@6.0.0' >>"$scratch/peers.log" 2>&1 && return 0
+  tail -n 3 "$scratch/peers.log"
+  return 1
+}
+interop() {
+  ONWARD_PYTHON="$scratch/peers/bin/python" ONWARD_NODE_MODULES="$scratch/peers/node_modules" \
+    cargo test -p onward --test interop --locked --no-fail-fast 2>&1 | tee "$scratch/interop.log" || return 1
+  cat "$scratch/interop.log" >>"$scratch/tests.log"
+}
+
 # A member of one line of flat JSON.
 member() { python3 -c 'import json, sys; print(json.loads(sys.argv[2])[sys.argv[1]])' "$1" "$2"; }
 
@@ -264,6 +292,7 @@ member() { python3 -c 'import json, sys; print(json.loads(sys.argv[2])[sys.argv[
 block() { awk -v heading="## $1" '$0 == heading {in_part = 1; next} /^## / {in_part = 0} in_part && /^```$/ {exit} in_part && in_block {print} in_part && /^```bash$/ {in_block = 1}' README.md; }
 
 stage tools tools
+stage servers servers
 if cargo fmt --version >/dev/null 2>&1; then stage format format; else skip format "no rustfmt; rustup component add rustfmt"; fi
 if cargo clippy --version >/dev/null 2>&1; then stage lints lints; else skip lints "no clippy; rustup component add clippy"; fi
 stage tests tests
@@ -271,6 +300,7 @@ stage examples examples
 stage verifier verifier
 if ! $quick; then
   stage faults faults
+  if has_peers; then stage interop interop; else skip interop "pip or npm could not install the peers"; fi
   stage docs documentation
   stage smoke smoke
   if has_promtool; then stage alerts alerts; else skip alerts "no promtool, and apt-get has no prometheus"; fi

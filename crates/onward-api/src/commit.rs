@@ -36,6 +36,8 @@ pub enum Op {
     Replace,
     /// Applies a patch to an object, at a version or to whatever is there.
     Apply,
+    /// Gives an object a new version and leaves its content, at a version or at whatever it is.
+    Touch,
     /// Deletes an object at a version.
     Delete,
     /// Writes blindly: whatever is there is lost.
@@ -55,7 +57,7 @@ pub struct Write {
     pub kind: String,
     /// The name.
     pub name: String,
-    /// The version that it is based on: for `replace` and `delete`, and if wanted for `apply`.
+    /// The version that it is based on: for `replace` and `delete`, and if wanted for `apply` and `touch`.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "number::optional")]
     pub version: Option<u64>,
     /// The payload as JSON, kept as it is written here.

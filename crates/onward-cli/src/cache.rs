@@ -23,7 +23,7 @@ pub(crate) enum Cache {
     #[command(before_help = "Examples:\n  onward cache get web project:42\n  onward cache get web project:42 --field html\n  nonce=$(onward cache get web project:42 --lease)      exit 4: a miss, and ours to fill; exit 5: somebody else fills\n  onward cache get web project:42 --lease --stale 1h -o json      an old value at once, and for one caller the lease to refresh it\n", after_help = EXIT_CODES)]
     Get(Get),
     /// Fill a value under a lease; superseded by an invalidation is exit 3
-    #[command(before_help = "Examples:\n  onward cache put web project:42 p.json --fill $nonce --ttl 60s\n  render 42 | onward cache put web project:42 - --fill $nonce --ttl 5m --field html\n  onward cache put web project:42 p.json --fill $nonce --ttl 1h -o json\n", after_help = EXIT_CODES)]
+    #[command(before_help = "Examples:\n  onward cache put web project:42 p.json --fill $nonce --ttl 60s\n  render 42 | onward cache put web project:42 - --fill $nonce --ttl 5m --field html\n  onward cache put web project:42 p.json --fill $nonce --ttl 1h -o json\n  onward cache put web rates r.json --unleased --ttl 1m      without a lease, where the server has cache.unleased = true\n", after_help = EXIT_CODES)]
     Put(Put),
     /// Drop a value, or keep it as stale, and refuse every fill that began before
     #[command(before_help = "Examples:\n  onward cache invalidate web project:42\n  onward cache invalidate web project:42 --field html\n  onward cache invalidate web project:42 --expire      whoever asks for stale values may still see it\n  onward cache invalidate web project:42 -o json\n", after_help = EXIT_CODES)]
@@ -74,8 +74,11 @@ pub(crate) struct Put {
     #[arg(value_name = "FILE")]
     file: String,
     /// The nonce that `get --lease` wrote
-    #[arg(long, value_name = "NONCE")]
-    fill: String,
+    #[arg(long, value_name = "NONCE", required_unless_present = "unleased")]
+    fill: Option<String>,
+    /// Save it without a lease, where the server takes that: it may be older than an invalidation
+    #[arg(long, conflicts_with = "fill")]
+    unleased: bool,
     /// How long the value lives
     #[arg(long, value_parser = duration, value_name = "TIME")]
     ttl: Duration,
@@ -183,20 +186,26 @@ impl Put {
     async fn run(self, target: &Target, out: &Out) -> Result<()> {
         let request = Request::put(self.place.path())
             .maybe_query("field", self.place.field.as_deref())
-            .header(header::FILL, &self.fill)
             .header(header::TTL_MS, &millis(self.ttl).to_string())
             .body("application/octet-stream", input(&self.file)?);
+        let request = match &self.fill {
+            Some(fill) => request.header(header::FILL, fill),
+            None => request.query("unleased", self.unleased),
+        };
         let request = match self.stale {
             Some(stale) => request.header(header::STALE_MS, &millis(stale).to_string()),
             None => request,
         };
         let answer = target.client(Otherwise::Refuse).await?.call(request).await?;
         out.record(&answer.body)?;
-        if answer.json::<Outcome>()?.outcome == "superseded" {
-            out.say(format_args!("the key was invalidated since the miss: the value was not kept"));
-            return Err(Failure::Exit(Code::StateConflict.exit()));
-        }
-        Ok(())
+        let why = match answer.json::<Outcome>()?.outcome.as_str() {
+            "superseded" if self.unleased => "somebody else fills or invalidates the key: the value was not kept",
+            "superseded" => "the key was invalidated since the miss: the value was not kept",
+            "guarded" => "a writer is at work on the key: the value was not kept",
+            _ => return Ok(()),
+        };
+        out.say(format_args!("{why}"));
+        Err(Failure::Exit(Code::StateConflict.exit()))
     }
 }
 

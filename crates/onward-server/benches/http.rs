@@ -1,5 +1,7 @@
 //! `GET` of a 512-byte object (memory engine, token checked) against a bare axum route with the same bytes, in one run.
 //!
+//! Then the same `GET` with a token and its limiter against none of both, on the library's router alone.
+//!
 //! Blocks in the order A B B A, the median of the rounds' ratios, 16 connections. `cargo bench -p onward-server --bench http`
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing, reason = "a benchmark that cannot go on fails")]
@@ -16,7 +18,7 @@ use onward::commit::WriteCondition;
 use onward::model::Payload;
 use onward::store::WriteOptions;
 use onward::time::Clock;
-use onward_server::{Orders, Server, State, Token};
+use onward_server::{Orders, Rate, Server, State, Token, router};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -24,16 +26,25 @@ const CONNECTIONS: usize = 16;
 const BLOCK: Duration = Duration::from_secs(1);
 const ROUNDS: usize = 7;
 const BODY: usize = 512;
+/// Counted, and never used up.
+const PLENTY: Rate = Rate { per_second: 1_000_000, burst: 1_000_000 };
 
 #[tokio::main]
 async fn main() {
     let token = Token::draw();
     let ours = ours(&token).await;
     let bare = bare().await;
+    let store = stored().await;
+    let with = plain(router(State::new(store.clone(), "bench", &token, Arc::default()).with_rate(PLENTY))).await;
+    let without = plain(router(State::embedded(store))).await;
     let ask = |address: SocketAddr, path: &str| {
         format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\n\r\n", token.secret()).into_bytes()
     };
-    let (to_ours, to_bare) = (ask(ours, "/v1/objects/doc/a"), ask(bare, "/bare"));
+    compare(("object", ours, ask(ours, "/v1/objects/doc/a")), ("bare", bare, ask(bare, "/bare"))).await;
+    compare(("token and limiter", with, ask(with, "/v1/objects/doc/a")), ("none", without, ask(without, "/v1/objects/doc/a"))).await;
+}
+
+async fn compare((name, ours, to_ours): (&str, SocketAddr, Vec<u8>), (other, bare, to_bare): (&str, SocketAddr, Vec<u8>)) {
     // Both are warm before anything counts.
     rate(ours, &to_ours).await;
     rate(bare, &to_bare).await;
@@ -47,18 +58,24 @@ async fn main() {
     }
     ratios.sort_by(f64::total_cmp);
     for (a, b) in &rates {
-        println!("object {a:8.0} /s   bare {b:8.0} /s   ratio {:.2}", a / b);
+        println!("{name} {a:8.0} /s   {other} {b:8.0} /s   ratio {:.2}", a / b);
     }
     println!("median ratio {:.2} (from {:.2} to {:.2})", ratios[ROUNDS / 2], ratios[0], ratios[ROUNDS - 1]);
 }
 
-async fn ours(token: &Token) -> SocketAddr {
+/// A store with the one object.
+async fn stored() -> Onward {
     let onward = Onward::open("memory:").await.unwrap();
     let payload = Payload::new(vec![b'x'; BODY], "text/plain").unwrap();
     let store = onward.store();
     let put = store.put_payload_if(("doc", "a"), payload, WriteCondition::MustCreate, WriteOptions::new());
     drop(put.await.unwrap());
-    let server = Server::bind("127.0.0.1:0".parse().unwrap(), State::new(onward, "bench", token, Arc::default())).await.unwrap();
+    onward
+}
+
+async fn ours(token: &Token) -> SocketAddr {
+    let state = State::new(stored().await, "bench", token, Arc::default()).with_rate(PLENTY);
+    let server = Server::bind("127.0.0.1:0".parse().unwrap(), state).await.unwrap();
     let address = server.local_addr().unwrap();
     tokio::spawn(async move { server.serve(&Orders::default()).await });
     address
@@ -66,7 +83,10 @@ async fn ours(token: &Token) -> SocketAddr {
 
 async fn bare() -> SocketAddr {
     let body = Bytes::from(vec![b'x'; BODY]);
-    let router: Router = Router::new().route("/bare", get(move || std::future::ready(body.clone())));
+    plain(Router::new().route("/bare", get(move || std::future::ready(body.clone())))).await
+}
+
+async fn plain(router: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });

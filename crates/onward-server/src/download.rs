@@ -13,6 +13,8 @@ use http::{HeaderValue, header};
 use hyper::body::Frame;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use crate::auth::caller::Caller;
+use crate::auth::tokens::Standing;
 use crate::call::Call;
 use crate::refusal::Refusal;
 use crate::state::State;
@@ -33,7 +35,7 @@ pub(crate) fn download(call: &Call, content_type: &'static str, pieces: impl Pie
     let state = &call.state;
     let places = (call.caller.stream_slot()?, state.stream_slot()?);
     let (to, from) = mpsc::channel(PIECES);
-    state.tasks().spawn(feed(state.clone(), places, to, pieces));
+    state.tasks().spawn(feed(state.clone(), call.caller.clone(), places, to, pieces));
     let mut response = Response::new(Body::new(Download(from)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     Ok(response)
@@ -42,13 +44,19 @@ pub(crate) fn download(call: &Call, content_type: &'static str, pieces: impl Pie
 /// A place among the streams of a token, and one among all.
 type Places = (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit);
 
-async fn feed(state: State, places: Places, to: mpsc::Sender<Result<Bytes, Cut>>, mut pieces: impl Pieces) {
+async fn feed(state: State, caller: Caller, places: Places, to: mpsc::Sender<Result<Bytes, Cut>>, mut pieces: impl Pieces) {
     loop {
         let piece = tokio::select! {
             biased;
             () = state.draining().cancelled() => Err(Cut("the server shuts down".to_owned())),
             () = to.closed() => break,
             piece = pieces.next() => piece.map_err(|e| Cut(e.to_string())),
+        };
+        // Before the piece is sent: who was revoked gets nothing more.
+        let piece = match state.standing(&caller).await {
+            Standing::Good => piece,
+            Standing::Ended => Err(Cut("the token was revoked or has ended".to_owned())),
+            Standing::Unclear => Err(Cut("the tokens cannot be read".to_owned())),
         };
         let piece = match piece {
             Ok(None) => break,

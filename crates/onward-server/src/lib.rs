@@ -25,6 +25,7 @@ mod notify;
 mod ops;
 mod orders;
 mod query;
+mod reach;
 mod refusal;
 mod routes;
 mod run;

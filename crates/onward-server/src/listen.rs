@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use crate::config::Shutdown;
 use crate::log;
 use crate::orders::Orders;
-use crate::routes::router;
+use crate::routes::{open_metrics, router};
 use crate::state::{Hosts, State};
 use crate::tls::{Looked, Tls};
 use crate::wait::{sleep, within};
@@ -36,6 +36,7 @@ const LOOK: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Server {
     listeners: Vec<TcpListener>,
+    metrics: Option<TcpListener>,
     tls: Option<Tls>,
     state: State,
     shutdown: Shutdown,
@@ -75,7 +76,19 @@ impl Server {
             let named = |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
             listeners.push(TcpListener::bind(address).await.map_err(named)?);
         }
-        Ok(Self { listeners, tls, state, shutdown: Shutdown::default(), look: LOOK })
+        Ok(Self { listeners, metrics: None, tls, state, shutdown: Shutdown::default(), look: LOOK })
+    }
+
+    /// Shows the metrics to everybody at an address of their own.
+    pub(crate) async fn with_open_metrics(mut self, address: SocketAddr) -> io::Result<Self> {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
+        self.metrics = Some(TcpListener::bind(address).await.map_err(named)?);
+        Ok(self)
+    }
+
+    /// Returns where the metrics are open.
+    pub(crate) fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref()?.local_addr().ok()
     }
 
     /// Sets how it ends.
@@ -110,11 +123,14 @@ impl Server {
     /// # Cancel safety
     /// Dropping the future closes the listeners at once and leaves open connections to the runtime.
     pub async fn serve(self, orders: &Orders) -> Drained {
-        let Self { listeners, tls, state, shutdown, look } = self;
+        let Self { listeners, metrics, tls, state, shutdown, look } = self;
         let router = router(state.clone());
         let mut loops = JoinSet::new();
         for listener in listeners {
             loops.spawn(accept(listener, tls.clone(), router.clone(), state.clone()));
+        }
+        if let Some(listener) = metrics {
+            loops.spawn(accept(listener, None, open_metrics(state.clone()), state.clone()));
         }
         match tls {
             Some(tls) => keep_looking(&tls, look, orders, &state).await,

@@ -61,11 +61,45 @@ pub enum Format {
     Text,
 }
 
+/// What a line is about: the server itself, a request that was answered, what an operator did.
+const TARGETS: [&str; 3] = [SERVER, REQUEST, ADMIN];
+const SERVER: &str = "onward::server";
+const REQUEST: &str = "onward::request";
+const ADMIN: &str = "onward::admin";
+
+/// How much must matter for a line to be written, by target: `info`, or `warn,onward::request=debug`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Levels([Level; TARGETS.len()]);
+
+impl Levels {
+    fn of(self, target: &str) -> Level {
+        TARGETS.iter().zip(self.0).find(|(name, _)| **name == target).map_or(Level::default(), |(_, level)| level)
+    }
+}
+
+impl std::str::FromStr for Levels {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wanted = || format!("error, warn, info or debug, and TARGET=LEVEL for {}", TARGETS.join(", "));
+        let level = |text: &str| Level::ALL.into_iter().find(|level| level.word() == text).ok_or_else(wanted);
+        let mut words = text.split(',').map(str::trim);
+        let first = words.next().unwrap_or_default();
+        let mut levels = Self([level(first)?; TARGETS.len()]);
+        for word in words {
+            let (target, word) = word.split_once('=').ok_or_else(wanted)?;
+            let place = TARGETS.iter().zip(&mut levels.0).find(|(name, _)| **name == target.trim());
+            *place.ok_or_else(wanted)?.1 = level(word.trim())?;
+        }
+        Ok(levels)
+    }
+}
+
 /// What is logged, and how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogOptions {
     /// Lines that matter less are left out.
-    pub level: Level,
+    pub levels: Levels,
     /// How lines look.
     pub format: Format,
 }
@@ -83,7 +117,12 @@ pub(crate) fn install(options: LogOptions) {
 }
 
 fn options() -> LogOptions {
-    OPTIONS.get().copied().unwrap_or(LogOptions { level: Level::Info, format: Format::Json })
+    OPTIONS.get().copied().unwrap_or(LogOptions { levels: Levels::default(), format: Format::Json })
+}
+
+/// Tells whether a line of this level about this target is written.
+fn says(target: &str, level: Level) -> bool {
+    options().levels.of(target) >= level
 }
 
 /// One line. Members that are absent are left out.
@@ -129,14 +168,14 @@ pub(crate) struct About<'a> {
 impl Line<'_> {
     fn new(level: Level, message: &str) -> Self {
         let ts = Clock::system().wall().to_string();
-        Line { ts, level: level.word(), target: "onward::server", message: plain(message), ..Line::default() }
+        Line { ts, level: level.word(), target: SERVER, message: plain(message), ..Line::default() }
     }
 }
 
 /// Logs a request that was answered, for whoever wants to see each.
 pub(crate) fn answered(about: About<'_>) {
-    if options().level >= Level::Debug {
-        write(&Line { request: about, ..Line::new(Level::Debug, "request") });
+    if says(REQUEST, Level::Debug) {
+        write(&Line { target: REQUEST, request: about, ..Line::new(Level::Debug, "request") });
     }
 }
 
@@ -165,22 +204,22 @@ pub(crate) fn failed(about: About<'_>, refusal: &Refusal) {
 
 /// Logs what an operator did, and why. Who calls from this very process has no log.
 pub(crate) fn acted(call: &Call, act: &str, reason: &str) {
-    if !call.state.is_embedded() && options().level >= Level::Info {
+    if !call.state.is_embedded() && says(ADMIN, Level::Info) {
         let request = About { request_id: Some(&call.id), token_id: Some(call.caller.scope()), ..About::default() };
-        write(&Line { target: "onward::admin", reason: Some(plain(reason)), request, ..Line::new(Level::Info, act) });
+        write(&Line { target: ADMIN, reason: Some(plain(reason)), request, ..Line::new(Level::Info, act) });
     }
 }
 
 /// Logs something that should be looked at.
 pub(crate) fn warn(message: &str) {
-    if options().level >= Level::Warn {
+    if says(SERVER, Level::Warn) {
         write(&Line::new(Level::Warn, message));
     }
 }
 
 /// Logs something that happened.
 pub(crate) fn info(message: &str) {
-    if options().level >= Level::Info {
+    if says(SERVER, Level::Info) {
         write(&Line::new(Level::Info, message));
     }
 }
@@ -249,6 +288,16 @@ mod tests {
         assert!(json.get("code").is_none() && json.get("request_id").is_none());
         let text = spell(&line);
         assert!(text.contains(" warn  a\\nb") && text.contains("status=503") && !text.contains(char::is_control), "{text}");
+    }
+
+    #[test]
+    fn a_level_is_of_all_targets_or_of_one() {
+        let levels: Levels = "warn, onward::request = debug".parse().unwrap();
+        assert_eq!((levels.of(SERVER), levels.of(REQUEST), levels.of(ADMIN)), (Level::Warn, Level::Debug, Level::Warn));
+        assert_eq!("info".parse(), Ok(Levels::default()));
+        for bad in ["", "loud", "onward::request=debug", "info,debug", "info,onward::store=debug", "info,", "info,onward::request=loud"] {
+            assert!(bad.parse::<Levels>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Query {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Reads the labels that are asked for: `label=KEY=VALUE` or `label=KEY`, repeated.
+    /// Reads the labels that are asked for: `label=KEY=VALUE`, `label=KEY in (A, B)` or `label=KEY`, repeated.
     pub(crate) fn selector(&self) -> Result<Selector, Refusal> {
         let labels = self.0.iter().filter(|(name, _)| name == REPEATED);
         Ok(labels.map(|(_, term)| term).try_fold(Selector::new(), |selector, term| selector.term(term))?)

@@ -86,6 +86,18 @@ pub fn router(state: State) -> Router {
     built().method_not_allowed_fallback(wrong_method).fallback(no_route).with_state(state)
 }
 
+/// Builds what an address for the metrics alone serves: `/metrics`, to everybody.
+pub(crate) fn open_metrics(state: State) -> Router {
+    let scrape = |Shared(state): Shared<State>| async move {
+        info::exposition(&state).await.unwrap_or_else(|refusal| refusal.into_response(&new_id()))
+    };
+    Router::new()
+        .route("/metrics", on(MethodFilter::GET, scrape))
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(no_route)
+        .with_state(state)
+}
+
 fn filter(method: &str) -> MethodFilter {
     match method {
         // axum answers HEAD wherever GET is.

@@ -25,6 +25,9 @@ pub(crate) const STUCK: Duration = Duration::from_secs(10);
 pub struct Serving {
     /// The base of all routes, without `/v1`, of each address.
     pub urls: Vec<String>,
+    /// Where the metrics are open to everybody, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics_url: Option<String>,
     /// The process.
     pub pid: u32,
 }
@@ -53,7 +56,8 @@ impl Serve {
         let state = State::listed(onward, &settings.tokens, metrics)
             .with_limits(settings.limits)
             .with_timeouts(settings.timeouts)
-            .with_rate(settings.rate);
+            .with_rate(settings.rate)
+            .requiring(&settings.ready_requires);
         if !state.has_tokens().await? {
             return Err(StartError::Usage(
                 "there is no token, so nobody could call: run `onward token create --role admin --scope '*' --ttl 90d --url STORE` \
@@ -62,12 +66,18 @@ impl Serve {
             ));
         }
         let state = if settings.cache_url.is_empty() { state.without_cache() } else { state };
+        let state = if settings.cache_unleased { state.with_unleased_fills() } else { state };
         let hosts = if settings.hosts.is_empty() { Hosts::Any } else { Hosts::Named(settings.hosts.clone()) };
         let scheme = if tls.is_some() { "https" } else { "http" };
         let bound = Server::bind_all(&settings.listen, tls, hosts, state.clone()).await;
         let server = bound.map_err(failed("cannot listen"))?.with_shutdown(settings.shutdown);
+        let server = match settings.metrics_listen {
+            Some(address) => server.with_open_metrics(address).await.map_err(failed("cannot listen for /metrics"))?,
+            None => server,
+        };
+        let metrics_url = server.metrics_address().map(|address| format!("http://{address}/metrics"));
         let urls = server.addresses().into_iter().map(|address| format!("{scheme}://{address}")).collect();
-        Ok(Self { server, state, serving: Serving { urls, pid: std::process::id() } })
+        Ok(Self { server, state, serving: Serving { urls, metrics_url, pid: std::process::id() } })
     }
 
     /// Returns where it is ready.
@@ -138,7 +148,10 @@ pub async fn check(configuration: &Configuration, reach: Reach) -> Result<(), St
             _ => {}
         }
     }
-    let config = Config::new(settings.store_url.clone()).with_existing_file();
+    let mut config = Config::new(settings.store_url.clone()).with_existing_file();
+    if !settings.locks_url.is_empty() {
+        config = config.with_locks_at(settings.locks_url.clone());
+    }
     match Onward::connect(config).await {
         Ok(onward) => match onward.check().await?.into_iter().find(|finding| finding.grade == Grade::Failure) {
             Some(bad) => Err(StartError::Usage(format!("{}: {}; {}", bad.check, bad.found, bad.fix.unwrap_or_default()))),
@@ -182,9 +195,15 @@ fn refuse(configuration: &Configuration) -> Result<(), StartError> {
             place("store.url")
         ));
     }
+    if settings.locks_url == "memory:" && !settings.allow_memory {
+        return refuse(format!(
+            "locks.url ({}) is memory: no other process sees the locks; use redis://HOST, or set server.allow.memory = true",
+            place("locks.url")
+        ));
+    }
     if settings.cache_url == "memory:" && settings.cache_scope != "process" {
         return refuse(format!(
-            "cache.url ({}) is memory: each process has a cache of its own; say so with cache.scope = \"process\"",
+            "cache.url ({}) is memory: each process has a cache of its own; use redis://HOST, or say so with cache.scope = \"process\"",
             place("cache.url")
         ));
     }
@@ -213,6 +232,12 @@ async fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Onward, Star
     }
     if let Some(key) = &settings.signing_key {
         config = config.with_signing_key(key.clone());
+    }
+    if !settings.locks_url.is_empty() {
+        config = config.with_locks_at(settings.locks_url.clone());
+    }
+    if !settings.cache_url.is_empty() {
+        config = config.with_cache_at(settings.cache_url.clone());
     }
     if !settings.locks_enabled {
         config = config.with_locks_off();

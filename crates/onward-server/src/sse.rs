@@ -32,8 +32,6 @@ use crate::wait::within;
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 /// How often a quiet stream asks whether its token still is one.
 const LOOK: Duration = Duration::from_secs(2);
-/// How long a stream lives, less up to a tenth, so that clients do not all come back at once.
-const AGE: Duration = Duration::from_secs(3_600);
 /// How soon a client should come back.
 const RETRY_MS: u32 = 1_000;
 /// Pieces of events on their way, and the longest piece: 1 MiB in sum.
@@ -163,7 +161,9 @@ async fn run<S: Source>(state: &State, caller: &Caller, to: &Reader, first: Even
     to.send(first.0).await?;
     let spread = u32::from_le_bytes(random::bytes()) % 1_000;
     let clock = Clock::system();
-    let end = clock.now() + (AGE - AGE / 10_000 * spread);
+    // Less up to a tenth, so that clients do not all come back at once.
+    let age = state.timeouts().stream_age;
+    let end = clock.now() + (age - age / 10_000 * spread);
     let mut told = clock.now();
     let reason = loop {
         let step = tokio::select! {

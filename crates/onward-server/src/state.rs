@@ -14,6 +14,7 @@ use crate::auth::tokens::{Bounds, Standing, Tokens};
 use crate::auth::{Acts, Token};
 use crate::config::{ListedToken, Rate};
 use crate::metrics::Metrics;
+use crate::reach::Reach;
 use crate::refusal::Refusal;
 use crate::spelled::Spelled;
 
@@ -25,6 +26,8 @@ pub struct State {
     timeouts: Timeouts,
     places: Arc<Places>,
     has_cache: bool,
+    takes_unleased: bool,
+    ready_requires: Arc<[String]>,
 }
 
 /// How many of each there may be at once; one more is refused, never queued (C7).
@@ -87,6 +90,8 @@ pub struct Timeouts {
     pub request: Duration,
     /// What we write, unread by the client: 30 s.
     pub stalled: Duration,
+    /// An event stream: 1 h.
+    pub stream_age: Duration,
 }
 
 impl Default for Timeouts {
@@ -96,6 +101,7 @@ impl Default for Timeouts {
             body: Duration::from_secs(30),
             request: Duration::from_secs(10),
             stalled: Duration::from_secs(30),
+            stream_age: Duration::from_secs(3_600),
         }
     }
 }
@@ -104,6 +110,7 @@ impl Default for Timeouts {
 struct Inner {
     onward: Onward,
     acts: Acts,
+    reach: Reach,
     metrics: Arc<Metrics>,
     spelled: Arc<Spelled>,
     hosts: OnceLock<Hosts>,
@@ -159,6 +166,7 @@ impl State {
         let inner = Arc::new(Inner {
             onward,
             acts: Acts::default(),
+            reach: Reach::default(),
             metrics,
             spelled: Arc::default(),
             hosts: OnceLock::new(),
@@ -166,7 +174,15 @@ impl State {
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        Self { inner, access, timeouts: Timeouts::default(), places: Places::new(Limits::default()), has_cache: true }
+        Self {
+            inner,
+            access,
+            timeouts: Timeouts::default(),
+            places: Places::new(Limits::default()),
+            has_cache: true,
+            takes_unleased: false,
+            ready_requires: Arc::default(),
+        }
     }
 
     /// Sets how long things may take.
@@ -180,6 +196,8 @@ impl State {
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.places = Places::new(limits);
+        // The bound on streams is the server's: the library's own must not come before it.
+        self.inner.onward.store().queue().allow_readers(limits.streams.saturating_mul(2));
         self.bounded(|bounds| bounds.streams = limits.streams_per_token)
     }
 
@@ -203,6 +221,35 @@ impl State {
     pub(crate) fn without_cache(mut self) -> Self {
         self.has_cache = false;
         self
+    }
+
+    /// Is not ready while the engine of one of these parts is away.
+    #[must_use]
+    pub(crate) fn requiring(mut self, parts: &[String]) -> Self {
+        self.ready_requires = parts.into();
+        self
+    }
+
+    /// Tells whether it is not ready without this part's engine.
+    pub(crate) fn requires(&self, part: &str) -> bool {
+        self.ready_requires.iter().any(|required| required == part)
+    }
+
+    /// How the engines did when they were last looked at.
+    pub(crate) fn reach(&self) -> &Reach {
+        &self.inner.reach
+    }
+
+    /// Takes values for the cache without a fill lease.
+    #[must_use]
+    pub fn with_unleased_fills(mut self) -> Self {
+        self.takes_unleased = true;
+        self
+    }
+
+    /// Tells whether values are taken without a fill lease.
+    pub(crate) fn takes_unleased(&self) -> bool {
+        self.takes_unleased
     }
 
     /// Tells whether there is a cache to serve.

@@ -35,7 +35,7 @@ fn main() {
         quick.insert(key.clone(), 7);
         moka.insert(key.clone(), 7);
     }
-    let mut figures: [Vec<f64>; 7] = Default::default();
+    let mut figures: [Vec<f64>; 9] = Default::default();
     for round in 0..=ROUNDS {
         // Forwards, then backwards: a drift of the machine meets all of them.
         let mut blocks: Vec<usize> = (0..figures.len()).collect();
@@ -46,10 +46,12 @@ fn main() {
             let figure = match block {
                 0 => each(HITS, |n| assert_eq!(quick.get(ours.key(n)), Some(7))),
                 1 => each(HITS, |n| assert_eq!(moka.get(ours.key(n)), Some(7))),
-                2 => runtime.block_on(ours.gets()),
-                3 => runtime.block_on(ours.peeks()),
-                4 => runtime.block_on(ours.loads()),
-                5 => runtime.block_on(ours.fills()),
+                2 => runtime.block_on(ours.typed_gets(0)),
+                3 => runtime.block_on(ours.typed_loads()),
+                4 => runtime.block_on(ours.gets()),
+                5 => runtime.block_on(ours.peeks()),
+                6 => runtime.block_on(ours.loads()),
+                7 => runtime.block_on(ours.fills()),
                 _ => runtime.block_on(ours.invalidations()),
             };
             // The first round warms up.
@@ -58,9 +60,19 @@ fn main() {
             }
         }
     }
-    let [quick, moka, get, peek, load, fill, invalidate] = figures.map(median);
+    let [quick, moka, typed, typed_load, get, peek, load, fill, invalidate] = figures.map(median);
     println!("quick_cache, get:                           {quick:>8.0} ns");
     println!("moka sync, get:                             {moka:>8.0} ns");
+    println!(
+        "typed hit, an Arc:                          {typed:>8.0} ns   {:.2} x quick_cache, {:.2} x moka",
+        typed / quick,
+        typed / moka
+    );
+    println!(
+        "typed hit by get_or_load:                   {typed_load:>8.0} ns   {:.2} x quick_cache, {:.2} x moka",
+        typed_load / quick,
+        typed_load / moka
+    );
     println!("hit, a number decoded from JSON:            {get:>8.0} ns   {:.2} x quick_cache, {:.2} x moka", get / quick, get / moka);
     println!("hit, bytes:                                 {peek:>8.0} ns   {:.2} x quick_cache, {:.2} x moka", peek / quick, peek / moka);
     println!("hit by get_or_load:                         {load:>8.0} ns   {:.2} x quick_cache, {:.2} x moka", load / quick, load / moka);
@@ -90,6 +102,25 @@ impl Ours {
 
     fn key(&self, n: u64) -> &str {
         &self.keys[(n.wrapping_mul(2_654_435_761) % KEYS) as usize]
+    }
+
+    async fn typed_gets(&self, first: u64) -> f64 {
+        let typed = self.cache.typed::<u64>();
+        let started = Instant::now();
+        for n in 0..HITS {
+            assert_eq!(typed.get(self.key(first + n)).await.unwrap().flatten().as_deref(), Some(&7));
+        }
+        per(started, HITS)
+    }
+
+    async fn typed_loads(&self) -> f64 {
+        let typed = self.cache.typed::<u64>();
+        let started = Instant::now();
+        for n in 0..HITS {
+            let load = |_| async { Err::<u64, _>(std::io::Error::other("a miss")) };
+            assert_eq!(*typed.get_or_load(self.key(n), load).await.unwrap(), 7);
+        }
+        per(started, HITS)
     }
 
     async fn gets(&self) -> f64 {
@@ -166,8 +197,10 @@ fn threads() {
     let rate = |threads: u64| {
         let started = Instant::now();
         std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| Builder::new_current_thread().build().unwrap().block_on(ours.peeks()));
+            for first in 0..threads {
+                let ours = &ours;
+                // Each begins elsewhere: threads in step would all want the same key.
+                scope.spawn(move || Builder::new_current_thread().build().unwrap().block_on(ours.typed_gets(first * KEYS / threads)));
             }
         });
         (threads * HITS) as f64 / started.elapsed().as_secs_f64() / 1e6
@@ -181,7 +214,7 @@ fn threads() {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let [one, two, eight] = rates.map(median);
     println!(
-        "reads of 1, 2, 8 threads on {cores} cores:        {one:.1}, {two:.1}, {eight:.1} million a second; 8 / 1: {:.2}",
+        "typed hits of 1, 2, 8 threads on {cores} cores:   {one:.1}, {two:.1}, {eight:.1} million a second; 8 / 1: {:.2}",
         eight / one
     );
 }

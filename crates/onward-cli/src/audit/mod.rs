@@ -7,6 +7,8 @@ mod read;
 mod segments;
 mod verify;
 
+pub(crate) use verify::streamed;
+
 use clap::{Args, Subcommand};
 use onward_api::client::{Client, Request, segment};
 use serde::Deserialize;

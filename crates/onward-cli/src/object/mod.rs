@@ -3,6 +3,7 @@
 mod history;
 mod list;
 mod patch;
+mod touch;
 mod transfer;
 mod watch;
 mod write;
@@ -30,6 +31,9 @@ pub(crate) enum Object {
     /// Change a JSON object on the server: one attempt on its newest state
     #[command(before_help = "Examples:\n  onward object patch project/42 --add /hits=1\n  onward object patch project/42 --compare /state=open --set /state=closed\n  echo '{\"draft\":null}' | onward object patch project/42 --merge -\n", after_help = EXIT_CODES)]
     Patch(patch::Patch),
+    /// Give an object a new version, and what else is named; its content stays
+    #[command(before_help = "Examples:\n  onward object touch session/42 --ttl 30m\n  onward object touch project/42 --if-version 7 --label team=blue\n  onward object touch project/42 -o json\n", after_help = EXIT_CODES)]
+    Touch(touch::Touch),
     /// Delete an object, if it is as you believe it is
     #[command(before_help = "Examples:\n  onward object delete project/42 --if-version 7\n  onward object delete project/42 --overwrite\n  onward object delete project/42 --if-version 7 -o json\n", after_help = EXIT_CODES)]
     Delete(write::Delete),
@@ -37,7 +41,7 @@ pub(crate) enum Object {
     #[command(before_help = "Examples:\n  onward object history project/42\n  onward object history project/42 --limit 5 -o jsonl\n  onward object history project/42 -n eu\n", after_help = EXIT_CODES)]
     History(history::History),
     /// List the objects of a kind
-    #[command(before_help = "Examples:\n  onward object list project\n  onward object list project --prefix eu/ --limit 20\n  onward object list project --label team=blue --label urgent -o jsonl\n", after_help = EXIT_CODES)]
+    #[command(before_help = "Examples:\n  onward object list project\n  onward object list project --prefix eu/ --limit 20\n  onward object list project --label team=blue --label urgent -o jsonl\n  onward object list project --label 'team in (blue, red)'\n", after_help = EXIT_CODES)]
     List(list::List),
     /// Create objects from a file; what exists stays as it is
     #[command(before_help = "Examples:\n  onward object import objects.jsonl\n  onward --url sqlite:./old.db object export - | onward --url sqlite:./new.db object import -\n  onward object import objects.jsonl   once more: safe, it only counts what exists\n", after_help = EXIT_CODES)]
@@ -76,7 +80,7 @@ pub(crate) struct Which {
     /// Only names that begin so
     #[arg(long)]
     prefix: Option<String>,
-    /// Only objects with this label, or with any value of it; may be repeated, and all must hold
+    /// Only objects with this label, with any value of it, or with one of several ("KEY in (A, B)"); may be repeated, and all must hold
     #[arg(long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,
 }
@@ -121,6 +125,7 @@ impl Object {
             Self::Get(get) => get.run(target, out).await,
             Self::Put(put) => put.run(target, out).await,
             Self::Patch(patch) => patch.run(target, out).await,
+            Self::Touch(touch) => touch.run(target, out).await,
             Self::Delete(delete) => delete.run(target, out).await,
             Self::History(history) => history.run(&target.client(Otherwise::Refuse).await?, out).await,
             Self::List(list) => list.run(&target.client(Otherwise::Refuse).await?, out).await,

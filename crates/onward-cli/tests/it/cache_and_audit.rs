@@ -20,6 +20,18 @@ fn a_fill_that_an_invalidation_overtook_is_refused() {
 }
 
 #[test]
+fn a_save_without_a_lease_kills_the_fill_in_flight() {
+    let home = Home::with_server();
+    let value = home.file("v", "value");
+    let nonce = home.expect(4, &["cache", "get", "web", "k", "--lease", "--wait", "0s"]);
+    home.expect(0, &["cache", "put", "web", "k", &value, "--unleased", "--ttl", "1m"]);
+    home.expect(3, &["cache", "put", "web", "k", &value, "--fill", nonce.trim(), "--ttl", "1m"]);
+    assert_eq!(home.expect(0, &["cache", "get", "web", "k"]), "value");
+    home.expect(2, &["cache", "put", "web", "k", &value, "--unleased", "--fill", nonce.trim(), "--ttl", "1m"]);
+    home.expect(2, &["cache", "put", "web", "k", &value, "--ttl", "1m"]);
+}
+
+#[test]
 fn a_flush_needs_a_reason_and_a_yes() {
     let home = Home::with_server();
     let nonce = home.expect(4, &["cache", "get", "web", "k", "--lease", "--wait", "0s"]);

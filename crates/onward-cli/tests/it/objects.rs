@@ -218,3 +218,23 @@ fn labels_and_a_time_to_live_are_set_kept_and_asked_for() {
     home.expect(2, &["object", "list", "project", "--label", "=x"]);
     home.expect(4, &["object", "get", "project/3"]);
 }
+
+#[test]
+fn a_touch_keeps_an_object_alive_and_lists_take_several_values() {
+    let home = Home::with_server();
+    let file = home.file("s.bin", [0_u8, 255, 1]);
+    home.expect(4, &["object", "touch", "session/1", "--ttl", "30m"]);
+    home.expect(0, &["object", "put", "session/1", &file, "--create", "--label", "team=blue", "--ttl", "1m"]);
+    let meta = |name: &str| home.run(&["object", "get", name, "--meta", "-o", "json"]).json();
+    let before = meta("session/1");
+    home.expect(0, &["object", "touch", "session/1", "--ttl", "30m"]);
+    let after = meta("session/1");
+    assert_eq!((&after["labels"], &after["payload_base64"]), (&before["labels"], &before["payload_base64"]));
+    assert_ne!((&after["expires_at"], &after["version"]), (&before["expires_at"], &before["version"]));
+    home.expect(3, &["object", "touch", "session/1", "--if-version", &before["version"].to_string()]);
+    home.expect(0, &["object", "put", "session/2", &file, "--create", "--label", "team=red"]);
+    home.expect(0, &["object", "put", "session/3", &file, "--create", "--label", "team=green"]);
+    let listed = home.expect(0, &["object", "list", "session", "--label", "team in (blue, red)", "-o", "jsonl"]);
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    home.expect(2, &["object", "list", "session", "--label", "team in ()"]);
+}

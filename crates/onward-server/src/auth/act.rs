@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use onward::Onward;
 use onward::audit::AppendOptions;
 use onward::model::{ChainName, Data, Entry};
 use onward::time::{Clock, Moment};
+use onward::{Code, Onward};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -26,8 +26,8 @@ use crate::wait::within;
 const CHAIN: &str = "onward.admin";
 /// Routes whose operation puts the entry into its own commit.
 const TELLING: [&str; 3] = ["/v1/admin/lock-switch", "/v1/admin/tokens", "/v1/admin/tokens/{id}"];
-/// How long the end of an act may take to be written.
-const END: Duration = Duration::from_secs(5);
+/// How long an entry of an act may take to be written.
+const WRITTEN: Duration = Duration::from_secs(5);
 /// How often a token's refused acts are told.
 const REFUSED_EVERY: Duration = Duration::from_secs(60);
 /// How many tokens' refusals are remembered; beyond them none is told until a minute is over.
@@ -85,8 +85,15 @@ impl Begun {
             reason: call.reason().ok(),
             id: call.id.clone(),
         };
-        call.writing(append(call.onward(), begun.entry(json!({"state": "begun"}))?)).await?;
-        Ok(Some(begun))
+        // Its time is not the caller's: without the entry nothing is done, and that is what the answer says.
+        match within(WRITTEN, append(call.onward(), begun.entry(json!({"state": "begun"}))?)).await {
+            Some(Ok(())) => Ok(Some(begun)),
+            failed => {
+                let cause = failed.and_then(Result::err);
+                let refusal = Refusal::new(Code::Unavailable, "the act was not done: its entry in onward.admin cannot be written");
+                Err(Refusal { cause, ..refusal })
+            }
+        }
     }
 
     /// Writes how it ended.
@@ -97,7 +104,7 @@ impl Begun {
         };
         async move {
             let written = match self.entry(state) {
-                Ok(entry) => within(END, append(&self.onward, entry)).await,
+                Ok(entry) => within(WRITTEN, append(&self.onward, entry)).await,
                 Err(_) => None,
             };
             // The act is done or not; that its end is missing says as much as the chain can.

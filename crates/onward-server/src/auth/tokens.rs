@@ -232,6 +232,43 @@ mod tests {
         }
     }
 
+    /// Every text that is no token, and every token that is none any more, takes the way of a good one: one hash of at most 128 bytes, and
+    /// a look into the same tables. So the time of a refusal tells nothing of how near the text was.
+    #[tokio::test]
+    async fn a_wrong_text_asks_the_store_as_often_as_a_right_one() {
+        let onward = Onward::open("memory:").await.unwrap();
+        let clock = onward.store().queue().clock().clone();
+        let (token, tokens) = (Token::draw(), tokens(&clock));
+        let made = Kept {
+            name: "a".to_owned(),
+            role: "viewer".to_owned(),
+            scopes: vec!["*".to_owned()],
+            sha256: token.sha256(),
+            created_at: clock.wall(),
+            expires_at: None,
+        };
+        let store = onward.store();
+        let put = store.put_if(
+            kept::key(token.id()).unwrap(),
+            &made,
+            onward::commit::WriteCondition::MustCreate,
+            onward::store::WriteOptions::new(),
+        );
+        drop(put.await.unwrap());
+        let typo = format!("{}x", &token.secret()[..token.secret().len() - 1]);
+        let near = token.secret().replacen(token.secret().chars().nth(30).unwrap(), "-", 1);
+        let long = "x".repeat(9_000);
+        for shown in [token.secret(), "", "onw_", &typo, &near, Token::draw().secret(), &long] {
+            tokens.changed();
+            let found = tokens.find(&onward, shown).await.unwrap();
+            assert_eq!(found.is_some(), shown == token.secret());
+            let asked = tokens.stored.read().0;
+            assert!(asked.is_some(), "the store was not asked for {} characters", shown.len());
+            tokens.find(&onward, shown).await.unwrap();
+            assert_eq!(tokens.stored.read().0, asked, "a fresh table is not asked for again");
+        }
+    }
+
     #[tokio::test]
     async fn a_listed_token_is_taken_for_what_it_is() {
         let onward = Onward::open("memory:").await.unwrap();

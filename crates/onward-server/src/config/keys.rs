@@ -10,7 +10,7 @@ use crate::auth::tokens::check_name;
 
 use super::settings::{ListedToken, Settings};
 use super::value::Value;
-use crate::log::{Format, Level};
+use crate::log::Format;
 
 /// A key of the configuration.
 pub(super) struct Key {
@@ -95,16 +95,11 @@ const DESIGNED: &[&str] = &[
     "audit.purge_after",
     "audit.url",
     "client",
-    "locks.url",
-    "ops.metrics",
-    "ops.ready_requires",
     "ops.traces",
     "server.limits.commit_body",
     "server.public.trusted_proxies",
     "server.public.url",
     "server.surface",
-    "server.timeouts.idle",
-    "server.timeouts.stream_max_age",
     "store.migrate",
     "store.pool",
     "store.queue",
@@ -287,6 +282,16 @@ pub(super) static KEYS: &[Key] = &[
         "An answer that the caller does not read; then the connection is cut."
     ),
     key!(
+        "server.timeouts.stream_max_age" = r#""1h""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.timeouts.stream_age = value.time("1s"..="7d")?;
+            Ok(())
+        },
+        "An event stream; up to a tenth sooner by chance, it ends with bye max_age and its client comes back."
+    ),
+    key!(
         "server.shutdown.delay" = r#""5s""#,
         Live::No,
         Open,
@@ -351,6 +356,21 @@ pub(super) static KEYS: &[Key] = &[
         "The change log's size; the oldest commits go first."
     ),
     key!(
+        "locks.url" = r#""""#,
+        Live::No,
+        Secret,
+        |to, value| {
+            let text = value.text()?;
+            let known = ["sqlite:", "redis://", "rediss://"];
+            if !matches!(text, "" | "memory:") && !known.iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme)) {
+                return Err("redis://HOST, sqlite:PATH or memory:, or empty for beside the store".to_owned());
+            }
+            text.clone_into(&mut to.locks_url);
+            Ok(())
+        },
+        "Locks apart from the store: redis://HOST, rediss://HOST, sqlite:PATH or memory:. Empty: beside the store."
+    ),
+    key!(
         "locks.enabled" = "true",
         Live::No,
         Open,
@@ -378,16 +398,18 @@ pub(super) static KEYS: &[Key] = &[
     key!(
         "cache.url" = r#""""#,
         Live::No,
-        Open,
+        Secret,
         |to, value| {
             let text = value.text()?;
-            if !matches!(text, "" | "memory:") {
-                return Err("memory:, or empty for no cache".to_owned());
+            let known = ["redis://", "rediss://", "redis+cluster://", "rediss+cluster://"];
+            let is_known = |url: &str| known.iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme));
+            if !matches!(text, "" | "memory:") && !text.split(',').all(is_known) {
+                return Err("redis://HOST, several of them with commas between, memory:, or empty for no cache".to_owned());
             }
             text.clone_into(&mut to.cache_url);
             Ok(())
         },
-        "The cache: memory:, or empty for none."
+        "The cache: redis://HOST, rediss://HOST, redis+cluster://NODE, or several servers that share the keys, with commas between; memory:; empty for none."
     ),
     key!(
         "cache.scope" = r#""shared""#,
@@ -408,6 +430,16 @@ pub(super) static KEYS: &[Key] = &[
             Ok(())
         },
         "The bound of a cache in memory."
+    ),
+    key!(
+        "cache.unleased" = "false",
+        Live::No,
+        Open,
+        |to, value| {
+            to.cache_unleased = value.switch()?;
+            Ok(())
+        },
+        "Take values without a fill lease (PUT with unleased=true): they may be older than an invalidation."
     ),
     key!(
         "audit.key" = r#""""#,
@@ -480,14 +512,10 @@ pub(super) static KEYS: &[Key] = &[
         Live::No,
         Open,
         |to, value| {
-            to.log.level = Level::ALL
-                .iter()
-                .find(|level| level.word() == value.text().unwrap_or_default())
-                .copied()
-                .ok_or("one of error, warn, info, debug")?;
+            to.log.levels = value.text()?.parse()?;
             Ok(())
         },
-        "What is logged: error, warn, info, debug; debug has a line a request."
+        "What is logged: error, warn, info or debug, and by target, such as info,onward::request=debug."
     ),
     key!(
         "ops.log.format" = r#""auto""#,
@@ -502,6 +530,33 @@ pub(super) static KEYS: &[Key] = &[
             Ok(())
         },
         "How it is logged on stderr: json, text, or auto: text on a terminal, else json."
+    ),
+    key!(
+        "ops.metrics.listen" = r#""""#,
+        Live::No,
+        Open,
+        |to, value| {
+            let text = value.text()?;
+            let address = || text.parse().map(Some).map_err(|_| "an address such as \"127.0.0.1:9464\", or empty");
+            to.metrics_listen = if text.is_empty() { None } else { address()? };
+            Ok(())
+        },
+        "An address of its own for /metrics, IP:PORT, plain and without a token. Empty: /metrics for tokens only."
+    ),
+    key!(
+        "ops.ready_requires" = "[]",
+        Live::No,
+        Open,
+        |to, value| {
+            let part = |text: &&str| matches!(*text, "store" | "locks");
+            let parts = value.texts()?;
+            if !parts.iter().all(part) {
+                return Err("store, locks".to_owned());
+            }
+            to.ready_requires = parts.into_iter().map(str::to_owned).collect();
+            Ok(())
+        },
+        "Parts without whose engine /readyz is 503: store, locks. Empty: degraded, and the caller gets the typed error."
     ),
 ];
 

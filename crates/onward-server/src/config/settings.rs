@@ -36,6 +36,8 @@ pub struct Settings {
     pub store_url: String,
     /// How much of the change log is kept.
     pub retention: Retention,
+    /// The locks, if they are not beside the store; empty otherwise.
+    pub locks_url: String,
     /// The kill switch of the locks.
     pub locks_enabled: bool,
     /// The first segment of typed lock keys; each has a kill switch.
@@ -46,6 +48,8 @@ pub struct Settings {
     pub cache_scope: &'static str,
     /// The bound of a cache in memory.
     pub cache_bytes: usize,
+    /// Whether values are taken without a fill lease.
+    pub cache_unleased: bool,
     /// The key that seals audit entries.
     pub audit_key: MacKeys,
     /// Where segments are archived; empty for nowhere.
@@ -56,6 +60,10 @@ pub struct Settings {
     pub rate: Rate,
     /// Tokens beside those in the store.
     pub tokens: Vec<ListedToken>,
+    /// Where the metrics are open to everybody; absent: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// The parts without which it is not ready.
+    pub ready_requires: Vec<String>,
     /// What is logged, and how.
     pub log: LogOptions,
 }

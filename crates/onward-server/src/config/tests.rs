@@ -79,7 +79,7 @@ fn a_variable_is_toml_or_plain_text_and_a_table_merges_key_by_key() {
     })
     .unwrap();
     let settings = configuration.settings();
-    assert_eq!((settings.log.level, settings.log.format), (crate::log::Level::Debug, crate::log::Format::Text));
+    assert_eq!((settings.log.levels, settings.log.format), ("debug".parse().unwrap(), crate::log::Format::Text));
     assert_eq!(settings.store_url, "sqlite:/data/a.db");
     assert_eq!(settings.hosts, ["a.example", "b.example"]);
     assert!(settings.locks_enabled, "an empty variable is unset");

@@ -96,7 +96,8 @@ impl Dev {
         let config = Config::new(format!("sqlite:{store}")).with_keys(keys).with_signing_key(signing).with_archive_at(archive);
         let config = config.with_observer(metrics.clone()).with_environment()?;
         let onward = Onward::connect(config).await?;
-        let state = State::new(onward, NAME, &token, metrics);
+        // One machine, one user: nobody else can be misled by what he saves.
+        let state = State::new(onward, NAME, &token, metrics).with_unleased_fills();
         let (server, port_was_busy) = bind(options.port, state).await?;
         let address = server.local_addr().map_err(failed("the address of the listener"))?;
         let ready = Ready {

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use onward::Code;
-use onward::cache::{BusyReason, Cache, Expiry, Filled, Flushed, Invalidation, WireAct, WireDone, WireHit, WireLookup, WireOp};
+use onward::cache::{BusyReason, Cache, Expiry, Filled, Flushed, Invalidation, Saved, WireAct, WireDone, WireHit, WireLookup, WireOp};
 use onward::model::limits;
 use onward_api::base64;
 use onward_api::cache::{Done, Lease, Name, Op, Ops, Results, Stats};
@@ -123,15 +123,23 @@ fn busy(reason: BusyReason, retry_after: Duration) -> Answer {
 
 /// `PUT /v1/cache/{namespace}/{key}`
 pub(crate) async fn fill(mut call: Call) -> Answer {
-    let query = call.query(&["field"])?;
+    let query = call.query(&["field", "unleased"])?;
     let (mut cache, key) = place(&call)?;
     let field = query.get("field").map(str::as_bytes);
+    let unleased = query.flag("unleased", false)?;
     if let Some(stale) = call.millis(onward_api::header::STALE_MS)? {
         cache = keeping(&cache, stale)?;
     }
     let name = onward_api::header::FILL;
     let fill = call.header(name)?.map(str::to_owned);
-    let fill = fill.ok_or_else(|| Refusal::new(Code::PreconditionRequired, "a fill needs the lease of a miss: Onward-Fill"))?;
+    match (&fill, unleased) {
+        (None, false) => return Err(Refusal::new(Code::PreconditionRequired, "a fill needs the lease of a miss: Onward-Fill")),
+        (Some(_), true) => return Err(Refusal::new(Code::InvalidRequest, "`unleased` is for those who have no lease: no Onward-Fill")),
+        (None, true) if !call.state.takes_unleased() => {
+            return Err(Refusal::new(Code::Forbidden, "this server takes no value without a lease: cache.unleased is false"));
+        }
+        _ => {}
+    }
     let ttl = call.millis(onward_api::header::TTL_MS)?;
     let negative = match call.header(onward_api::header::NEGATIVE)? {
         None | Some("false") => false,
@@ -140,6 +148,17 @@ pub(crate) async fn fill(mut call: Call) -> Answer {
     };
     let content_type = call.header("content-type")?.unwrap_or("application/octet-stream").to_owned();
     let bytes = call.bytes(limits::PAYLOAD_BYTES).await?;
+    let Some(fill) = fill else {
+        if negative {
+            return Err(Refusal::new(Code::InvalidRequest, "an absence is remembered under a lease only"));
+        }
+        let saved = call.writing(cache.best_effort().save_wire(&key, field, &bytes, &content_type, ttl)).await?;
+        return outcome(match saved {
+            Saved::Stored => "stored",
+            Saved::Superseded => "superseded",
+            Saved::Guarded => "guarded",
+        });
+    };
     let filled = if negative {
         if !bytes.is_empty() {
             return Err(Refusal::new(Code::InvalidRequest, "a remembered absence has no body"));

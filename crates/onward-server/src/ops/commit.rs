@@ -98,6 +98,15 @@ fn write(commit: Commit, key: Key, write: Write) -> Result<Commit, Refusal> {
             };
             return Ok(commit.apply(key, patch, at));
         }
+        (Op::Touch, at) => {
+            if write.payload.is_some() || write.payload_base64.is_some() || write.content_type.is_some() {
+                return Err(Refusal::member("/payload", "a touch leaves the payload as it is"));
+            }
+            if write.patch.is_some() || write.merge.is_some() {
+                return Err(Refusal::member("/patch", "only an apply has a patch"));
+            }
+            return Ok(commit.touch(key, at));
+        }
         _ if write.patch.is_some() || write.merge.is_some() => return Err(Refusal::member("/patch", "only an apply has a patch")),
         (Op::Replace | Op::Delete, None) => return Err(needed()),
         (Op::Create | Op::Overwrite, Some(_)) => return Err(unwanted()),

@@ -1,12 +1,10 @@
 //! What the server says about itself.
 
-use std::time::Duration;
-
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use onward::Code;
-use onward::model::{LockKey, limits};
+use onward::model::limits;
 use onward::observe::Grade;
 use onward_api::info::{self, Engine, Findings, Info, Limits};
 
@@ -14,12 +12,10 @@ use super::json;
 use crate::call::{Call, WAIT_MS};
 use crate::docs;
 use crate::metrics::Look;
+use crate::reach::Reached;
 use crate::refusal::{Answer, Refusal};
 use crate::serve::is_alive;
-use crate::wait::within;
-
-/// How long an engine may take to answer a probe.
-const REACH: Duration = Duration::from_secs(1);
+use crate::state::State;
 
 /// `GET /v1/info`
 pub(crate) async fn info(call: Call) -> Answer {
@@ -88,31 +84,30 @@ pub(crate) async fn readyz(call: Call) -> Answer {
     }
     // Not so one that would refuse every write: others may still take them.
     call.onward().store().queue().engine().ready()?;
-    // An engine that is away does not make a server unready: its typed errors are better than none.
-    let engines = reached(&call).await?;
-    let ready = engines.iter().all(|(_, _, up)| *up);
-    let mut said = if ready { "ready\n" } else { "degraded\n" }.to_owned();
-    for (part, engine, up) in engines.iter().filter(|_| verbose) {
-        said.push_str(&format!("{part} {engine} {}\n", if *up { "up" } else { "away" }));
+    // An engine that is away does not make a server unready, unless that was asked for: its typed errors are better than none.
+    let engines = call.state.reach().look(call.onward()).await?;
+    if let Some(away) = engines.iter().find(|engine| !engine.up && call.state.requires(engine.part)) {
+        return Err(Refusal::new(Code::Unavailable, format!("the engine of {} is away, and ops.ready_requires has it", away.part)));
+    }
+    let mut said = if engines.iter().all(|engine| engine.up) { "ready\n" } else { "degraded\n" }.to_owned();
+    for Reached { part, engine, up, since, last_error } in engines.iter().filter(|_| verbose) {
+        let state = if *up { "up" } else { "away" };
+        let last_error = last_error.map_or("none", Code::as_str);
+        said.push_str(&format!("{part} {engine} {state} since={since} last_error={last_error}\n"));
     }
     Ok(text(said))
 }
 
-/// Asks the engines of store and locks for a sign of life.
-async fn reached(call: &Call) -> Result<[(&'static str, &'static str, bool); 2], Refusal> {
-    let (store, locks) = (call.onward().store(), call.onward().locks());
-    let probe = LockKey::raw("onward.probe")?;
-    let (stored, locked) = tokio::join!(within(REACH, store.queue().engine().meta()), within(REACH, locks.status(&probe)));
-    let stored = ("store", store.queue().engine().name(), matches!(stored, Some(Ok(_))));
-    let locked = ("locks", locks.engine_name(), matches!(locked, Some(Ok(_))));
-    Ok([stored, locked])
-}
-
 /// `GET /metrics`
 pub(crate) async fn metrics(call: Call) -> Answer {
-    let engines = reached(&call).await?;
-    call.state.metrics().look(Look { queue: call.onward().store().queue().waiting(), engines });
-    let mut response = text(call.state.metrics().text());
+    exposition(&call.state).await
+}
+
+/// Writes the metrics as they are now; they name no key, no value and no token.
+pub(crate) async fn exposition(state: &State) -> Answer {
+    let engines = state.reach().look(state.onward()).await?.map(|engine| (engine.part, engine.engine, engine.up));
+    state.metrics().look(Look { queue: state.onward().store().queue().waiting(), engines });
+    let mut response = text(state.metrics().text());
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     Ok(response)

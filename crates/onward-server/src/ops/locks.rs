@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use onward::lock::{self, Health, LockOptions, LockStatus, Locks, Owner, Reason, Record, Release, Switch};
-use onward::model::LockKey;
+use onward::model::{FencingToken, LockKey};
 use onward::{Code, Error};
 use onward_api::locks::{
     self as wire, Acquire, Broken, Grant, Locking, Outcome, Renew, RenewMany, RenewResult, Renewed, RenewedMany, SetSwitch, Status,
@@ -125,9 +125,12 @@ async fn break_lock(call: &Call, key: &LockKey, record: Record) -> Answer {
     let reason = why(call, call.reason()?)?;
     let locks = call.onward().locks();
     let broken = match call.writing(locks.break_lock(key, &reason, record)).await? {
-        lock::Broken::Broken { holder, old, token } => {
-            Broken { outcome: "broken".to_owned(), token: Some(token.get()), holder: Some(holder.to_string()), old_token: Some(old.get()) }
-        }
+        lock::Broken::Broken { holder, old, token } => Broken {
+            outcome: "broken".to_owned(),
+            token: Some(token.get()),
+            holder: Some(holder.to_string()),
+            old_token: old.map(FencingToken::get),
+        },
         lock::Broken::Absent => Broken { outcome: "absent".to_owned(), token: None, holder: None, old_token: None },
     };
     json(StatusCode::OK, &broken)
@@ -167,7 +170,7 @@ fn spell(key: &LockKey, held: &LockStatus) -> Status {
         key: key.to_string(),
         state: "held".to_owned(),
         holder: Some(held.holder.to_string()),
-        token: Some(held.token.get()),
+        token: held.token.map(FencingToken::get),
         since: Some(held.since.to_string()),
         remaining_ms: held.remaining.map(millis),
         waiters: held.waiters,

@@ -115,7 +115,8 @@ pub(crate) async fn put(mut call: Call) -> Answer {
 
 /// `PATCH /v1/objects/{kind}/{name}`
 pub(crate) async fn patch(mut call: Call) -> Answer {
-    let key = key(&call, &call.query(&["namespace"])?)?;
+    let query = call.query(&["namespace", "touch"])?;
+    let key = key(&call, &query)?;
     let at = match (call.header("if-match")?, call.header("if-none-match")?) {
         (None | Some("*"), None) => None,
         (Some(tag), None) => match tagged(tag)? {
@@ -125,6 +126,12 @@ pub(crate) async fn patch(mut call: Call) -> Answer {
         (_, Some(_)) => return Err(Refusal::header("if-none-match", "a patch needs an object")),
     };
     let options = options(&call)?;
+    if query.flag("touch", false)? {
+        if !call.bytes(limits::PAYLOAD_BYTES).await?.is_empty() {
+            return Err(Refusal::member("", "a touch has no body: the content stays as it is"));
+        }
+        return patched(call.writing(call.onward().store().touch(&key, at, options)).await);
+    }
     let essence = call.header("content-type")?.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let read = match essence.as_str() {
         MERGE_TYPE => Patch::merge_json,
@@ -135,7 +142,11 @@ pub(crate) async fn patch(mut call: Call) -> Answer {
     };
     let bytes = call.bytes(limits::PAYLOAD_BYTES).await?;
     let text = std::str::from_utf8(&bytes).map_err(|_| Refusal::member("", "JSON is UTF-8"))?;
-    match call.writing(call.onward().store().apply(&key, read(text)?, at, options)).await.map_err(own_place)? {
+    patched(call.writing(call.onward().store().apply(&key, read(text)?, at, options)).await)
+}
+
+fn patched(answer: Result<Put<Payload>, Refusal>) -> Answer {
+    match answer.map_err(own_place)? {
         Put::Committed(written) => wrote(&written),
         Put::Conflict(conflict) => Err(Refusal::lost(&conflict, conflict.reason != Reason::Compare)),
     }

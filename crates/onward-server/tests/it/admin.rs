@@ -1,8 +1,10 @@
+use http_body_util::BodyExt as _;
 use onward::Onward;
 use onward_server::Limits;
 use serde_json::json;
+use tower::ServiceExt as _;
 
-use crate::support::Client;
+use crate::support::{Client, soon};
 
 async fn on_file() -> (Client, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -74,4 +76,40 @@ async fn work_on_a_whole_store_takes_a_place_among_the_waits() {
     let client = Client::limited(Limits { waits: 0, ..Limits::default() }).await;
     client.get("/v1/admin/check").await.is_problem(503, "overloaded");
     client.post("/v1/admin/compact", json!({"up_to": 1})).await.is_problem(503, "overloaded");
+}
+
+#[tokio::test]
+async fn a_revoked_token_gets_no_more_of_a_download() {
+    let (client, _folder) = on_file().await;
+    // More than the pieces on their way hold.
+    for n in 0..40 {
+        let big = format!("\"{}\"", "x".repeat(50_000));
+        assert_eq!(client.put(&format!("/v1/objects/doc/big{n}"), ("if-none-match", "*"), &big).await.status, 201);
+    }
+    let (id, admin) = client.token("admin", &["*"]).await;
+    let request = http::Request::builder().uri("/v1/admin/backup").header("authorization", admin.bearer());
+    let reply = admin.router.clone().oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
+    let length: u64 = reply.headers()["content-length"].to_str().unwrap().parse().unwrap();
+    let mut body = reply.into_body();
+    let first = soon(body.frame()).await.unwrap().unwrap().into_data().unwrap();
+    let revoked = client.send("DELETE", &format!("/v1/admin/tokens/{id}"), &[("onward-reason", "left")], "").await;
+    assert_eq!(revoked.json()["outcome"], "revoked");
+    let (mut got, mut cut) = (first.len() as u64, false);
+    while let Some(frame) = soon(body.frame()).await {
+        match frame {
+            Ok(frame) => got += frame.into_data().unwrap().len() as u64,
+            Err(_) => cut = true,
+        }
+    }
+    assert!(cut && got < length, "{got} of {length}");
+}
+
+#[tokio::test]
+async fn the_entry_of_an_act_has_a_time_of_its_own() {
+    let (client, _folder) = on_file().await;
+    for _ in 0..20 {
+        let headers = [("onward-reason", "x"), ("onward-timeout-ms", "1")];
+        let done = client.send("DELETE", "/v1/cache/web", &headers, "").await;
+        assert_eq!((done.status.as_u16(), done.json()), (200, json!({"outcome": "flushed"})));
+    }
 }

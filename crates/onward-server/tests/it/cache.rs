@@ -246,3 +246,28 @@ async fn the_engine_of_the_cache_is_named() {
     let cache = info["engines"].as_array().unwrap().iter().find(|engine| engine["part"] == "cache").cloned();
     assert_eq!(cache.unwrap()["kind"], "memory");
 }
+
+#[tokio::test]
+async fn a_value_without_a_lease_is_taken_only_where_the_server_says_so() {
+    let strict = Client::memory().await;
+    strict.send("PUT", &format!("{KEY}?unleased=true"), &[], "v").await.is_problem(403, "forbidden");
+    strict.send("PUT", KEY, &[], "v").await.is_problem(428, "precondition_required");
+    let token = onward_server::Token::draw();
+    let onward = onward::Onward::open("memory:").await.unwrap();
+    let client = Client::of(onward_server::State::new(onward, "dev", &token, std::sync::Arc::default()).with_unleased_fills(), &token);
+    let fill = miss(&client, KEY).await;
+    let saved = client.send("PUT", &format!("{KEY}?unleased=true"), &[("content-type", "text/plain")], "v").await;
+    assert_eq!((saved.status.as_u16(), saved.json()), (200, json!({"outcome": "stored"})));
+    assert_eq!(client.send("PUT", KEY, &[("onward-fill", &fill)], "old").await.json()["outcome"], "superseded");
+    let hit = client.get(KEY).await;
+    assert_eq!((&hit.body[..], hit.header("content-type")), (&b"v"[..], "text/plain"));
+    let guard = client.onward.cache_in("web").unwrap().write_guard(["project:42"]).await.unwrap();
+    assert_eq!(client.send("PUT", &format!("{KEY}?unleased=true"), &[], "w").await.json()["outcome"], "guarded");
+    let _ = guard.release().await.unwrap();
+    for headers in [[("onward-fill", fill.as_str())], [("onward-negative", "true")], [("onward-ttl-ms", "0")]] {
+        client.send("PUT", &format!("{KEY}?unleased=true"), &headers, "").await.is_problem(400, "invalid_request");
+    }
+    client.send("PUT", &format!("{KEY}?unleased=perhaps"), &[], "v").await.is_problem(400, "invalid_request");
+    let (_, viewer) = client.token("viewer", &["*"]).await;
+    viewer.send("PUT", &format!("{KEY}?unleased=true"), &[], "v").await.is_problem(403, "forbidden");
+}

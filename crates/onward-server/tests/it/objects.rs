@@ -232,6 +232,63 @@ async fn a_patch_is_applied_to_the_newest_state() {
 }
 
 #[tokio::test]
+async fn a_touch_leaves_the_content_and_renews_the_rest() {
+    let client = Client::memory().await;
+    let path = "/v1/objects/doc/a";
+    let touch = async |query: &str, headers: &[(&str, &str)], body: &str| {
+        client.send("PATCH", &format!("{path}?{query}"), headers, body.to_owned()).await
+    };
+    let envelope = async || client.send("GET", path, &[("accept", "application/vnd.onward.object+json")], "").await.json();
+    touch("touch=true", &[], "").await.is_problem(404, "not_found");
+    client.send("PUT", path, &[("if-none-match", "*"), ("content-type", "text/plain")], "hello").await;
+    let touched = touch("touch=true", &[("onward-ttl-ms", "60000"), ("onward-label", "team=blue")], "").await;
+    assert_eq!((touched.status.as_u16(), touched.header("etag")), (200, "\"2\""));
+    assert_eq!(&client.get(path).await.body[..], b"hello");
+    let now = envelope().await;
+    assert_eq!((&now["labels"], now["expires_at"].is_string()), (&json!({"team": "blue"}), true));
+    touch("touch=true", &[("if-match", "\"1\"")], "").await.is_problem(412, "version_conflict");
+    assert_eq!(touch("touch=true", &[("if-match", "\"2\"")], "").await.status, 200);
+    touch("touch=true", &[("content-type", "application/merge-patch+json")], "{}").await.is_problem(400, "invalid_request");
+    touch("touch=yes", &[], "").await.is_problem(400, "invalid_request");
+    touch("touch=false", &[], "").await.is_problem(415, "unsupported_media_type");
+    touch("touch=true", &[("onward-ttl-ms", "0")], "").await.is_problem(400, "invalid_request");
+    assert_eq!(envelope().await["version"], 3);
+    // And in a commit.
+    let commit = async |write: serde_json::Value| client.post("/v1/commit", json!({ "writes": [write] })).await;
+    let reply = commit(json!({"op": "touch", "kind": "doc", "name": "a", "ttl_ms": "never"})).await.json();
+    assert_eq!((&reply["writes"][0]["version"], &reply["writes"][0]["changed"]), (&json!(4), &json!(true)));
+    assert!(envelope().await.get("expires_at").is_none());
+    commit(json!({"op": "touch", "kind": "doc", "name": "a", "version": 3})).await.is_problem(409, "version_conflict");
+    for more in [json!({"payload": 1}), json!({"merge": {}}), json!({"version": 0})] {
+        let mut write = json!({"op": "touch", "kind": "doc", "name": "a"});
+        write.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        commit(write).await.is_problem(400, "invalid_request");
+    }
+}
+
+#[tokio::test]
+async fn a_list_takes_one_of_several_values() {
+    let client = Client::memory().await;
+    for (name, team) in [("a", "blue"), ("b", "red"), ("c", "green,dark")] {
+        client
+            .send(
+                "PUT",
+                &format!("/v1/objects/doc/{name}"),
+                &[("if-none-match", "*"), ("onward-label", &format!("team={}", team.replace(',', "%2C")))],
+                "1",
+            )
+            .await;
+    }
+    let names = async |label: &str| -> Vec<String> {
+        let page = client.get(&format!("/v1/objects/doc?label={label}")).await.json();
+        page["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names("team+in+(blue,red)").await, ["a", "b"]);
+    assert_eq!(names("team%20in%20(red,%22green,dark%22)").await, ["b", "c"]);
+    client.get("/v1/objects/doc?label=team+in+()").await.is_problem(400, "invalid_request");
+}
+
+#[tokio::test]
 async fn a_commit_applies_patches() {
     let client = Client::memory().await;
     client.put("/v1/objects/doc/a", ("if-none-match", "*"), r#"{"n":1}"#).await;

@@ -18,6 +18,7 @@ pub(crate) struct Served {
     pub(crate) token: String,
     pub(crate) orders: Orders,
     pub(crate) folder: TempDir,
+    metrics: Option<SocketAddr>,
     task: JoinHandle<Drained>,
 }
 
@@ -47,22 +48,21 @@ impl Served {
 
     pub(crate) async fn start_looking(folder: TempDir, more: &str, look: Duration) -> Self {
         let token = Token::draw();
-        let text = format!(
-            "{}server.listen = [\"127.0.0.1:0\"]\nserver.allow.memory = true\nstore.url = \"memory:\"\nops.log.level = \"error\"\n\
-             {more}",
-            listed(&token)
-        );
+        let memory = if more.contains("store.url") { "" } else { "server.allow.memory = true\nstore.url = \"memory:\"\n" };
+        let text = format!("{}server.listen = [\"127.0.0.1:0\"]\n{memory}ops.log.level = \"error\"\n{more}", listed(&token));
         let at_once = if more.contains("shutdown") { "" } else { "server.shutdown = { delay = \"0s\" }\n" };
         let text = format!("{at_once}{text}");
         let server = Serve::start(&load(&folder, &text)).await.unwrap().with_look(look);
         let url = &server.serving().urls[0];
         let address = url.split_once("://").unwrap().1.parse().unwrap();
+        let metrics = server.serving().metrics_url.as_ref();
+        let metrics = metrics.map(|url| url.strip_prefix("http://").unwrap().strip_suffix("/metrics").unwrap().parse().unwrap());
         let orders = Orders::default();
         let task = tokio::spawn({
             let orders = orders.clone();
             async move { server.run(&orders).await }
         });
-        Self { address, token: token.secret().to_owned(), orders, folder, task }
+        Self { address, token: token.secret().to_owned(), orders, folder, metrics, task }
     }
 
     pub(crate) async fn connect(&self) -> TcpStream {
@@ -148,7 +148,16 @@ async fn a_server_without_a_cache_says_so() {
 async fn readiness_names_the_engines_to_those_who_may_look() {
     let served = Served::start("").await;
     assert_eq!(served.get("/readyz").await, (200, "ready\n".to_owned()));
-    assert_eq!(served.get("/readyz?verbose").await, (200, "ready\nstore memory up\nlocks memory up\n".to_owned()));
+    let (status, said) = served.get("/readyz?verbose").await;
+    let words: Vec<Vec<&str>> = said.lines().map(|line| line.split(' ').collect()).collect();
+    assert_eq!(
+        (status, &words[0][..], &words[1][..3], &words[2][..3]),
+        (200, &["ready"][..], &["store", "memory", "up"][..], &["locks", "memory", "up"][..])
+    );
+    for words in &words[1..] {
+        assert!(words[3].starts_with("since=20") && words[3].ends_with('Z') && words[4] == "last_error=none", "{said}");
+    }
+    assert_eq!(served.get("/readyz?verbose").await.1, said, "since when it is so does not move");
     let mut stream = served.connect().await;
     stream.write_all(b"GET /readyz?verbose HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     assert_eq!(answer(&mut stream).await.0, 401);
@@ -178,4 +187,73 @@ async fn during_the_delay_it_is_not_ready_and_still_serves() {
     let address = served.address;
     let _ = served.ended().await;
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+/// A server on a file, and a way to take the table of leases away from it.
+async fn on_file(more: &str) -> (Served, impl Fn(&str)) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("o.db");
+    let leases = folder.path().join("o.locks.db");
+    let served = Served::start_in(folder, &format!("store.url = \"sqlite:{}\"\n{more}", store.display())).await;
+    (served, move |sql: &str| rusqlite::Connection::open(&leases).unwrap().execute_batch(sql).unwrap())
+}
+
+#[tokio::test]
+async fn an_engine_that_is_away_degrades_and_ends_readiness_only_where_that_was_asked_for() {
+    let (served, on_leases) = on_file("").await;
+    let (strict, on_strict) = on_file("ops.ready_requires = [\"locks\"]\n").await;
+    for server in [&served, &strict] {
+        assert_eq!(server.get("/readyz").await, (200, "ready\n".to_owned()));
+    }
+    for leases in [&on_leases as &dyn Fn(&str), &on_strict] {
+        leases("ALTER TABLE onward_leases RENAME TO away");
+    }
+    let (status, said) = served.get("/readyz?verbose").await;
+    assert!(status == 200 && said.starts_with("degraded\nstore sqlite up ") && said.contains("\nlocks sqlite away since="), "{said}");
+    assert!(!said.lines().nth(2).unwrap().ends_with("last_error=none"), "{said}");
+    let (status, said) = strict.get("/readyz").await;
+    assert!(status == 503 && said.contains("ops.ready_requires"), "{said}");
+    on_strict("ALTER TABLE away RENAME TO onward_leases");
+    assert_eq!(strict.get("/readyz").await, (200, "ready\n".to_owned()));
+    let said = strict.get("/readyz?verbose").await.1;
+    assert!(said.contains("locks sqlite up since=") && !said.lines().nth(2).unwrap().ends_with("last_error=none"), "{said}");
+}
+
+#[tokio::test]
+async fn metrics_are_open_at_an_address_of_their_own_and_nothing_else_is() {
+    let served = Served::start("ops.metrics.listen = \"127.0.0.1:0\"\nserver.public.hosts = [\"onward.example\"]\n").await;
+    let open = served.metrics.expect("the metrics have an address");
+    let ask = async |path: &str, method: &str| {
+        let mut stream = TcpStream::connect(open).await.unwrap();
+        stream.write_all(format!("{method} {path} HTTP/1.1\r\nHost: {open}\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        rest(&mut stream).await
+    };
+    let shown = ask("/metrics", "GET").await;
+    assert!(
+        shown.starts_with("HTTP/1.1 200") && shown.contains("application/openmetrics-text") && shown.contains("onward_engine_up{"),
+        "{shown}"
+    );
+    for (path, method) in [("/v1/info", "GET"), ("/readyz", "GET"), ("/metrics", "DELETE"), ("/", "GET")] {
+        let said = ask(path, method).await;
+        assert!(said.starts_with("HTTP/1.1 404") || said.starts_with("HTTP/1.1 405"), "{path}: {said}");
+    }
+    served.orders.end();
+    let address = served.metrics.unwrap();
+    let _ = served.ended().await;
+    assert!(TcpStream::connect(address).await.is_err(), "the address is closed with the others");
+}
+
+#[tokio::test]
+async fn a_stream_ends_at_its_age_and_says_so() {
+    let served = Served::start("server.timeouts.stream_max_age = \"1s\"\n").await;
+    let mut stream = served.connect().await;
+    stream.write_all(format!("{}\r\n", served.head("GET /v1/watch", "localhost")).as_bytes()).await.unwrap();
+    let mut said = String::new();
+    while !said.contains("event: bye") {
+        let mut piece = [0; 1_024];
+        let read = soon(tokio::io::AsyncReadExt::read(&mut stream, &mut piece)).await.unwrap();
+        assert!(read > 0, "{said}");
+        said += &String::from_utf8_lossy(&piece[..read]);
+    }
+    assert!(said.contains("\"max_age\""), "{said}");
 }

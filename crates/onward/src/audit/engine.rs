@@ -6,10 +6,10 @@ use futures_core::future::BoxFuture;
 
 use super::options::Order;
 use super::verify::Source;
-use crate::Result;
 use crate::commit::Guard;
 use crate::model::{ChainName, Hash, Head, Sealed, Seq};
 use crate::time::Timestamp;
+use crate::{Error, Result};
 
 /// Which entries to read. Every bound is inclusive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +106,16 @@ pub trait AuditEngine: Debug + Send + Sync {
     ///
     /// # Errors
     /// As [`Writer::finish`](crate::commit::engine::Writer::finish); an effect that is unknown is settled by the same batch again.
-    fn move_rows(&self, batch: Batch) -> BoxFuture<'_, Result<Batched>>;
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported): [the engine keeps no segments](AuditEngine::keeps_segments).
+    fn move_rows(&self, batch: Batch) -> BoxFuture<'_, Result<Batched>> {
+        drop(batch);
+        Box::pin(std::future::ready(Err(Error::unsupported("this engine keeps no segments"))))
+    }
+
+    /// Tells whether the engine can move rows of segments; without that nothing is sealed (C9).
+    fn keeps_segments(&self) -> bool {
+        false
+    }
 
     /// Opens what a verifier reads. Blocks, and so does the source: not for a thread of the runtime.
     ///

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::engine::{CacheEngine, Filling};
 use super::outcome::{CacheStats, Entry, Expiry, Filled, Flushed, GuardEnd, Invalidation, Life, Reserved, Touched};
 use super::slot::{GuardOwner, Nonce, Slot};
+use crate::observe::Finding;
 use crate::time::Clock;
 use crate::{Error, Result, retry};
 
@@ -72,6 +73,7 @@ impl Calls {
         unknown: flush(namespace: &str) -> Flushed;
         unknown: flush_all() -> Flushed;
         unavailable: stats(namespace: &str) -> CacheStats;
+        unavailable: check() -> Vec<Finding>;
     }
 
     batches! {

@@ -26,7 +26,7 @@ pub(super) async fn detached<T: Send + 'static>(call: impl Future<Output = Resul
 }
 
 /// Starts `call` from where nobody can wait, such as a `drop`; what can't be finished is left to end by itself.
-pub(super) fn in_background(call: impl Future<Output = ()> + Send + 'static) {
+pub(crate) fn in_background(call: impl Future<Output = ()> + Send + 'static) {
     let mut call: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(call);
     if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
         && let Ok(runtime) = Handle::try_current()

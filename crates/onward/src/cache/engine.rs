@@ -1,6 +1,8 @@
 //! The trait that a cache engine implements. No policy in here: no waiting, no loading, no retry.
 
+use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +11,8 @@ use futures_core::future::BoxFuture;
 use super::outcome::{CacheStats, Entry, Expiry, Filled, Flushed, GuardEnd, Invalidation, Life, Promise, Reserved, Touched};
 use super::slot::{GuardOwner, Nonce, Slot};
 use crate::Result;
+use crate::observe::Finding;
+use crate::time::Moment;
 
 /// Keeps cached values and their fill leases.
 ///
@@ -31,6 +35,11 @@ pub trait CacheEngine: fmt::Debug + Send + Sync {
 
     /// Tells who shares what is kept here, and how old a read may be.
     fn promise(&self) -> Promise;
+
+    /// Returns what holds the slot's entry in this process, if it may be read without asking further; `None` is always right.
+    fn near(&self, _: Slot<'_>) -> Option<&dyn Near> {
+        None
+    }
 
     /// Returns the entry, fresh or stale, and reserves nothing.
     fn lookup<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Option<Entry>>>;
@@ -84,6 +93,11 @@ pub trait CacheEngine: fmt::Debug + Send + Sync {
     /// Counts what the namespace holds.
     fn stats<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<CacheStats>>;
 
+    /// Looks at what the engine stands on, such as a server; changes nothing. One in memory has nothing to say.
+    fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
     /// As [`CacheEngine::lookup`], for many slots.
     fn lookup_many<'a>(&'a self, slots: &'a [Slot<'a>]) -> BoxFuture<'a, Vec<Result<Option<Entry>>>> {
         each(slots, |slot| self.lookup(*slot))
@@ -103,6 +117,27 @@ pub trait CacheEngine: fmt::Debug + Send + Sync {
     fn invalidate_many<'a>(&'a self, slots: &'a [Slot<'a>], hold_off: Duration) -> BoxFuture<'a, Vec<Result<Invalidation>>> {
         each(slots, move |slot| self.invalidate(*slot, hold_off))
     }
+}
+
+/// A value that a typed reader made of an entry's payload.
+pub type Decoded = Arc<dyn Any + Send + Sync>;
+
+/// Entries in this process, which keep what typed readers made of them.
+///
+/// A decoded value is part of its entry: it is shown only where `lookup` would show the payload at the same moment, and goes with it. So
+/// INV-2 holds for it by the same step under the same lock.
+pub trait Near: fmt::Debug + Send + Sync {
+    /// Returns the time by which [`Near::decoded`] is to be asked; at most 10 ms later than the engine's clock, so entries end early, not late.
+    fn now(&self) -> Moment;
+
+    /// Returns the decoded value of an entry that is fresh at `now`.
+    fn decoded(&self, slot: Slot<'_>, now: Moment) -> Option<Decoded>;
+
+    /// Returns what `lookup` would return, if it is here.
+    fn entry(&self, slot: Slot<'_>) -> Option<Entry>;
+
+    /// Keeps what was made of this payload, as [`Near::entry`] returned it, if it is still there; `weight` counts as its bytes.
+    fn keep(&self, slot: Slot<'_>, payload: &Bytes, decoded: Decoded, weight: usize);
 }
 
 /// One fill of a batch.

@@ -25,9 +25,12 @@ use super::outcome::{Age, CacheStats, Entry, Expiry, Flushed, Invalidation, Prom
 use super::slot::{Slot, SlotBuf};
 use crate::model::check_cache_namespace;
 use crate::model::limits::KEY_BYTES;
-use crate::observe::{Event, SharedObserver, tell};
+use crate::observe::{Event, Finding, SharedObserver, tell};
 use crate::time::{Clock, Moment};
 use crate::{Code, Error, Kind, Result};
+
+/// How long a look at the engine may take.
+const CHECK_MOST: Duration = Duration::from_secs(10);
 
 /// The handle of one namespace with one set of options; cheap to clone.
 ///
@@ -331,6 +334,15 @@ impl Cache {
         self.calls.stats(&self.namespace).await.map_err(|error| error.during("stats"))
     }
 
+    /// Looks at what the engine stands on, such as a server; changes nothing. The findings are for people.
+    ///
+    /// # Errors
+    /// [`Kind::Backend`]: the engine is away.
+    pub async fn check(&self) -> Result<Vec<Finding>> {
+        // As patient as people are; not a call of the service.
+        self.calls.within(CHECK_MOST).check().await.map_err(|error| error.during("check"))
+    }
+
     pub(super) fn slot<'a>(&'a self, key: &'a [u8], field: Option<&'a [u8]>) -> Result<Slot<'a>> {
         check_name("key", key)?;
         if let Some(field) = field {
@@ -374,8 +386,7 @@ impl Cache {
             async { loading.await.map(Some) }
         })
         .await?;
-        let absent = || Error::new(Kind::NotFound, Code::Absent, "the cache remembers that the source has none").during("load");
-        fetched.value.ok_or_else(absent)
+        fetched.value.ok_or_else(remembered_absence)
     }
 
     pub(super) async fn invalidate_at(&self, slot: Slot<'_>) -> Result<Invalidation> {
@@ -411,4 +422,9 @@ pub(super) fn check_name(what: &str, name: &[u8]) -> Result<()> {
         return Err(Error::invalid_key(format!("a cache {what} is 1..={KEY_BYTES} bytes")));
     }
     Ok(())
+}
+
+/// What a caller gets that does not want absences, where the cache remembers one.
+pub(super) fn remembered_absence() -> Error {
+    Error::new(Kind::NotFound, Code::Absent, "the cache remembers that the source has none").during("load")
 }

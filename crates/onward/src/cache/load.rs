@@ -278,7 +278,8 @@ async fn enter<'a>(cache: &'a Cache, slot: &SlotBuf, leading: &Leading<'_>, seen
     entered.ok_or(Failure::Full(cache.options.hard_timeout))
 }
 
-fn answer<T>(cache: &Cache, value: Option<T>, how: How) -> Fetched<T> {
+/// Tells the observer how a value came, and returns it.
+pub(super) fn answer<T>(cache: &Cache, value: Option<T>, how: How) -> Fetched<T> {
     let result = match how {
         How::Hit if value.is_none() => "negative",
         How::Hit => "hit",

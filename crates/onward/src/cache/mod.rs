@@ -12,6 +12,8 @@
 //! | `handle` | [`Cache`], what a user calls |
 //! | `options` | [`CacheOptions`] with their limits |
 //! | `field` | [`FieldRef`], the same for one field of a key |
+//! | `best_effort` | [`BestEffort`], saving without a lease |
+//! | `typed` | [`Typed`], hits that nobody decodes |
 //! | `batch` | the same for many keys in one call |
 //! | `load` | how a value is found or loaded, and filled |
 //! | `fetched` | what a load gives back, and what a loader may say |
@@ -30,6 +32,7 @@
 //! | `detach` | calls that go on when their future is dropped |
 
 mod batch;
+mod best_effort;
 mod bulkhead;
 mod calls;
 mod codec;
@@ -46,10 +49,13 @@ mod load;
 mod options;
 mod outcome;
 mod slot;
+mod typed;
 mod wire;
 mod wire_ops;
 
-pub use engine::{CacheEngine, Filling};
+pub use best_effort::{BestEffort, Saved};
+pub(crate) use detach::in_background;
+pub use engine::{CacheEngine, Decoded, Filling, Near};
 pub use fetched::{Fetched, Fill, How, LoadError, Unfilled};
 pub use field::FieldRef;
 pub use guard::WriteGuard;
@@ -61,6 +67,7 @@ pub use outcome::{
     Age, BusyReason, CacheStats, Entry, Expiry, Filled, Flushed, GuardEnd, Invalidation, Life, Now, Promise, Reserved, Scope, Touched,
 };
 pub use slot::{GuardOwner, Nonce, Slot};
+pub use typed::Typed;
 pub use wire::{WireHit, WireLookup};
 pub use wire_ops::{WireAct, WireDone, WireOp};
 

@@ -114,6 +114,9 @@ impl Batcher {
                 writer.tidy().await;
             }
         }
+        if let Some(writer) = &mut self.writer {
+            writer.close().await;
+        }
     }
 
     /// Prunes and expires, if it is time: all there is while nobody waits, a bounded part behind each batch otherwise.

@@ -84,6 +84,8 @@ pub(crate) enum Op {
     Put { payload: Payload, condition: WriteCondition, uid: Uuid },
     /// To the state at this version, or to whatever is there. An absent object is a conflict.
     Apply { patch: Patch, at: Option<Version> },
+    /// At this version, or at any if none is given: a new version of the same content. An absent object is a conflict.
+    Touch { at: Option<Version> },
     /// At this version, or at any if none is given. An absent object is a conflict.
     Delete { at: Option<Version> },
     /// As a delete at this version, whose time to live is over.
@@ -181,6 +183,13 @@ impl Commit {
     /// Applies a patch to an object, at a version or to whatever is there; an absent object is a conflict.
     pub fn apply(self, key: impl IntoKey, patch: Patch, at: Option<Version>) -> Self {
         self.push(key, Op::Apply { patch, at })
+    }
+
+    /// Gives an object a new version and leaves its content, at a version or at whatever it is; an absent object is a conflict.
+    ///
+    /// With [`Commit::ttl`] or [`Commit::labels`] behind it, only those change: no payload is read or sent.
+    pub fn touch(self, key: impl IntoKey, at: Option<Version>) -> Self {
+        self.push(key, Op::Touch { at })
     }
 
     /// Deletes an object at a version.
@@ -332,7 +341,7 @@ impl Commit {
         let writes = self.writes.iter().map(|write| match &write.op {
             Op::Put { payload, .. } => payload.bytes().len() + 256,
             Op::Apply { patch, .. } => patch.check().unwrap_or(0) + 256,
-            Op::Delete { .. } | Op::Expire { .. } => 256,
+            Op::Touch { .. } | Op::Delete { .. } | Op::Expire { .. } => 256,
         });
         let labels = self.writes.iter().map(|write| match &write.labels {
             LabelChange::Keep => 0,
@@ -365,6 +374,9 @@ impl Commit {
                 Op::Apply { patch, at } => {
                     print.text("apply").long(at.map_or(0, Version::get));
                     patch.parts(|part| _ = print.text(part));
+                }
+                Op::Touch { at } => {
+                    print.text("touch").long(at.map_or(0, Version::get));
                 }
                 Op::Delete { at } => {
                     print.text("delete").long(at.map_or(0, Version::get));

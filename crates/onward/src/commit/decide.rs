@@ -116,6 +116,7 @@ pub(crate) fn decide(commit: &Commit, print: &Fingerprint, view: &View) -> Resul
             (
                 Op::Put { condition: WriteCondition::MatchVersion(_) | WriteCondition::MustExist, .. }
                 | Op::Apply { .. }
+                | Op::Touch { .. }
                 | Op::Delete { .. }
                 | Op::Expire { .. },
                 None,
@@ -123,6 +124,7 @@ pub(crate) fn decide(commit: &Commit, print: &Fingerprint, view: &View) -> Resul
             (
                 Op::Put { condition: WriteCondition::MatchVersion(at), .. }
                 | Op::Apply { at: Some(at), .. }
+                | Op::Touch { at: Some(at) }
                 | Op::Delete { at: Some(at) }
                 | Op::Expire { at },
                 Some(object),
@@ -167,8 +169,10 @@ fn apply(commit: &Commit, view: &View, mut patched: HashMap<usize, Payload>, fen
             Op::Put { payload, uid, .. } => Some((payload.clone(), *uid)),
             // The conditions have refused an absent object, and its identity stays.
             Op::Apply { .. } => patched.remove(&index).map(|payload| (payload, uuid::Uuid::nil())),
+            Op::Touch { .. } => before.map(|object| (object.value.clone(), uuid::Uuid::nil())),
             Op::Delete { .. } | Op::Expire { .. } => None,
         };
+        let touched = matches!(write.op, Op::Touch { .. });
         match put {
             Some((payload, uid)) => {
                 let labels = labels(write, before).map_err(|e| e.with_pointer(format!("/writes/{index}/labels")))?;
@@ -179,7 +183,7 @@ fn apply(commit: &Commit, view: &View, mut patched: HashMap<usize, Payload>, fen
                 };
                 let same =
                     |object: &&Arc<Object>| object.value == payload && object.meta.labels == labels && object.meta.expires_at == expires_at;
-                if let Some(object) = before.filter(same) {
+                if let Some(object) = before.filter(same).filter(|_| !touched) {
                     written.push(Written {
                         version: object.meta.version,
                         revision: object.meta.revision,

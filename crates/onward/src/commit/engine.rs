@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_core::future::BoxFuture;
+use tokio::sync::watch;
 
 use super::feed::{Past, Record};
 use super::outcome::Receipt;
@@ -128,8 +129,13 @@ pub trait Writer: Send {
     /// Reads which objects' time to live is over, the earliest first: names and versions. It does not hold the right for that.
     fn due(&mut self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<(Key, Version)>>>;
 
-    /// Does its upkeep, after the answers have left.
+    /// Does its upkeep, after the answers have left; also once a second while nothing is written.
     fn tidy(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// Leaves everything in order: nothing more comes.
+    fn close(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 }
@@ -185,6 +191,15 @@ pub enum At {
     Version(Version),
 }
 
+/// The newest commit that an engine heard of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// Of which epoch; `None` before the first word.
+    pub epoch: Option<Epoch>,
+    /// Its revision.
+    pub revision: Revision,
+}
+
 /// The reading half of an engine, shared by everyone.
 pub trait CommitEngine: Debug + Send + Sync {
     /// Names the engine, such as `sqlite`.
@@ -205,6 +220,13 @@ pub trait CommitEngine: Debug + Send + Sync {
     /// [`Kind::Overloaded`](crate::Kind::Overloaded): a bound is reached, and they would be refused.
     fn ready(&self) -> Result<()> {
         Ok(())
+    }
+
+    /// Listens for other processes' commits, inside a Tokio runtime; `None`: the engine hears nothing.
+    ///
+    /// A hint only: readers look at the store all the same, and learn so what was not heard.
+    fn heard(&self) -> Option<watch::Receiver<Heard>> {
+        None
     }
 
     /// Reads the facts.

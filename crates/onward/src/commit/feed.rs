@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::engine::CommitEngine;
+use super::engine::{CommitEngine, Heard};
 use super::outcome::EntryReceipt;
 use super::recent::Recent;
 use crate::model::{Epoch, Key, Object, RequestId, Revision, Version};
@@ -98,6 +98,8 @@ pub enum FeedItem {
 const BOOKMARK_AFTER: Duration = Duration::from_secs(1);
 /// How often the log is looked at for other processes' commits.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How many readers a process has at once, unless it is allowed more (C7).
+const READERS: usize = 1_000;
 /// How many commits are read at a time.
 const PAGE: usize = 256;
 /// How many where only their notes are read.
@@ -114,6 +116,10 @@ pub struct Feed {
     at: Revision,
     ready: VecDeque<Arc<Record>>,
     wants: Wants,
+    /// None: a reader of the library's own.
+    _place: Option<OwnedSemaphorePermit>,
+    /// What the engine hears of other processes' commits, if it does; asked when it is needed.
+    heard: Option<Option<watch::Receiver<Heard>>>,
 }
 
 /// What all feeds of a queue share: how far the store is, and the newest commits.
@@ -125,11 +131,15 @@ pub(super) struct Lookout {
     taken: AtomicBool,
     newest: watch::Sender<Revision>,
     recent: Mutex<Recent>,
+    places: Arc<Semaphore>,
+    /// How many places there are.
+    most: Mutex<usize>,
 }
 
 impl Lookout {
     pub(super) fn new(newest: watch::Sender<Revision>) -> Self {
-        Self { taken: AtomicBool::new(false), newest, recent: Mutex::default() }
+        let places = Arc::new(Semaphore::new(READERS));
+        Self { taken: AtomicBool::new(false), newest, recent: Mutex::default(), places, most: Mutex::new(READERS) }
     }
 
     /// Tells all feeds how far the store is; it never goes back.
@@ -146,6 +156,23 @@ impl Lookout {
         let Some(newest) = batch.last().map(|record| record.revision) else { return };
         self.recent.lock().add(epoch, batch);
         self.tell(newest);
+    }
+
+    /// Takes a reader's place.
+    ///
+    /// # Errors
+    /// [`Kind::Overloaded`]: all are taken.
+    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit> {
+        let full = |_| Error::overloaded("too many readers follow the store in this process", LOOK_EVERY);
+        self.places.clone().try_acquire_owned().map_err(full)
+    }
+
+    /// Makes room for at least so many readers.
+    pub(super) fn allow(&self, readers: usize) {
+        let mut most = self.most.lock();
+        let readers = readers.min(Semaphore::MAX_PERMITS);
+        self.places.add_permits(readers.saturating_sub(*most));
+        *most = readers.max(*most);
     }
 
     /// Forgets what the log forgot.
@@ -190,6 +217,7 @@ impl Feed {
         clock: Clock,
         after: Option<Revision>,
         epoch: Option<Epoch>,
+        place: Option<OwnedSemaphorePermit>,
     ) -> Result<Self> {
         let meta = engine.meta().await?;
         if epoch.is_some_and(|epoch| epoch != meta.epoch) {
@@ -204,7 +232,8 @@ impl Feed {
         }
         let wake = lookout.newest.subscribe();
         lookout.tell(meta.revision);
-        Ok(Self { engine, wake, lookout, clock, epoch: meta.epoch, at, ready: VecDeque::new(), wants: Wants::Everything })
+        let (ready, wants) = (VecDeque::new(), Wants::Everything);
+        Ok(Self { engine, wake, lookout, clock, epoch: meta.epoch, at, ready, wants, _place: place, heard: None })
     }
 
     /// Wants only what each commit did beside objects, and that within 100 ms.
@@ -269,8 +298,11 @@ impl Feed {
             match post {
                 Some(_) => {
                     let look = if self.engine.is_shared() { silent_until.min(now + LOOK_EVERY) } else { silent_until };
-                    if retry::deadline(&self.clock, look, self.wake.changed()).await.is_none() {
-                        self.lookout.tell(self.engine.meta().await?.revision);
+                    let heard = self.heard.get_or_insert_with(|| self.engine.heard());
+                    match retry::deadline(&self.clock, look, word(&mut self.wake, heard, self.epoch)).await {
+                        Some(Some(revision)) => self.lookout.tell(revision),
+                        Some(None) => {}
+                        None => self.lookout.tell(self.engine.meta().await?.revision),
                     }
                 }
                 None => _ = retry::deadline(&self.clock, silent_until, self.wake.changed()).await,
@@ -313,6 +345,27 @@ impl Feed {
             return Err(Error::integrity("the change log has a gap"));
         }
         Ok(page.records.into_iter().map(Arc::new).collect())
+    }
+}
+
+/// Waits for a commit of this process, or hears of another's: its revision.
+async fn word(wake: &mut watch::Receiver<Revision>, heard: &mut Option<watch::Receiver<Heard>>, epoch: Epoch) -> Option<Revision> {
+    let other = async {
+        while let Some(heard) = heard.as_mut().filter(|heard| heard.has_changed().is_ok())
+            && heard.changed().await.is_ok()
+        {
+            let told = *heard.borrow_and_update();
+            if told.epoch == Some(epoch) {
+                return Some(told.revision);
+            }
+        }
+        // Nobody speaks, or nobody will any more.
+        std::future::pending().await
+    };
+    tokio::select! {
+        // Its sender lives in the lookout, which every feed holds.
+        _ = wake.changed() => None,
+        told = other => told,
     }
 }
 

@@ -111,9 +111,21 @@ impl CommitQueue {
     /// Opens a reader of the change feed after a revision, or at the newest one.
     ///
     /// # Errors
-    /// [`Kind::Expired`](crate::Kind::Expired): the revision is compacted or in the future, or the epoch is another one.
+    /// [`Kind::Expired`](crate::Kind::Expired): the revision is compacted or in the future, or the epoch is another one. `Overloaded`: the
+    /// process has 1,000 readers, or as many as it [allows](Self::allow_readers).
     pub async fn feed(&self, after: Option<Revision>, epoch: Option<Epoch>) -> Result<Feed> {
-        Feed::open(self.0.engine.clone(), self.0.lookout.clone(), self.0.options.clock.clone(), after, epoch).await
+        let place = self.0.lookout.place()?;
+        Feed::open(self.0.engine.clone(), self.0.lookout.clone(), self.0.options.clock.clone(), after, epoch, Some(place)).await
+    }
+
+    /// As [`CommitQueue::feed`] at the newest revision, for a reader of the library's own: it takes no place from others.
+    pub(crate) async fn own_feed(&self) -> Result<Feed> {
+        Feed::open(self.0.engine.clone(), self.0.lookout.clone(), self.0.options.clock.clone(), None, None, None).await
+    }
+
+    /// Makes room for at least so many readers of the feed at once, for whoever bounds them by other means; it never takes room away.
+    pub fn allow_readers(&self, readers: usize) {
+        self.0.lookout.allow(readers);
     }
 
     /// Applies a commit, or tells why not.

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::commit::{Commit, CommitOutcome, Delivery, EntryReceipt, Reason, Receipt, WriteCondition, Written};
 use crate::lock::{GrantView, LockOptions, Locks, Outcome};
 use crate::model::{ChainName, Data, Entry, Key, LabelChange, LockKey, Meta, Object, Payload, RequestId, TtlChange, Version};
-use crate::store::Store;
+use crate::store::{Store, WriteOptions};
 use crate::{Code, Error, Kind, Refusal, Result};
 
 /// How many times the compare-and-swap is tried under one grant: only a writer without the lock can make it lose.
@@ -365,7 +365,8 @@ impl GuardedWrite {
                 Action::Delete => "delete",
             };
             let intent = json!([action, key.to_string(), self.actor, self.audit, self.detail, self.invalidate]);
-            commit = commit.request(id.clone()).intent(intent.to_string().as_bytes());
+            let wishes = WriteOptions::new().with_labels(self.labels.clone()).with_ttl(self.ttl);
+            commit = commit.request(id.clone()).intent(&wishes.intent_of(intent.to_string()));
         }
         commit
     }

@@ -10,7 +10,7 @@ use super::obtain::Won;
 use super::outcome::switched_off;
 use super::release::Leaving;
 use super::report::Label;
-use super::{Ask, LockOptions, Owner, Renew, Switch, SwitchRecord, SwitchState};
+use super::{Ask, LockOptions, Owner, Place, Renew, Switch, SwitchRecord, SwitchState};
 use crate::commit::{Commit, CommitOutcome, CommitQueue};
 use crate::model::limits::{KEY_BYTES, PAGE_ITEMS};
 use crate::model::{ChainName, Data, Entry, FencingToken, LockKey};
@@ -89,8 +89,8 @@ pub enum Broken {
     Broken {
         /// Who held it.
         holder: Arc<str>,
-        /// The token of the old grant.
-        old: FencingToken,
+        /// The token of the old grant; `None`: a client of another kind held it, and had none.
+        old: Option<FencingToken>,
         /// A newer token: the store, if there is one, refuses every older one from now on.
         token: FencingToken,
     },
@@ -170,7 +170,7 @@ impl Locks {
         let row = shared.bounded(shared.clock.now(), shared.engine.inspect(key.clone())).await.map_err(|e| e.during("break"))?;
         let Some(row) = row else { return Ok(Broken::Absent) };
         if let Some(commits) = audit {
-            let data = serde_json::json!({"reason": reason.text(), "holder": &*row.holder, "token": row.token.get()});
+            let data = serde_json::json!({"reason": reason.text(), "holder": &*row.holder, "token": row.token.map(FencingToken::get)});
             let entry = reason.sign(Entry::new("lock.break").on(key.as_str()).with_data(Data::json(&data)?));
             submit(commits, Commit::new().audit(admin_chain()?, entry)).await?;
         }
@@ -202,7 +202,7 @@ impl Locks {
         let shared = &*self.core.shared;
         let owner = Owner::draw();
         let options = LockOptions::fail().with_ttl(BREAKING).with_renew(Renew::Off);
-        let ask = Ask { key: key.clone(), owner, holder: "onward lock break".into(), ttl: BREAKING };
+        let ask = Ask { key: key.clone(), owner, holder: "onward lock break".into(), ttl: BREAKING, place: Place::None };
         let sent = shared.clock.now();
         match shared.bounded(sent, shared.engine.take_over(ask)).await {
             Ok(None) => Ok(None),

@@ -1,7 +1,7 @@
 //! What a lock engine owes: single atomic steps on leases. It decides nothing.
 
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
@@ -54,6 +54,37 @@ pub trait LockEngine: Debug + Send + Sync + 'static {
 
     /// Raises the token counter to at least `newest`: every later token is above it.
     fn raise(&self, newest: FencingToken) -> BoxFuture<'_, Result<()>>;
+
+    /// Returns whether the engine keeps a queue of processes for each key and wakes them in turn; see [`Place::Queue`].
+    fn has_queue(&self) -> bool {
+        false
+    }
+
+    /// Wakes these waiters from now on: an engine with a queue, when the key may be theirs.
+    fn listen(&self, _waiters: Weak<dyn Waiters>) {}
+
+    /// Gives up this process's places in the queues of these keys, and what was handed over to it meanwhile.
+    fn leave(&self, _keys: Vec<LockKey>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// Those who wait for keys in this process. Called from an engine's own task: it must not block.
+pub trait Waiters: Debug + Send + Sync + 'static {
+    /// Lets the first who waits for a key look again; false: nobody waits for it.
+    fn wake(&self, key: &LockKey) -> bool;
+
+    /// Lets everybody look again: wakes may have been missed.
+    fn wake_all(&self);
+}
+
+/// Whether a request for a key that is taken stands in line for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It only looks.
+    None,
+    /// The process takes a place in the engine's queue, if the engine has one and the process has none yet: one for all its callers.
+    Queue,
 }
 
 /// What an engine can do.
@@ -76,6 +107,8 @@ pub struct Ask {
     pub holder: Arc<str>,
     /// The length of the lease, whole milliseconds.
     pub ttl: Duration,
+    /// What to do if it is taken.
+    pub place: Place,
 }
 
 /// The answer to an [`Ask`].
@@ -94,6 +127,13 @@ pub enum Tried {
     Busy {
         /// How long it can still run; `None`: no end is known.
         remaining: Option<Duration>,
+    },
+    /// Another owner has a live lease, and this process has a place in the engine's queue.
+    Queued {
+        /// How long the lease can still run; `None`: no end is known.
+        remaining: Option<Duration>,
+        /// When to look again if nothing wakes the process before.
+        look_in: Duration,
     },
 }
 
@@ -135,10 +175,10 @@ pub struct LeaseRow {
     pub owner: Owner,
     /// Text that tells people who holds it.
     pub holder: Arc<str>,
-    /// The token of the grant.
-    pub token: FencingToken,
+    /// The token of the grant; `None`: a client of another kind holds it, and has none.
+    pub token: Option<FencingToken>,
     /// How long it can still run; `None`: no end is known.
     pub remaining: Option<Duration>,
-    /// When it was granted, for people.
+    /// When it was granted, for people; of a client of another kind, when the engine looked.
     pub since: Timestamp,
 }

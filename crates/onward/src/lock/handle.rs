@@ -51,8 +51,8 @@ pub struct Leased {
 pub struct LockStatus {
     /// Text that tells people who holds it.
     pub holder: Arc<str>,
-    /// The fencing token of the grant.
-    pub token: FencingToken,
+    /// The fencing token of the grant; `None`: a client of another kind holds it, and has none.
+    pub token: Option<FencingToken>,
     /// How long it can still run; `None`: no end is known.
     pub remaining: Option<Duration>,
     /// When it was granted, for people.

@@ -47,7 +47,7 @@ mod switch;
 mod wait;
 
 pub use admin::{Broken, Health, Listing, Reason, Record};
-pub use engine::{Ask, Capabilities, Claim, LeaseRow, LockEngine, Renewal, Renewed, Tried};
+pub use engine::{Ask, Capabilities, Claim, LeaseRow, LockEngine, Place, Renewal, Renewed, Tried, Waiters};
 pub use grant::{Grant, GrantView};
 pub use handle::{Leased, LockStatus, Locks, Scoped};
 pub use options::{HeldMemory, LockOptions, LocksConfig, OnContention, OnError, OnLoss, Renew};

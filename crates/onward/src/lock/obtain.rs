@@ -7,8 +7,8 @@ use super::held::valid_until;
 use super::outcome::{contended, switched_off};
 use super::release::Leaving;
 use super::shared::Core;
-use super::wait::{Heard, Line};
-use super::{Ask, LockOptions, Owner, Tried};
+use super::wait::{Heard, Line, Place as Queued};
+use super::{Ask, LockOptions, Owner, Place, Tried};
 use crate::model::{FencingToken, LockKey};
 use crate::retry::{self, Backoff};
 use crate::time::Moment;
@@ -62,6 +62,8 @@ pub(super) enum Keeper {
     Caller,
 }
 
+/// How often whoever waits looks whether locking is still on.
+const SWITCH: Duration = Duration::from_secs(1);
 /// A hand-over by expiry is looked for this much after it at most, spread out so that processes don't come together.
 const EXPIRY_JITTER: Duration = Duration::from_millis(10);
 
@@ -84,21 +86,25 @@ pub(super) async fn obtain(
     // Those in a line that hears nothing but failures know of no holder: who does not wait asks for himself.
     let line = shared.queues.line(key).filter(|line| !options.wait.is_zero() || matches!(line.heard, Heard::Busy(_)));
     match line {
-        None => match attempt.once().await {
+        // The engine's queue is joined by the first call already: from then on it wakes us, so there must be somebody to wake.
+        None if shared.engine.has_queue() && !options.wait.is_zero() => {}
+        None => match attempt.once(Place::None).await {
             Answer::Won(won) => return Ok(won),
             Answer::Refused(error) => return Err(Failure::Refused(error)),
-            Answer::Busy(remaining) if options.wait.is_zero() => return Err(Failure::Contended { held_for: remaining, waiters: 0 }),
+            Answer::Busy(remaining, _) if options.wait.is_zero() => {
+                return Err(Failure::Contended { held_for: remaining, waiters: 0 });
+            }
             Answer::Failed(error) if options.wait.is_zero() => return Err(Failure::Engine(error)),
-            Answer::Busy(_) | Answer::Failed(_) => {}
+            Answer::Busy(..) | Answer::Failed(_) => {}
         },
         Some(line) => {
             // Whoever holds it already must not queue behind those who wait for it.
             if keeper == Keeper::Caller && attempt.is_ours().await.map_err(Failure::Engine)? {
-                return match attempt.once().await {
+                return match attempt.once(Place::None).await {
                     Answer::Won(won) => Ok(won),
                     Answer::Refused(error) => Err(Failure::Refused(error)),
                     Answer::Failed(error) => Err(Failure::Engine(error)),
-                    Answer::Busy(held_for) => Err(Failure::Contended { held_for, waiters: line.waiters }),
+                    Answer::Busy(held_for, _) => Err(Failure::Contended { held_for, waiters: line.waiters }),
                 };
             }
             if options.wait.is_zero() {
@@ -119,7 +125,8 @@ fn in_line(line: &Line, now: Moment) -> Failure {
 
 enum Answer {
     Won(Won),
-    Busy(Option<Duration>),
+    /// For how long, and when to look again if the engine wakes us at the right time.
+    Busy(Option<Duration>, Option<Duration>),
     Failed(Error),
     Refused(Error),
 }
@@ -144,12 +151,12 @@ impl<'a> Attempt<'a> {
     }
 
     /// Asks the engine; an answer that was lost is asked for once more with the same owner, who finds his own grant.
-    async fn once(&mut self) -> Answer {
+    async fn once(&mut self, place: Place) -> Answer {
         let before = self.open;
-        let mut answer = self.send().await;
+        let mut answer = self.send(place).await;
         let mut resolved = true;
         if matches!(&answer, Err((error, _)) if error.effect() == Effect::Unknown) {
-            answer = self.send().await;
+            answer = self.send(place).await;
             resolved = false;
         }
         match answer {
@@ -163,12 +170,13 @@ impl<'a> Attempt<'a> {
                 self.open = false;
                 Answer::Won(Won { token, remaining, already_ours, sent, until, answered: now, waited: now.since(self.begun) })
             }
-            Ok((Tried::Busy { remaining }, sent)) => {
+            Ok((tried @ (Tried::Busy { remaining } | Tried::Queued { remaining, .. }), sent)) => {
                 if self.options.takes_memory() {
                     self.core.shared.memory.learn(self.key, sent, remaining);
                 }
                 self.open = before || !resolved;
-                Answer::Busy(remaining)
+                let look_in = if let Tried::Queued { look_in, .. } = tried { Some(look_in) } else { None };
+                Answer::Busy(remaining, look_in)
             }
             Err((error, _)) => {
                 self.open = before || !resolved || error.effect() == Effect::Unknown;
@@ -180,15 +188,29 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    async fn send(&mut self) -> Result<(Tried, Moment), (Error, Moment)> {
+    async fn send(&mut self, place: Place) -> Result<(Tried, Moment), (Error, Moment)> {
         let shared = &*self.core.shared;
         self.open = true;
-        let ask = Ask { key: self.key.clone(), owner: self.owner, holder: Arc::clone(&self.holder), ttl: self.options.ttl };
+        let ask = Ask { key: self.key.clone(), owner: self.owner, holder: Arc::clone(&self.holder), ttl: self.options.ttl, place };
         // Before the send: the lease cannot end in the engine before it ends here.
         let sent = shared.clock.now();
         match shared.bounded(sent, shared.engine.try_acquire(ask)).await {
             Ok(tried) => Ok((tried, sent)),
             Err(error) => Err((error, sent)),
+        }
+    }
+
+    /// Waits for a turn, or until `look`; meanwhile the switch is looked at. Returns when it ended.
+    async fn until_turn(&self, place: &Queued<'_>, look: Moment) -> Moment {
+        let shared = &*self.core.shared;
+        loop {
+            let soon = look.min(shared.clock.now() + SWITCH);
+            let woken = retry::deadline(&shared.clock, soon, place.turn()).await.is_some();
+            let now = shared.clock.now();
+            shared.look_at_switch(now).await;
+            if woken || now >= look || !shared.switch.is_on() {
+                return now;
+            }
         }
     }
 
@@ -202,6 +224,7 @@ impl<'a> Attempt<'a> {
         let core = self.core;
         let shared = &*core.shared;
         let config = &core.config;
+        let mut place_there = PlaceThere { core, key: self.key, taken: false };
         let place = shared.queues.join(self.key, config.max_waiters_per_key, config.max_waiters).map_err(Failure::Refused)?;
         let _counted = shared.reports.waiting();
         let look_again = shared.engine.capabilities().look_again;
@@ -213,16 +236,21 @@ impl<'a> Attempt<'a> {
                 return Err(Failure::SwitchedOff);
             }
             if place.is_head() {
-                let answer = self.once().await;
+                place_there.taken = shared.engine.has_queue();
+                let answer = self.once(Place::Queue).await;
                 let now = shared.clock.now();
                 match answer {
-                    Answer::Won(won) => return Ok(won),
+                    Answer::Won(won) => {
+                        // It was used up.
+                        place_there.taken = false;
+                        return Ok(won);
+                    }
                     Answer::Refused(error) => return Err(Failure::Refused(error)),
-                    Answer::Busy(remaining) => {
+                    Answer::Busy(remaining, look_in) => {
                         failed = None;
                         backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
                         place.note(Heard::Busy(remaining.map(|remaining| now + remaining)));
-                        look = now + look_again / 2 + jitter(look_again);
+                        look = now + look_in.unwrap_or_else(|| look_again / 2 + jitter(look_again));
                         if let Some(remaining) = remaining {
                             look = look.min(now + remaining + jitter(EXPIRY_JITTER));
                         }
@@ -234,12 +262,25 @@ impl<'a> Attempt<'a> {
                     }
                 }
             }
-            let _ = retry::deadline(&shared.clock, look.min(deadline), place.turn()).await;
-            let now = shared.clock.now();
-            shared.look_at_switch(now).await;
+            let now = self.until_turn(&place, look.min(deadline)).await;
             if now >= deadline {
                 return Err(failed.map_or_else(|| in_line(&place.line(), now), Failure::Engine));
             }
+        }
+    }
+}
+
+/// The process's place in the engine's queue: given up when the last caller here has left without the key (C6).
+struct PlaceThere<'a> {
+    core: &'a Core,
+    key: &'a LockKey,
+    taken: bool,
+}
+
+impl Drop for PlaceThere<'_> {
+    fn drop(&mut self) {
+        if self.taken && self.core.shared.queues.line(self.key).is_none() {
+            self.core.give_back(Leaving::place(self.key.clone()));
         }
     }
 }

@@ -15,11 +15,12 @@ use crate::model::LockKey;
 use crate::retry::{self, Backoff};
 use crate::time::Moment;
 
-/// A lease to give back, if it still is the owner's.
+/// What is given back: a lease, if it still is the owner's, or a place in the engine's queue.
 #[derive(Debug)]
 pub(super) struct Leaving {
     key: LockKey,
-    owner: Owner,
+    /// Whose lease it is; `None`: a place.
+    owner: Option<Owner>,
     /// When the lease is over at the latest: no try is worth anything after it.
     until: Moment,
     /// Until when the key stays taken all the same.
@@ -28,7 +29,12 @@ pub(super) struct Leaving {
 
 impl Leaving {
     pub(super) fn new(key: LockKey, owner: Owner, until: Moment) -> Self {
-        Self { key, owner, until, keep_until: Moment::default() }
+        Self { key, owner: Some(owner), until, keep_until: Moment::default() }
+    }
+
+    /// The process's place in the queue of a key that nobody here waits for any more.
+    pub(super) fn place(key: LockKey) -> Self {
+        Self { key, owner: None, until: Moment::default(), keep_until: Moment::default() }
     }
 
     pub(super) fn keeping(mut self, keep_until: Moment) -> Self {
@@ -36,8 +42,8 @@ impl Leaving {
         self
     }
 
-    fn claim(&self, now: Moment) -> Claim {
-        Claim { key: self.key.clone(), owner: self.owner, keep: whole_millis(self.keep_until.left(now)) }
+    fn claim(&self, now: Moment) -> Option<Claim> {
+        Some(Claim { key: self.key.clone(), owner: self.owner?, keep: whole_millis(self.keep_until.left(now)) })
     }
 }
 
@@ -64,8 +70,12 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Leaving>)
                 waiting.push(leaving);
             }
         }
+        give_up_places(&shared, &mut waiting).await;
         let sent = shared.clock.now();
-        let batch = waiting.iter().map(|leaving| leaving.claim(sent)).collect();
+        let batch: Vec<Claim> = waiting.iter().filter_map(|leaving| leaving.claim(sent)).collect();
+        if batch.is_empty() {
+            continue;
+        }
         match shared.bounded(sent, shared.engine.release(batch)).await {
             Ok(_) => waiting.drain(..).for_each(|leaving| shared.freed(&leaving.key)),
             Err(error) => {
@@ -74,5 +84,19 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Leaving>)
                 waiting.retain(|leaving| leaving.until > now);
             }
         }
+    }
+}
+
+/// Gives up places, once: the engine passes over whoever does not come.
+async fn give_up_places(shared: &Shared, waiting: &mut Vec<Leaving>) {
+    let places: Vec<LockKey> = waiting.extract_if(.., |leaving| leaving.owner.is_none()).map(|leaving| leaving.key).collect();
+    // Somebody else came here meanwhile: the place is his.
+    let left: Vec<LockKey> = places.into_iter().filter(|key| shared.queues.line(key).is_none()).collect();
+    if !left.is_empty() {
+        let _ = shared.bounded(shared.clock.now(), shared.engine.leave(left.clone())).await;
+        // Who came while it was given up takes a new one.
+        left.iter().for_each(|key| {
+            shared.queues.wake(key);
+        });
     }
 }

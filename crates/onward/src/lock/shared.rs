@@ -1,6 +1,6 @@
 //! What all handles of one process share.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
@@ -12,7 +12,7 @@ use super::renewal::{self, Renewals};
 use super::report::{Label, Reports};
 use super::switch::KillSwitch;
 use super::wait::Queues;
-use super::{LockEngine, LocksConfig};
+use super::{LockEngine, LocksConfig, Waiters};
 use crate::model::LockKey;
 use crate::time::{Clock, Moment};
 use crate::{Error, Result, retry};
@@ -41,11 +41,25 @@ impl Shared {
     }
 }
 
+impl Waiters for Shared {
+    fn wake(&self, key: &LockKey) -> bool {
+        self.memory.forget(key);
+        self.queues.wake(key)
+    }
+
+    fn wake_all(&self) {
+        self.memory.clear();
+        self.queues.wake_all();
+    }
+}
+
 impl Shared {
-    /// Tells those who wait or skip that a key may be free.
+    /// Tells those who wait or skip that a key may be free. An engine with a queue tells the next waiter itself.
     pub(super) fn freed(&self, key: &LockKey) {
         self.memory.forget(key);
-        self.queues.wake(key);
+        if !self.engine.has_queue() {
+            self.queues.wake(key);
+        }
     }
 
     /// Looks at the live switch if that is due.
@@ -88,6 +102,8 @@ impl Core {
             renew_batch: config.renew_batch,
             command_timeout: config.command_timeout,
         });
+        let waiters: Weak<Shared> = Arc::downgrade(&shared);
+        shared.engine.listen(waiters);
         let (releases, queue) = mpsc::channel(config.drop_queue);
         // A locking that is switched off has nothing to renew or give back.
         if config.enabled {

@@ -45,10 +45,9 @@ impl Default for Heard {
 }
 
 impl Queue {
-    fn wake_head(&self) {
-        if let Some((_, head)) = self.waiting.first_key_value() {
-            head.notify_one();
-        }
+    fn wake_head(&self) -> bool {
+        let head = self.waiting.first_key_value();
+        head.inspect(|(_, turn)| turn.notify_one()).is_some()
     }
 }
 
@@ -67,13 +66,9 @@ impl Queues {
         self.by_key.lock().get(key).map(|queue| Line { waiters: queue.waiting.len() as u64, heard: queue.heard })
     }
 
-    /// Lets the first waiter look again: the key may be free. A hint; timers cover a lost one.
-    pub(super) fn wake(&self, key: &LockKey) {
-        if self.total.load(Ordering::SeqCst) > 0
-            && let Some(queue) = self.by_key.lock().get(key)
-        {
-            queue.wake_head();
-        }
+    /// Lets the first waiter look again: the key may be free. A hint; timers cover a lost one. False: nobody waits.
+    pub(super) fn wake(&self, key: &LockKey) -> bool {
+        self.total.load(Ordering::SeqCst) > 0 && self.by_key.lock().get(key).is_some_and(Queue::wake_head)
     }
 
     /// Lets every waiter of every key look again.

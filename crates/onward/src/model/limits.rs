@@ -44,6 +44,8 @@ pub const LABEL_KEY_BYTES: usize = 64;
 pub const LABEL_VALUE_BYTES: usize = 256;
 /// Most terms of a selector.
 pub const SELECTOR_TERMS: usize = 16;
+/// Most values that a term of a selector names.
+pub const SELECTOR_VALUES: usize = 100;
 /// Shortest time to live of an object.
 pub const TTL_MIN: Duration = Duration::from_secs(1);
 /// Longest time to live of an object: ten years.

@@ -1,6 +1,7 @@
 //! What to open: the URLs of the parts and how each is to be kept.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cache::CacheOptions;
 use crate::commit::Retention;
@@ -26,6 +27,7 @@ pub struct Config {
     pub(super) lock_scopes: Vec<String>,
     pub(super) cache: CacheOptions,
     pub(super) cache_bytes: usize,
+    pub(super) cache_near: Option<Duration>,
     pub(super) retention: Retention,
     pub(super) clock: Clock,
     pub(super) observer: SharedObserver,
@@ -42,7 +44,7 @@ pub(super) enum Files {
 const CACHE_BYTES: usize = 64 << 20;
 
 impl Config {
-    /// Everything on one URL, `memory:` or `sqlite:PATH`, with nothing read from the environment; the cache is in memory.
+    /// Everything on one URL, `memory:`, `sqlite:PATH` or (locks, and no store) `redis://HOST`, with nothing read from the environment; the cache is in memory.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             store: url.into(),
@@ -58,6 +60,7 @@ impl Config {
             lock_scopes: Vec::new(),
             cache: CacheOptions::default(),
             cache_bytes: CACHE_BYTES,
+            cache_near: None,
             retention: Retention::default(),
             clock: Clock::system(),
             observer: Arc::new(Silent),
@@ -87,7 +90,7 @@ impl Config {
         Ok(self)
     }
 
-    /// Keeps locks at a URL of their own instead of beside the store: `memory:` or `sqlite:PATH` of a store.
+    /// Keeps locks at a URL of their own instead of beside the store: `redis://HOST`, `memory:` or `sqlite:PATH` of a store.
     #[must_use]
     pub fn with_locks_at(mut self, url: impl Into<String>) -> Self {
         self.locks_at = Some(url.into());
@@ -164,7 +167,17 @@ impl Config {
         self
     }
 
-    /// Bounds the cache in memory; 64 MiB by default.
+    /// Keeps near copies of a cache on Redis in this process, each for at most `bound`, 10 ms to 60 s.
+    ///
+    /// A read may then miss an invalidation by another process for as long, though most are told sooner; those of this process hold at once.
+    /// What [`Cache::promise`](crate::cache::Cache::promise) says. A cache in memory has no need of them and keeps none.
+    #[must_use]
+    pub fn with_cache_near(mut self, bound: Duration) -> Self {
+        self.cache_near = Some(bound);
+        self
+    }
+
+    /// Bounds the cache in memory, or the near copies; 64 MiB by default.
     #[must_use]
     pub fn with_cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;

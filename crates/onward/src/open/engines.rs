@@ -6,13 +6,20 @@ use std::sync::Arc;
 use super::config::{Config, Files};
 use crate::audit::engine::AuditEngine;
 use crate::cache::CacheEngine;
+#[cfg(feature = "redis")]
+use crate::cache::layers::{Breaker, Sharded, Tiered};
 use crate::commit::engine::CommitEngine;
 use crate::engine::memory::{MemoryCache, MemoryLocks, MemoryStore};
+#[cfg(feature = "redis")]
+use crate::engine::redis::{Address, RedisCache, RedisLocks};
 #[cfg(feature = "sqlite")]
 use crate::engine::sqlite::{SqliteLocks, SqliteStore};
 use crate::lock::LockEngine;
 use crate::time::Clock;
 use crate::{Code, Error, Kind, Result};
+
+#[cfg(feature = "redis")]
+const NO_STORE: &str = "redis keeps locks and a cache, no store and no audit trail: name a store such as sqlite:PATH";
 
 /// What every SQLite database begins with.
 const HEADER_BYTES: u64 = 100;
@@ -21,16 +28,32 @@ const HEADER_BYTES: u64 = 100;
 enum Place {
     Memory,
     Sqlite(PathBuf),
+    #[cfg(feature = "redis")]
+    Redis(Box<Address>),
 }
 
 fn place(url: &str) -> Result<Place> {
+    #[cfg(feature = "redis")]
+    if Address::is_meant(url) {
+        return Address::parse(url).map(|address| Place::Redis(Box::new(address)));
+    }
     match url.split_once(':') {
         Some(("memory", "")) => Ok(Place::Memory),
         Some(("sqlite", path)) if !path.is_empty() => {
             let path = path.strip_prefix("//").unwrap_or(path);
             Ok(Place::Sqlite(PathBuf::from(path)))
         }
-        _ => Err(Error::invalid("a URL is memory: or sqlite:PATH")),
+        _ => Err(Error::invalid("a URL is memory:, sqlite:PATH or redis://HOST")),
+    }
+}
+
+impl Place {
+    fn has_store(&self) -> bool {
+        match self {
+            Self::Memory | Self::Sqlite(_) => true,
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => false,
+        }
     }
 }
 
@@ -40,6 +63,8 @@ pub(super) struct Engines {
     pub(super) audit: Arc<dyn AuditEngine>,
     pub(super) locks: Arc<dyn LockEngine>,
     pub(super) cache: Arc<dyn CacheEngine>,
+    /// Whether anything can be written to the store.
+    pub(super) has_store: bool,
     /// The file beside which drops are counted.
     pub(super) file: Option<PathBuf>,
 }
@@ -49,7 +74,7 @@ impl Engines {
     pub(super) async fn open(config: &Config) -> Result<Self> {
         let store = place(&config.store)?;
         let locks = config.locks_at.as_deref().map(place).transpose()?;
-        let cache = config.cache_at.as_deref().map(place).transpose()?;
+        let cache = config.cache_at.as_deref().unwrap_or("memory:").split(',').map(place).collect::<Result<Vec<_>>>()?;
         let (commits, audit, file): (Arc<dyn CommitEngine>, Arc<dyn AuditEngine>, _) = match &store {
             Place::Memory => {
                 let store = Arc::new(MemoryStore::new());
@@ -59,12 +84,18 @@ impl Engines {
                 let store = sqlite_store(path, config.files, &config.clock).await?;
                 (store.clone(), store, Some(path.clone()))
             }
+            #[cfg(feature = "redis")]
+            Place::Redis(_) => {
+                let store = Arc::new(MemoryStore::closed(NO_STORE));
+                (store.clone(), store, None)
+            }
         };
         Ok(Self {
             commits,
             audit,
             locks: lock_engine(locks.as_ref().unwrap_or(&store), &config.clock).await?,
-            cache: cache_engine(cache.as_ref().unwrap_or(&Place::Memory), config)?,
+            cache: cache_engine(&cache, config).await?,
+            has_store: store.has_store(),
             file,
         })
     }
@@ -90,12 +121,43 @@ async fn lock_engine(place: &Place, clock: &Clock) -> Result<Arc<dyn LockEngine>
         Place::Sqlite(path) => Ok(Arc::new(SqliteLocks::open(SqliteLocks::beside(path), clock.clone()).await?)),
         #[cfg(not(feature = "sqlite"))]
         Place::Sqlite(_) => Err(Error::unsupported("this build has no SQLite engine")),
+        #[cfg(feature = "redis")]
+        Place::Redis(address) => Ok(Arc::new(RedisLocks::open(address).await?)),
     }
 }
 
-fn cache_engine(place: &Place, config: &Config) -> Result<Arc<dyn CacheEngine>> {
-    match place {
-        Place::Memory => Ok(Arc::new(MemoryCache::new(config.clock.clone()).with_max_bytes(config.cache_bytes))),
-        Place::Sqlite(_) => Err(Error::unsupported("the SQLite engine has no cache")),
+/// Opens the cache: in memory, or on one Redis or several that share the keys, each behind a breaker, with near copies if they are wanted.
+async fn cache_engine(places: &[Place], config: &Config) -> Result<Arc<dyn CacheEngine>> {
+    let memory = || Arc::new(MemoryCache::new(config.clock.clone()).with_max_bytes(config.cache_bytes));
+    if let [Place::Memory] = places {
+        return Ok(memory());
+    }
+    #[cfg(feature = "redis")]
+    return shared_cache(places, config, memory).await;
+    #[cfg(not(feature = "redis"))]
+    Err(Error::unsupported("a cache is in memory or on redis"))
+}
+
+#[cfg(feature = "redis")]
+async fn shared_cache(places: &[Place], config: &Config, memory: impl Fn() -> Arc<MemoryCache>) -> Result<Arc<dyn CacheEngine>> {
+    let near: Option<Arc<dyn CacheEngine>> = config.cache_near.map(|_| memory() as _);
+    let mut shards: Vec<(String, Arc<dyn CacheEngine>)> = Vec::new();
+    for place in places {
+        let Place::Redis(address) = place else {
+            return Err(Error::unsupported("a cache is memory:, or one or more redis URLs with commas between them"));
+        };
+        let server = RedisCache::open(address, config.clock.clone()).await?;
+        if let Some(near) = &near {
+            server.tell(Arc::clone(near)).await?;
+        }
+        shards.push((address.name(), Arc::new(Breaker::new(Arc::new(server), config.clock.clone()))));
+    }
+    let far: Arc<dyn CacheEngine> = match <[_; 1]>::try_from(shards) {
+        Ok([(_, alone)]) => alone,
+        Err(shards) => Arc::new(Sharded::new(shards)?),
+    };
+    match (near, config.cache_near) {
+        (Some(near), Some(bound)) => Ok(Arc::new(Tiered::new(near, far, config.clock.clone(), bound)?)),
+        _ => Ok(far),
     }
 }

@@ -33,7 +33,7 @@ struct Inner {
 }
 
 impl Onward {
-    /// Opens everything on one URL, `memory:` or `sqlite:PATH`, and heeds the environment as [`Config::with_environment`] does.
+    /// Opens everything on one URL, `memory:`, `sqlite:PATH` or (locks, and no store) `redis://HOST`, and heeds the environment as [`Config::with_environment`] does.
     ///
     /// # Errors
     /// As [`Onward::connect`].
@@ -70,7 +70,7 @@ impl Onward {
             enabled: locks_enabled,
             targets: lock_targets,
             scope_labels: lock_scopes,
-            commits: Some(queue.clone()),
+            commits: engines.has_store.then(|| queue.clone()),
             clock: clock.clone(),
             observer: observer.clone(),
             ..LocksConfig::default()
@@ -96,14 +96,16 @@ impl Onward {
         Ok(Self(Arc::new(Inner { store: Store::new(queue, deliverer), locks, cache, audit })))
     }
 
-    /// Looks at the store's engine and at what it stands on, such as the disk; changes nothing and may take a second.
+    /// Looks at the engines of the store and the cache and at what they stand on, such as the disk; changes nothing and may take a second.
     ///
     /// The findings are for people: what is wrong, how bad it is, and what to do. An engine without files has none.
     ///
     /// # Errors
     /// [`Kind::Backend`](crate::Kind::Backend): the engine is away.
     pub async fn check(&self) -> Result<Vec<Finding>> {
-        self.0.store.queue().engine().check().await
+        let mut findings = self.0.store.queue().engine().check().await?;
+        findings.extend(self.0.cache.check().await?);
+        Ok(findings)
     }
 
     /// Returns the versioned objects.

@@ -79,7 +79,7 @@ impl Deliverer {
     /// # Errors
     /// The engine cannot be reached.
     pub(crate) async fn follow(&self, queue: &CommitQueue) -> Result<impl Future<Output = ()> + Send + use<>> {
-        let mut feed = queue.feed(None, None).await?.of_notes();
+        let mut feed = queue.own_feed().await?.of_notes();
         let (this, queue) = (self.clone(), queue.clone());
         Ok(async move {
             let Some(sink) = this.sink.clone() else { return };
@@ -128,7 +128,7 @@ impl Deliverer {
     async fn reopen(&self, queue: &CommitQueue) -> crate::commit::Feed {
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
         loop {
-            if let Ok(feed) = queue.feed(None, None).await {
+            if let Ok(feed) = queue.own_feed().await {
                 return feed.of_notes();
             }
             retry::sleep(&self.clock, backoff.next()).await;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::collection::Collection;
 use super::deliver::Deliverer;
 use super::export::{Export, ExportOptions};
 use super::import::Import;
@@ -237,6 +238,23 @@ impl Store {
         }
     }
 
+    /// Gives an object a new version and leaves its content, whatever its type; with a time to live or labels in the options, it gets
+    /// those: the way to keep a session alive.
+    ///
+    /// A conflict says that the object is not at the version `at`, if one is given.
+    ///
+    /// # Errors
+    /// As [`Store::put_if`]. `NotFound`: there is no such object.
+    pub async fn touch(&self, key: impl IntoKey, at: Option<Version>, options: WriteOptions) -> Result<Put<Payload>> {
+        match self.single(options.apply(Commit::new().touch(key, at))).await? {
+            Ok(written) => Ok(Put::Committed(written)),
+            Err(conflict) if conflict.reason == Reason::Missing && at.is_none() => {
+                Err(Error::not_found("the object does not exist").during("touch"))
+            }
+            Err(conflict) => Ok(Put::Conflict(conflict)),
+        }
+    }
+
     /// Deletes an object that still is at `version`.
     ///
     /// # Errors
@@ -295,6 +313,11 @@ impl Store {
         F: FnMut(&mut T, &Meta) -> Result<(), Refusal> + Send,
     {
         Update::new(self, key.into_key(), change)
+    }
+
+    /// Returns the objects of a kind as values of one type, in the namespace `default`.
+    pub fn collection<T: Serialize + DeserializeOwned>(&self, kind: &str) -> Collection<T> {
+        Collection::new(self.clone(), kind)
     }
 
     /// Applies a commit: whole or not at all, in one transaction, with one revision.

@@ -33,6 +33,11 @@ impl List {
         }
     }
 
+    pub(super) fn of(mut self, namespace: &str, kind: &str) -> Self {
+        (self.namespace, self.kind) = (namespace.to_owned(), kind.to_owned());
+        self
+    }
+
     /// Sets the namespace.
     #[must_use]
     pub fn in_namespace(mut self, namespace: impl Into<String>) -> Self {
@@ -141,11 +146,12 @@ fn checksum(name: &str, at: Revision, epoch: Epoch, query: &List) -> String {
         hasher.update((part.len() as u64).to_be_bytes());
         hasher.update(part);
     }
-    for (key, value) in query.selector.terms() {
-        for part in ["label", key, if value.is_some() { "=" } else { "" }, value.unwrap_or_default()] {
+    for (key, values) in query.selector.terms() {
+        for part in ["label", key].into_iter().chain(values) {
             hasher.update((part.len() as u64).to_be_bytes());
             hasher.update(part);
         }
+        hasher.update([0xff; 8]);
     }
     hex::encode(&hasher.finalize()[..6])
 }

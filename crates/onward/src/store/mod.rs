@@ -15,6 +15,7 @@
 //! # Ok::<(), onward::Error>(()) }).unwrap();
 //! ```
 
+mod collection;
 mod deliver;
 mod export;
 mod handle;
@@ -26,6 +27,7 @@ mod update;
 mod watch;
 
 pub use crate::commit::engine::At;
+pub use collection::{Collection, TypedPage};
 pub use deliver::CacheSink;
 pub(crate) use deliver::Deliverer;
 pub use export::{Export, ExportOptions};

@@ -52,6 +52,28 @@ impl WriteOptions {
         self
     }
 
+    /// Adds what becomes of labels and time to live to what a request wants, where something is asked for.
+    pub(crate) fn intent_of(&self, wish: String) -> Vec<u8> {
+        let mut wishes = serde_json::Map::new();
+        _ = match &self.labels {
+            LabelChange::Keep => None,
+            LabelChange::Set(labels) => wishes.insert("labels".to_owned(), serde_json::json!(labels)),
+            LabelChange::Merge(labels) => wishes.insert("merge_labels".to_owned(), serde_json::json!(labels)),
+        };
+        _ = match self.ttl {
+            TtlChange::Keep => None,
+            TtlChange::Set(ttl) => wishes.insert("ttl_us".to_owned(), u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX).into()),
+            TtlChange::Never => wishes.insert("ttl_us".to_owned(), serde_json::Value::Null),
+        };
+        // What was asked before there were labels keeps its intent. A line end is in no key.
+        let mut intent = wish.into_bytes();
+        if !wishes.is_empty() {
+            intent.push(b'\n');
+            intent.extend_from_slice(serde_json::Value::from(wishes).to_string().as_bytes());
+        }
+        intent
+    }
+
     /// Knows the request by what it wants, where what it writes differs between tries.
     pub(crate) fn with_intent(mut self, intent: Vec<u8>) -> Self {
         self.intent = Some(intent);

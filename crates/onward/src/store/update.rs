@@ -48,7 +48,7 @@ pub struct Update<'a, T, F> {
     store: &'a Store,
     key: Result<Key>,
     change: F,
-    validate: Option<Validator<'a, T>>,
+    validators: Vec<Validator<'a, T>>,
     insert: Option<T>,
     tries: u32,
     deadline: Duration,
@@ -72,7 +72,7 @@ where
             store,
             key,
             change,
-            validate: None,
+            validators: Vec::new(),
             insert: None,
             tries: 5,
             deadline: Duration::from_secs(10),
@@ -93,9 +93,9 @@ where
         self
     }
 
-    /// Judges each candidate against the state that it is based on, before it is written, in every try.
+    /// Judges each candidate against the state that it is based on, before it is written, in every try. Several are asked in turn.
     pub fn validate(mut self, validate: impl FnMut(&T, Option<&T>) -> Result<(), Refusal> + Send + 'a) -> Self {
-        self.validate = Some(Box::new(validate));
+        self.validators.push(Box::new(validate));
         self
     }
 
@@ -119,7 +119,7 @@ where
 
     /// Makes the update happen once, however often it is sent with this id: the way to settle an unknown outcome.
     ///
-    /// The request is known by its key and id, since what is written differs between tries. A replay answers with the value that was
+    /// The request is known by its key, labels and time to live, since the value that is written differs between tries. A replay answers with the value that was
     /// written then, as long as the change log has it.
     pub fn request(mut self, id: RequestId) -> Self {
         self.options = self.options.with_request(id, Window::Caller);
@@ -141,7 +141,8 @@ where
             return Err(Error::invalid("deadline is 1 ms..=10 min"));
         }
         if self.options.has_request() {
-            self.options = self.options.with_intent(format!("update {key}").into_bytes());
+            let intent = self.options.intent_of(format!("update {key}"));
+            self.options = self.options.with_intent(intent);
             // Nothing of this commit is applied: it stands for the request.
             let known = self.store.replay(self.options.of_request(Commit::new())).await?;
             if let Some(written) = known.and_then(|mut receipt| receipt.writes.pop()) {
@@ -178,9 +179,11 @@ where
                     None => return Err(Error::not_found("the object does not exist").during("update")),
                 },
             };
-            if let Some(validate) = &mut self.validate {
+            if !self.validators.is_empty() {
                 let before: Option<T> = state.as_ref().map(|object| object.value.read()).transpose()?;
-                validate(&value, before.as_ref()).map_err(Refusal::into_error)?;
+                for validate in &mut self.validators {
+                    validate(&value, before.as_ref()).map_err(Refusal::into_error)?;
+                }
             }
             let options = self.options.clone().with_deadline(left.max(WAIT_MIN));
             match self.store.put_payload_if(&key, Payload::json(&value)?, condition, options).await? {

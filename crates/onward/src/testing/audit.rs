@@ -115,18 +115,6 @@ macro_rules! audit_conformance {
                 a_busy_queue_drops_too
                 chains_of_ours_are_not_for_callers
             }
-            $crate::audit_conformance! { @in audit_life $open;
-                a_segment_verifies_in_every_state_of_its_life
-                a_refusal_writes_nothing
-                of_two_workers_one_wins_and_the_other_changes_nothing
-                a_paused_worker_that_wakes_late_changes_nothing
-                dropped_at_any_await_heal_ends_stable_and_verified
-                a_hold_stops_a_running_purge_within_one_batch
-                a_dry_run_changes_nothing
-                the_head_is_taken_once_a_transition
-                purged_entries_are_told_apart_from_missing_ones
-                a_lost_answer_to_a_step_writes_one_entry
-            }
             $crate::audit_conformance! { @in audit_proofs $open;
                 an_entry_is_proved_to_be_in_every_later_size
                 every_size_is_the_beginning_of_every_later_one

@@ -10,8 +10,11 @@ pub mod breaker_cases;
 pub mod cases;
 pub mod faults;
 pub mod flight_cases;
+pub mod save_cases;
 pub mod stale_cases;
 pub mod staleness;
+pub mod typed_cases;
+pub mod watched;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,9 +36,9 @@ pub struct CacheHarness {
 
 impl CacheHarness {
     /// Makes a harness from a way to open an engine.
-    pub fn new(open: impl FnOnce(Clock) -> Arc<dyn CacheEngine>) -> Self {
+    pub async fn new<E: CacheEngine + 'static>(open: impl AsyncFnOnce(Clock) -> E) -> Self {
         let clock = Clock::manual();
-        Self::over(open(clock.clone()), clock)
+        Self::over(Arc::new(open(clock.clone()).await), clock)
     }
 
     /// Makes a harness over an engine that reads this clock.
@@ -85,16 +88,23 @@ pub(crate) async fn fill(cache: &Cache, key: &str, value: u64) {
     assert_eq!(lease(cache, key).await.commit(&value).await.unwrap(), crate::cache::Filled::Stored);
 }
 
-/// Lets the other tasks of a single-threaded runtime run until all of them wait.
+/// How long an engine may work on a call; only a broken one lets it pass.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Lets the other tasks of a single-threaded runtime run until all of them wait, and for no [`watched`] engine.
 pub(crate) async fn settle() {
-    for _ in 0..64 {
+    let patience = Clock::system().now() + PATIENCE;
+    let mut idle = 0;
+    while idle < 64 {
         tokio::task::yield_now().await;
+        idle = if watched::is_busy() { 0 } else { idle + 1 };
+        assert!(Clock::system().now() < patience, "an engine works on a call without end");
     }
 }
 
-/// Makes one named test a case for an engine: `cache_conformance!(memory, |clock| Arc::new(MemoryCache::new(clock)))`.
+/// Makes one named test a case for an engine: `cache_conformance!(memory, async |clock| MemoryCache::new(clock))`.
 ///
-/// The closure gets the [`Clock`](crate::time::Clock) that the engine must read.
+/// The closure is async and gets the [`Clock`](crate::time::Clock) that the engine must read.
 #[macro_export]
 macro_rules! cache_conformance {
     ($module:ident, $open:expr) => {
@@ -129,7 +139,10 @@ macro_rules! cache_conformance {
                 acts_of_one_request_are_answered_each_for_itself;
             breaker_cases: purge_under_an_open_breaker_is_replayed_before_the_key_is_read, a_lease_from_before_a_waiting_purge_is_refused,
                 queue_overflow_moves_the_epoch, a_flush_that_fails_waits, an_open_breaker_answers_at_once, an_open_breaker_still_invalidates,
-                a_purge_dropped_midway_waits, a_purge_that_fails_during_its_replay_still_waits;
+                a_purge_dropped_midway_waits, a_typed_hit_is_none_while_a_purge_waits, a_purge_that_fails_during_its_replay_still_waits;
+            save_cases: a_save_kills_the_fills_in_flight, no_save_lands_under_a_guard, a_save_of_bytes_keeps_their_type_and_the_siblings;
+            typed_cases: a_typed_hit_goes_with_its_entry, a_typed_hit_is_of_the_value_that_is_there, a_typed_hit_is_of_its_key_and_type,
+                a_typed_load_fills_for_all;
             faults: a_hanging_engine_hangs_no_call, a_lookup_that_fails_loads_without_a_fill, a_reservation_that_fails_loads_without_a_fill,
                 a_commit_that_fails_still_returns_the_value, a_commit_whose_reply_is_lost_is_sent_again,
                 an_invalidation_that_fails_is_an_error, cut_between_a_purge_and_its_reply,
@@ -144,7 +157,7 @@ macro_rules! cache_conformance {
             $($(
                 #[tokio::test]
                 async fn $case() {
-                    $crate::testing::cache::$group::$case(&$crate::testing::cache::CacheHarness::new($open)).await;
+                    $crate::testing::cache::$group::$case(&$crate::testing::cache::CacheHarness::new($open).await).await;
                 }
             )*)*
         }

@@ -1,14 +1,14 @@
 //! Faults around any lock engine: answers that get lost, refusals, calls that hang; and it counts calls.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use futures_core::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::lock::{Ask, Capabilities, Claim, LeaseRow, LockEngine, Owner, Release, Renewal, Renewed, Tried};
+use crate::lock::{Ask, Capabilities, Claim, LeaseRow, LockEngine, Owner, Release, Renewal, Renewed, Tried, Waiters};
 use crate::model::{FencingToken, LockKey};
 use crate::{Error, Result};
 
@@ -29,6 +29,8 @@ pub enum Call {
     TakeOver,
     /// `raise`.
     Raise,
+    /// `leave`.
+    Leave,
 }
 
 /// How a call fails.
@@ -250,5 +252,17 @@ impl LockEngine for FaultyLocks {
 
     fn raise(&self, newest: FencingToken) -> BoxFuture<'_, Result<()>> {
         self.run(Call::Raise, async move { self.inner.raise(newest).await })
+    }
+
+    fn has_queue(&self) -> bool {
+        self.inner.has_queue()
+    }
+
+    fn listen(&self, waiters: Weak<dyn Waiters>) {
+        self.inner.listen(waiters);
+    }
+
+    fn leave(&self, keys: Vec<LockKey>) -> BoxFuture<'_, Result<()>> {
+        self.run(Call::Leave, async move { self.inner.leave(keys).await })
     }
 }

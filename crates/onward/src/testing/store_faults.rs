@@ -11,7 +11,7 @@ use futures_core::future::BoxFuture;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
-use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, Scan, StoreMeta, Wanted, Writer};
+use crate::commit::engine::{At, Changes, CommitEngine, Heard, Listed, Plan, Remembered, Rows, Scan, StoreMeta, Wanted, Writer};
 use crate::commit::{Past, Prune, Pruned};
 use crate::model::{Key, Object, RequestId, Revision, Version};
 use crate::observe::Finding;
@@ -242,6 +242,10 @@ impl CommitEngine for Faulty {
 
     fn ready(&self) -> Result<()> {
         self.inner.ready()
+    }
+
+    fn heard(&self) -> Option<watch::Receiver<Heard>> {
+        self.inner.heard()
     }
 
     fn meta(&self) -> BoxFuture<'_, Result<StoreMeta>> {

@@ -9,8 +9,10 @@ mod tamper;
 mod tamper_past;
 
 use onward::engine::memory::MemoryStore;
+use onward::engine::postgres::PostgresStore;
 use onward::engine::sqlite::SqliteStore;
 use onward::testing::audit::Harness;
+use onward::testing::servers::Postgres;
 use onward::time::Clock;
 
 async fn memory() -> Harness {
@@ -26,5 +28,15 @@ async fn sqlite() -> Harness {
     Harness::over(first, second, clock, folder).await
 }
 
+async fn postgres() -> Harness {
+    let (url, clock) = (Postgres::shared().schema().await, Clock::manual());
+    let first = PostgresStore::open(&url, &clock).await.unwrap();
+    let second = PostgresStore::open(&url, &clock).await.unwrap();
+    Harness::over(first, second, clock, ()).await
+}
+
 onward::audit_conformance!(on_memory, memory);
 onward::audit_conformance!(on_sqlite, sqlite);
+onward::audit_life_conformance!(life_on_memory, memory);
+onward::audit_life_conformance!(life_on_sqlite, sqlite);
+onward::audit_conformance!(on_postgres, postgres);

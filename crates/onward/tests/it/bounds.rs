@@ -108,3 +108,34 @@ async fn a_read_that_takes_too_long_is_ended() {
     assert_eq!((error.kind(), error.effect()), (Kind::Overloaded, Effect::NotApplied));
     assert!(engine.get(&Key::new("thing", "n1-1").unwrap()).await.unwrap().is_some(), "the next read is not its heir");
 }
+
+#[tokio::test]
+async fn a_quiet_store_folds_its_log_and_a_closed_one_leaves_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let log = folder.path().join("store.db-wal");
+    let (engine, queue) = open(&path, Bounds::default()).await;
+    drop(queue.submit(big(0)).await.unwrap());
+    // Somebody else has the file open all the time, so that nothing is cleaned up by the end of its last connection.
+    let other = rusqlite::Connection::open(&path).unwrap();
+    let folded = || {
+        let look = other.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))).unwrap();
+        look.0 > 0 && look.0 == look.1
+    };
+    let clock = Clock::system();
+    let quiet = async {
+        while !folded() {
+            retry::sleep(&clock, Duration::from_millis(50)).await;
+        }
+    };
+    retry::deadline(&clock, clock.now() + Duration::from_secs(20), quiet).await.expect("it is folded");
+    assert!(std::fs::metadata(&log).unwrap().len() > 0);
+    drop((queue, engine));
+    let cut = async {
+        while std::fs::metadata(&log).unwrap().len() > 0 {
+            retry::sleep(&clock, Duration::from_millis(20)).await;
+        }
+    };
+    retry::deadline(&clock, clock.now() + Duration::from_secs(20), cut).await.expect("it is cut off");
+    assert_eq!(other.query_row("SELECT count(*) FROM onward_objects", [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+}

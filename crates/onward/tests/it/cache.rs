@@ -1,6 +1,7 @@
 //! The part `cache` on every engine.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use onward::cache::layers::{Breaker, Sharded, Tiered};
@@ -11,13 +12,13 @@ use onward::testing::cache::faults::{Call, Fault, FaultGate, FaultyCache};
 use onward::testing::cache::staleness::{TrustingCache, race, race_stale};
 use onward::time::Clock;
 
-onward::cache_conformance!(memory, |clock| Arc::new(MemoryCache::new(clock)));
+onward::cache_conformance!(memory, async |clock| MemoryCache::new(clock));
 
-onward::cache_conformance!(sharded, |clock| Arc::new(shards(&clock)));
+onward::cache_conformance!(sharded, async |clock| shards(&clock));
 
-onward::cache_conformance!(breaker, |clock| Arc::new(Breaker::new(Arc::new(MemoryCache::new(clock.clone())), clock)));
+onward::cache_conformance!(breaker, async |clock| Breaker::new(Arc::new(MemoryCache::new(clock.clone())), clock));
 
-onward::cache_conformance!(tiered, |clock| Arc::new(tiered(&clock, Arc::new(MemoryCache::new(clock.clone())))));
+onward::cache_conformance!(tiered, async |clock| tiered(&clock, Arc::new(MemoryCache::new(clock.clone()))));
 
 const BOUND: Duration = Duration::from_secs(2);
 
@@ -172,4 +173,76 @@ async fn leases_beyond_the_table_are_away_until_others_end() {
     clock.advance(fill_ttl);
     assert!(matches!(reserve(70_001).await, Reserved::Lease(_)));
     assert_eq!(engine.stats("default").await.unwrap().reservations, 1);
+}
+
+/// A number that counts how often it is read from JSON.
+#[derive(Debug)]
+struct Counted;
+
+static DECODED: AtomicU64 = AtomicU64::new(0);
+
+impl serde::Serialize for Counted {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_unit()
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Counted {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        DECODED.fetch_add(1, Ordering::SeqCst);
+        <()>::deserialize(from).map(|()| Self)
+    }
+}
+
+#[tokio::test]
+async fn typed_hits_in_process_decode_once_an_entry_on_every_layer() {
+    let clock = Clock::manual();
+    let engines: [Arc<dyn CacheEngine>; 4] = [
+        Arc::new(MemoryCache::new(clock.clone())),
+        Arc::new(shards(&clock)),
+        Arc::new(Breaker::new(Arc::new(MemoryCache::new(clock.clone())), clock.clone())),
+        Arc::new(tiered(&clock, Arc::new(MemoryCache::new(clock.clone())))),
+    ];
+    for engine in engines {
+        let cache = Cache::new(engine, "default", CacheOptions::default(), clock.clone(), Arc::new(Silent)).unwrap();
+        let typed = cache.typed::<Counted>();
+        let load = |_| async { Ok::<_, std::io::Error>(Counted) };
+        // The first hit may bring a near copy, the second one decodes that.
+        for _ in 0..3 {
+            typed.get_or_load("k", load).await.unwrap();
+        }
+        let before = DECODED.load(Ordering::SeqCst);
+        let one = typed.get_or_load("k", load).await.unwrap();
+        for _ in 0..10 {
+            assert!(Arc::ptr_eq(&one, &typed.get("k").await.unwrap().flatten().unwrap()));
+        }
+        assert_eq!(DECODED.load(Ordering::SeqCst), before);
+    }
+}
+
+#[tokio::test]
+async fn decoded_values_count_against_the_bound() {
+    let engine: Arc<dyn CacheEngine> = Arc::new(MemoryCache::new(Clock::manual()).with_max_bytes(100_000));
+    let cache = Cache::new(engine, "default", CacheOptions::default(), Clock::manual(), Arc::new(Silent)).unwrap();
+    let typed = cache.typed::<String>();
+    let read = async |key: u32| {
+        typed.get_or_load(format!("k{key}"), |_| async { Ok::<_, std::io::Error>("x".repeat(1_000)) }).await.unwrap();
+    };
+    for key in 0..60 {
+        read(key).await;
+    }
+    let plain = cache.stats().await.unwrap();
+    for key in 0..60 {
+        read(key).await;
+    }
+    let decoded = cache.stats().await.unwrap();
+    assert!(plain.entries == 60 && plain.bytes < 80_000, "{plain:?}");
+    assert!(decoded.entries < 60 && decoded.bytes <= 100_000, "{decoded:?}");
+    cache.flush_namespace().await.unwrap();
+    assert_eq!(cache.stats().await.unwrap().bytes, 0);
+    // Nothing is left of the weight: as much fits as at first.
+    for key in 0..60 {
+        read(key).await;
+    }
+    assert_eq!(cache.stats().await.unwrap(), plain);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use onward::commit::{Commit, CommitOutcome, Delivery, Guard, WriteCondition};
 use onward::lock::{LockOptions, Outcome};
-use onward::model::{Key, RequestId};
+use onward::model::{Key, LabelChange, Labels, Meta, RequestId, TtlChange};
 use onward::store::Put;
 use onward::{Code, Config, Kind, Onward, Refusal, Result};
 use serde::{Deserialize, Serialize};
@@ -75,6 +75,28 @@ on_both! {
         assert_eq!((busy.kind(), busy.code()), (Kind::Contended, Code::ResourceLocked));
         let _ = held.release().await?;
         assert!(onward.guard("projects", "42").scope("eu").update(|p: &mut Project| p.edits += 1).commit().await?.locked);
+        Ok(())
+    }
+
+    a_request_is_known_by_its_labels_and_time_to_live_too(onward) {
+        onward.guard("projects", "42").create(&NEW).commit().await?;
+        let labels = |value: &str| LabelChange::Set(Labels::read([("team", value)]).unwrap());
+        let minutes = |count: u64| TtlChange::Set(Duration::from_secs(60 * count));
+        let id = RequestId::new("r2")?;
+        let edit = |labels, ttl| onward.guard("projects", "42").update(|p: &mut Project| p.edits += 1).labels(labels).ttl(ttl).request(id.clone());
+        assert!(!edit(labels("blue"), minutes(5)).commit().await?.replayed);
+        assert!(edit(labels("blue"), minutes(5)).commit().await?.replayed);
+        for (labels, ttl) in [(labels("red"), minutes(5)), (labels("blue"), minutes(6)), (LabelChange::Keep, minutes(5)), (labels("blue"), TtlChange::Keep)] {
+            assert_eq!(edit(labels, ttl).commit().await.unwrap_err().code(), Code::RequestIdReused);
+        }
+        let id = RequestId::new("r3")?;
+        let store = onward.store();
+        let change = |p: &mut Project, _: &Meta| { p.edits += 1; Ok::<(), Refusal>(()) };
+        let update = |ttl| store.update::<Project, _>(("projects", "42"), change).ttl(ttl).request(id.clone());
+        update(minutes(5)).await?;
+        assert_eq!(update(minutes(5)).await?.tries, 0);
+        assert_eq!(update(TtlChange::Never).await.unwrap_err().code(), Code::RequestIdReused);
+        assert_eq!(onward.store().get::<Project>(("projects", "42")).await?.unwrap().value.edits, 2);
         Ok(())
     }
 

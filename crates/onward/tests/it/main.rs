@@ -15,6 +15,7 @@ mod house;
 mod lock;
 mod observe;
 mod outside;
+mod own_table;
 mod planted;
 mod redis;
 mod schema;

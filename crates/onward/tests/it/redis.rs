@@ -1,4 +1,6 @@
-//! Redis: its servers for tests.
+//! Redis: its servers for tests, and the parts on it.
+
+mod cache;
 
 use onward::testing::servers::{Keep, Redis};
 

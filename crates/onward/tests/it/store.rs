@@ -1,17 +1,20 @@
 //! The store on every engine, plain and with faults.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use onward::Onward;
 use onward::commit::engine::SCAN;
 use onward::commit::{Commit, CommitOutcome, WriteCondition};
 use onward::engine::memory::MemoryStore;
+use onward::engine::postgres::PostgresStore;
 use onward::engine::sqlite::SqliteStore;
 use onward::model::{LabelChange, Labels, Selector};
 use onward::store::List;
+use onward::testing::servers::Postgres;
 use onward::testing::store::Harness;
 use onward::testing::store_faults::Fault;
 use onward::time::Clock;
+use tokio::runtime::Runtime;
 
 async fn memory(often: Option<Fault>) -> Harness {
     let store = MemoryStore::new();
@@ -27,6 +30,18 @@ async fn sqlite(often: Option<Fault>) -> Harness {
     Harness::open([Arc::new(a), Arc::new(b)], often, dir).await
 }
 
+async fn postgres(often: Option<Fault>) -> Harness {
+    // Some cases hold their own runtime up: the connections live in another.
+    static CONNECTIONS: OnceLock<Runtime> = OnceLock::new();
+    let runtime = CONNECTIONS.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
+    let open = async {
+        let (url, clock) = (Postgres::shared().schema().await, Clock::system());
+        (PostgresStore::open(&url, &clock).await.unwrap(), PostgresStore::open(&url, &clock).await.unwrap())
+    };
+    let (a, b) = runtime.spawn(open).await.unwrap();
+    Harness::open([Arc::new(a), Arc::new(b)], often, ()).await
+}
+
 onward::store_conformance!(on_memory, memory(None));
 onward::store_conformance!(on_memory_with_lost_answers, memory(Some(Fault::Lost)));
 onward::store_conformance!(on_memory_with_refusals, memory(Some(Fault::Refused)));
@@ -34,6 +49,9 @@ onward::store_conformance!(on_sqlite, sqlite(None));
 onward::store_conformance!(on_sqlite_with_lost_answers, sqlite(Some(Fault::Lost)));
 onward::store_conformance!(on_sqlite_with_refusals, sqlite(Some(Fault::Refused)));
 onward::store_conformance!(on_sqlite_that_is_slow, sqlite(Some(Fault::Slow)));
+onward::store_conformance!(on_postgres, postgres(None));
+onward::store_conformance!(on_postgres_with_lost_answers, postgres(Some(Fault::Lost)));
+onward::store_conformance!(on_postgres_with_refusals, postgres(Some(Fault::Refused)));
 
 #[tokio::test]
 async fn a_rare_label_is_found_behind_many_objects_without_it() {

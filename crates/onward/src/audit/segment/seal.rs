@@ -36,6 +36,7 @@ impl Chain {
 
     async fn seal_up_to(&self, to: Option<Seq>, act: &Act) -> Result<Segment> {
         act.check()?;
+        self.keeps_segments()?;
         let head = self.head().await?.ok_or_else(|| Error::not_found("no such chain"))?;
         let last = self.all_segments().await?.pop();
         let from = last.as_ref().map_or(1, |last| last.to + 1);
@@ -43,10 +44,11 @@ impl Chain {
             return Err(refused("every entry is sealed"));
         }
         let to = to.map_or(head.seq.get().min(from + SEGMENT_ROWS - 1), Seq::get);
-        if to < from || to > head.seq.get() || to - from >= SEGMENT_ROWS {
-            return Err(Error::invalid(
-                "a segment begins behind the last one, ends at most at the head, and has at most 1,048,576 entries",
-            ));
+        if to < from {
+            return Err(refused("the entries up to there are sealed"));
+        }
+        if to > head.seq.get() || to - from >= SEGMENT_ROWS {
+            return Err(Error::invalid("a segment ends at most at the head, and has at most 1,048,576 entries"));
         }
         let prev = last.map_or_else(|| genesis(&head.origin), |last| last.last);
         let place = hex::encode(random::bytes::<8>());

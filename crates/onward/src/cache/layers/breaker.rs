@@ -10,9 +10,10 @@ use parking_lot::Mutex;
 use super::pending::{Pending, Replay};
 use crate::cache::calls::in_time;
 use crate::cache::{
-    CacheEngine, CacheStats, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Nonce, Promise, Reserved,
-    Slot, Touched,
+    CacheEngine, CacheStats, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Near, Nonce, Promise,
+    Reserved, Slot, Touched,
 };
+use crate::observe::Finding;
 use crate::time::{Clock, Moment};
 use crate::{Error, Kind, Result};
 
@@ -195,6 +196,10 @@ impl CacheEngine for Breaker {
         self.engine.promise()
     }
 
+    fn near(&self, slot: Slot<'_>) -> Option<&dyn Near> {
+        if self.pending.bypasses(slot.namespace) { None } else { self.engine.near(slot) }
+    }
+
     fn lookup<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Option<Entry>>> {
         Box::pin(self.pass(slot, self.engine.lookup(slot)))
     }
@@ -250,6 +255,10 @@ impl CacheEngine for Breaker {
 
     fn stats<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<CacheStats>> {
         Box::pin(self.send(self.engine.stats(namespace)))
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        self.engine.check()
     }
 
     fn lookup_many<'a>(&'a self, slots: &'a [Slot<'a>]) -> BoxFuture<'a, Vec<Result<Option<Entry>>>> {

@@ -9,9 +9,10 @@ use futures_core::future::BoxFuture;
 
 use super::all;
 use crate::cache::{
-    CacheEngine, CacheStats, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Nonce, Promise, Reserved,
-    Slot, Touched,
+    CacheEngine, CacheStats, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Near, Nonce, Promise,
+    Reserved, Slot, Touched,
 };
+use crate::observe::Finding;
 use crate::{Effect, Error, Result};
 
 /// Most shards of one cache.
@@ -140,6 +141,10 @@ impl CacheEngine for Sharded {
         })
     }
 
+    fn near(&self, slot: Slot<'_>) -> Option<&dyn Near> {
+        self.at(slot).near(slot)
+    }
+
     fn lookup<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Option<Entry>>> {
         self.at(slot).lookup(slot)
     }
@@ -203,6 +208,16 @@ impl CacheEngine for Sharded {
                 sum.guarded += stats.guarded;
             }
             Ok(sum)
+        })
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        Box::pin(async move {
+            let mut findings = Vec::new();
+            for shard in self.shards() {
+                findings.extend(shard.engine.check().await?);
+            }
+            Ok(findings)
         })
     }
 

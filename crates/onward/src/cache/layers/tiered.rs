@@ -7,10 +7,11 @@ use bytes::{Bytes, BytesMut};
 use futures_core::future::BoxFuture;
 
 use crate::cache::{
-    Age, CacheEngine, CacheStats, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Nonce, Promise,
-    Reserved, Slot, Touched,
+    Age, CacheEngine, CacheStats, Decoded, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Near, Nonce,
+    Promise, Reserved, Slot, Touched,
 };
-use crate::time::Clock;
+use crate::observe::Finding;
+use crate::time::{Clock, Moment};
 use crate::{Error, Result};
 
 const BOUND_MIN: Duration = Duration::from_millis(10);
@@ -45,8 +46,15 @@ impl Tiered {
     }
 
     /// Returns the near copy; one that cannot be read is none.
-    async fn near(&self, slot: Slot<'_>) -> Option<Entry> {
-        let mut entry = self.near.lookup(slot).await.ok()?.filter(|entry| matches!(entry.age, Age::Fresh { .. }))?;
+    async fn copy(&self, slot: Slot<'_>) -> Option<Entry> {
+        Self::uncovered(self.near.lookup(slot).await.ok()??)
+    }
+
+    /// Makes a near copy the entry that it is a copy of.
+    fn uncovered(mut entry: Entry) -> Option<Entry> {
+        if matches!(entry.age, Age::Stale { .. }) {
+            return None;
+        }
         let (nonce, _) = entry.payload.split_first_chunk::<NONCE>()?;
         entry.nonce = Nonce::from_bytes(*nonce);
         entry.payload = entry.payload.slice(NONCE..);
@@ -54,7 +62,7 @@ impl Tiered {
     }
 
     async fn look(&self, slot: Slot<'_>) -> Result<Option<Entry>> {
-        if let Some(entry) = self.near(slot).await {
+        if let Some(entry) = self.copy(slot).await {
             return Ok(Some(entry));
         }
         // Taken before the far read: an invalidation in between kills it. One that is dropped ends by itself.
@@ -111,6 +119,10 @@ impl CacheEngine for Tiered {
     fn promise(&self) -> Promise {
         let far = self.far.promise();
         Promise { staleness: Some(far.staleness.unwrap_or_default() + self.bound), ..far }
+    }
+
+    fn near(&self, slot: Slot<'_>) -> Option<&dyn Near> {
+        self.near.near(slot).map(|_| self as &dyn Near)
     }
 
     fn lookup<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Option<Entry>>> {
@@ -183,12 +195,16 @@ impl CacheEngine for Tiered {
         self.far.stats(namespace)
     }
 
+    fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        self.far.check()
+    }
+
     /// Near copies are read, but only single lookups make new ones.
     fn lookup_many<'a>(&'a self, slots: &'a [Slot<'a>]) -> BoxFuture<'a, Vec<Result<Option<Entry>>>> {
         Box::pin(async move {
             let (mut answers, mut missed) = (Vec::with_capacity(slots.len()), Vec::new());
             for slot in slots {
-                let near = self.near(*slot).await;
+                let near = self.copy(*slot).await;
                 if near.is_none() {
                     missed.push(*slot);
                 }
@@ -223,5 +239,26 @@ impl CacheEngine for Tiered {
                 Err(error) => fills.iter().map(|_| Err(error.again())).collect(),
             }
         })
+    }
+}
+
+impl Near for Tiered {
+    /// The exact time: how long a copy is served is a promise.
+    fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    fn decoded(&self, slot: Slot<'_>, now: Moment) -> Option<Decoded> {
+        self.near.near(slot)?.decoded(slot, now)
+    }
+
+    fn entry(&self, slot: Slot<'_>) -> Option<Entry> {
+        Self::uncovered(self.near.near(slot)?.entry(slot)?)
+    }
+
+    fn keep(&self, slot: Slot<'_>, payload: &Bytes, decoded: Decoded, weight: usize) {
+        if let Some(near) = self.near.near(slot) {
+            near.keep(slot, payload, decoded, weight);
+        }
     }
 }

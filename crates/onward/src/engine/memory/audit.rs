@@ -81,6 +81,10 @@ impl AuditEngine for MemoryStore {
         Box::pin(std::future::ready(Ok(found)))
     }
 
+    fn keeps_segments(&self) -> bool {
+        true
+    }
+
     fn move_rows(&self, batch: Batch) -> BoxFuture<'_, Result<Batched>> {
         let moved = self.write(|state| {
             if !batch.guards.iter().all(|guard| state.holds(guard)) {

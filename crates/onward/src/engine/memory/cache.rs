@@ -10,21 +10,23 @@
 //! passes them.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use foldhash::fast::FixedState;
 use futures_core::future::BoxFuture;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::cache_shard::{Evict, Place, Reservation, SHARD_LEASES, SHARDS, Shard, Space, Stored};
 use crate::cache::{
-    Age, BusyReason, CacheEngine, CacheStats, Entry, Expiry, Filled, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Nonce, Now,
-    Promise, Reserved, Scope, Slot, Touched,
+    Age, BusyReason, CacheEngine, CacheStats, Decoded, Entry, Expiry, Filled, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Near,
+    Nonce, Now, Promise, Reserved, Scope, Slot, Touched,
 };
 use crate::time::{Clock, Moment};
-use crate::{Error, Result};
+use crate::{Error, Result, random};
 
 const GENERATIONS: usize = 1 << 16;
 /// Guarded keys of a shard.
@@ -55,7 +57,13 @@ pub struct MemoryCache {
     flushes: Arc<AtomicU64>,
     generations: Box<[AtomicU64]>,
     shards: Box<[Mutex<Shard>]>,
+    /// Seeded, so that keys which fall on one place cannot be chosen. Whoever found some all the same would slow down one shard, by no more
+    /// than its entries, which are bounded.
+    hasher: FixedState,
 }
+
+/// What is dropped once the shard's lock is free again: values of users have a `Drop` of their own.
+type Trash = Vec<Stored>;
 
 impl MemoryCache {
     /// Makes an empty cache of at most 64 MiB, with this clock.
@@ -69,6 +77,7 @@ impl MemoryCache {
             flushes: Arc::default(),
             generations: std::iter::repeat_with(AtomicU64::default).take(GENERATIONS).collect(),
             shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
+            hasher: FixedState::with_seed(u64::from_le_bytes(random::bytes())),
         }
     }
 
@@ -93,43 +102,50 @@ impl MemoryCache {
             return None;
         }
         let id = namespaces.len() as u64;
-        let space = namespaces.entry(namespace.into()).or_insert_with(|| Arc::new(Space::new(id, Arc::clone(&self.flushes))));
+        let space = namespaces.entry(namespace.into()).or_insert_with(|| Arc::new(Space::new(id, namespace, Arc::clone(&self.flushes))));
         Some(Arc::clone(space))
     }
 
-    fn shard(&self, place: &Place) -> MutexGuard<'_, Shard> {
-        self.shards[place.hash as usize % SHARDS].lock()
+    /// Hashes a key of a namespace: the upper half picks the shard, its table uses the rest.
+    fn hash(&self, namespace: &str, key: &[u8]) -> u64 {
+        self.hasher.hash_one((namespace, key))
+    }
+
+    fn place(&self, space: &Space, key: &[u8]) -> Result<Place> {
+        Place::new(space.id, key, self.hash(&space.name, key))
+    }
+
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        self.shards[(hash >> 48) as usize % SHARDS].lock()
     }
 
     fn generation(&self, place: &Place) -> &AtomicU64 {
-        &self.generations[(place.hash >> 32) as usize % GENERATIONS]
+        // Without a seed, so that a run can be repeated: which keys share a generation shows in refusals.
+        &self.generations[FixedState::with_seed(0).hash_one(place.key()) as usize % GENERATIONS]
     }
 
-    fn forget(&self, gone: &[Stored]) {
+    fn forget(&self, gone: Vec<Stored>, trash: &mut Trash) {
         let weight = gone.iter().map(|stored| stored.weight).sum();
         self.weight.fetch_sub(weight, Ordering::Relaxed);
+        trash.extend(gone.into_iter().filter(|stored| stored.decoded.is_some()));
     }
 
-    fn look(&self, slot: Slot<'_>) -> Result<Option<Entry>> {
-        let (id, epoch) = match self.namespaces.read().get(slot.namespace) {
-            Some(space) => (space.id, space.epoch()),
-            None => return Ok(None),
-        };
-        let place = Place::new(id, slot.key)?;
+    fn look(&self, slot: Slot<'_>) -> Option<Entry> {
+        let hash = self.hash(slot.namespace, slot.key);
         let now = self.clock.now();
-        let mut shard = self.shard(&place);
-        Ok(shard.live(place.key(), slot.field, epoch, now))
+        let mut shard = self.shard(hash);
+        shard.live(slot, hash, now)
     }
 
     fn take_lease(&self, slot: Slot<'_>, fill_ttl: Duration, instead_of: Option<Nonce>) -> Result<Reserved> {
         let full = Reserved::Busy { reason: BusyReason::Away, retry_after: FULL_RETRY };
         let Some(space) = self.space(slot.namespace) else { return Ok(full) };
-        let place = Place::new(space.id, slot.key)?;
+        let place = self.place(&space, slot.key)?;
         let now = self.clock.now();
-        let mut shard = self.shard(&place);
+        let mut shard = self.shard(place.hash);
         let (epoch, generation) = (space.epoch(), self.generation(&place).load(Ordering::SeqCst));
         // What is there stays: the commit replaces it, whoever may read it does so until then.
-        if let Some(entry) = shard.live(place.key(), slot.field, epoch, now)
+        if let Some(entry) = shard.live(slot, place.hash, now)
             && matches!(entry.age, Age::Fresh { .. })
             && instead_of != Some(entry.nonce)
         {
@@ -153,17 +169,18 @@ impl MemoryCache {
 
     fn fill(&self, slot: Slot<'_>, nonce: Nonce, payload: Bytes, life: Life) -> Result<Filled> {
         let Some(space) = self.known(slot.namespace) else { return Ok(Filled::Superseded { now: Now::Absent }) };
-        let place = Place::new(space.id, slot.key)?;
+        let place = self.place(&space, slot.key)?;
         let now = self.clock.now();
+        let mut trash = Trash::new();
         {
-            let mut shard = self.shard(&place);
+            let mut shard = self.shard(place.hash);
             // Compared and inserted under one lock: an invalidation that came before is seen here, one that comes later removes what is
             // inserted here. A flush that comes in between leaves an entry of the old epoch, which nobody sees.
             let (epoch, generation) = (space.epoch(), self.generation(&place).load(Ordering::SeqCst));
             let lease_slot = place.lease_slot(slot.field);
             let lease = shard.leases.get(&lease_slot).filter(|lease| lease.nonce == nonce).copied();
             if !lease.is_some_and(|lease| lease.lives(generation, epoch, now)) {
-                let fresh = shard.live(place.key(), slot.field, epoch, now).filter(|entry| matches!(entry.age, Age::Fresh { .. }));
+                let fresh = shard.live(slot, place.hash, now).filter(|entry| matches!(entry.age, Age::Fresh { .. }));
                 return Ok(match fresh {
                     Some(entry) if entry.nonce == nonce => Filled::Stored,
                     Some(_) => Filled::Superseded { now: Now::Replaced },
@@ -171,13 +188,12 @@ impl MemoryCache {
                     None => Filled::Superseded { now: Now::Absent },
                 });
             }
-            let gone = shard.turn_hand(HAND_STEPS, now, Evict::Dead);
-            self.forget(&gone);
+            self.forget(shard.turn_hand(HAND_STEPS, now, Evict::Dead), &mut trash);
             let weight = ENTRY_WEIGHT + place.len + slot.field.map_or(0, <[u8]>::len) + payload.len();
-            let mut stored = Stored { payload, nonce, epoch, ends: now, gone: now, serial: 0, weight, touched: false };
+            let mut stored = Stored { payload, decoded: None, nonce, epoch, ends: now, gone: now, serial: 0, weight, touched: false };
             stored.begin(life, now);
             let replaced = shard.insert(&place, slot.field, stored, &space, now)?;
-            self.forget(&replaced);
+            self.forget(replaced, &mut trash);
             self.weight.fetch_add(weight, Ordering::Relaxed);
             shard.leases.remove(&lease_slot);
         }
@@ -187,9 +203,9 @@ impl MemoryCache {
 
     fn give_back(&self, slot: Slot<'_>, nonce: Nonce) -> Result<()> {
         let Some(space) = self.known(slot.namespace) else { return Ok(()) };
-        let place = Place::new(space.id, slot.key)?;
+        let place = self.place(&space, slot.key)?;
         let lease_slot = place.lease_slot(slot.field);
-        let mut shard = self.shard(&place);
+        let mut shard = self.shard(place.hash);
         if shard.leases.get(&lease_slot).is_some_and(|lease| lease.nonce == nonce) {
             shard.leases.remove(&lease_slot);
         }
@@ -199,12 +215,12 @@ impl MemoryCache {
     /// Evicts until the weight is within its bound, one entry a shard in turn: idle entries anywhere go before new ones.
     fn shrink(&self, now: Moment) {
         let mut empty_in_a_row = 0;
+        let mut trash = Trash::new();
         while self.weight.load(Ordering::Relaxed) > self.max_bytes && empty_in_a_row < SHARDS {
             let next = self.next_evicted.fetch_add(1, Ordering::Relaxed);
             let mut shard = self.shards[next % SHARDS].lock();
             empty_in_a_row = if shard.hand.is_empty() { empty_in_a_row + 1 } else { 0 };
-            let gone = shard.turn_hand(1, now, Evict::Untouched);
-            self.forget(&gone);
+            self.forget(shard.turn_hand(1, now, Evict::Untouched), &mut trash);
         }
     }
 
@@ -215,55 +231,55 @@ impl MemoryCache {
             None if hold_off.is_zero() => return Ok(Invalidation::Absent),
             None => self.space(slot.namespace).ok_or_else(too_many_guards)?,
         };
-        let place = Place::new(space.id, slot.key)?;
+        let place = self.place(&space, slot.key)?;
         let now = self.clock.now();
-        let mut shard = self.shard(&place);
-        let found = self.purge(&mut shard, &place, slot.field, &space, now);
+        let mut trash = Trash::new();
+        let mut shard = self.shard(place.hash);
+        let found = self.purge(&mut shard, &place, slot.field, &space, now, &mut trash);
         Self::hold(&mut shard, &place, GuardOwner::HOLD_OFF, hold_off, now)?;
         Ok(found)
     }
 
     /// Kills the fills in flight of a key, then removes: every way to invalidate ends here, under the shard's lock.
-    fn purge(&self, shard: &mut Shard, place: &Place, field: Option<&[u8]>, space: &Space, now: Moment) -> Invalidation {
+    fn purge(&self, shard: &mut Shard, place: &Place, field: Option<&[u8]>, space: &Space, now: Moment, trash: &mut Trash) -> Invalidation {
         self.generation(place).fetch_add(1, Ordering::SeqCst);
-        let gone = match field {
-            Some(_) => shard.remove(place.key(), field),
-            None => shard.remove_all(place.key()),
-        };
-        self.forget(&gone);
+        let gone = shard.remove(place, field);
+        let epoch = space.epoch();
+        let seen = gone.iter().any(|stored| stored.lives(epoch, now));
+        self.forget(gone, trash);
         shard.sweep(now);
         shard.tidy_hand();
-        let epoch = space.epoch();
-        if gone.iter().any(|stored| stored.lives(epoch, now)) { Invalidation::Removed } else { Invalidation::Absent }
+        if seen { Invalidation::Removed } else { Invalidation::Absent }
     }
 
     fn end_freshness(&self, slot: Slot<'_>) -> Result<Expiry> {
         let Some(space) = self.known(slot.namespace) else { return Ok(Expiry::Absent) };
-        let place = Place::new(space.id, slot.key)?;
+        let place = self.place(&space, slot.key)?;
         let now = self.clock.now();
-        let mut shard = self.shard(&place);
+        let mut shard = self.shard(place.hash);
         // As in `purge`: what was read before must not land as fresh.
         self.generation(&place).fetch_add(1, Ordering::SeqCst);
-        let kept = shard.expire(place.key(), slot.field, space.epoch(), now);
+        let kept = shard.expire(&place, slot.field, space.epoch(), now);
         Ok(if kept { Expiry::Expired } else { Expiry::Absent })
     }
 
     fn lengthen(&self, slot: Slot<'_>, ttl: Duration) -> Result<Touched> {
         let Some(space) = self.known(slot.namespace) else { return Ok(Touched::Absent) };
-        let place = Place::new(space.id, slot.key)?;
+        let place = self.place(&space, slot.key)?;
         let now = self.clock.now();
-        let mut shard = self.shard(&place);
-        let touched = shard.touch(place.key(), slot.field, space.epoch(), now, ttl);
+        let mut shard = self.shard(place.hash);
+        let touched = shard.touch(&place, slot.field, space.epoch(), now, ttl);
         Ok(if touched { Touched::Touched } else { Touched::Absent })
     }
 
     fn add_guard(&self, namespace: &str, key: &[u8], owner: GuardOwner, ttl: Duration) -> Result<()> {
         let space = self.space(namespace).ok_or_else(too_many_guards)?;
-        let place = Place::new(space.id, key)?;
+        let place = self.place(&space, key)?;
         let now = self.clock.now();
-        let mut shard = self.shard(&place);
+        let mut trash = Trash::new();
+        let mut shard = self.shard(place.hash);
         Self::hold(&mut shard, &place, owner, ttl, now)?;
-        let _ = self.purge(&mut shard, &place, None, &space, now);
+        let _ = self.purge(&mut shard, &place, None, &space, now, &mut trash);
         Ok(())
     }
 
@@ -292,18 +308,19 @@ impl MemoryCache {
 
     fn has_guard(&self, namespace: &str, key: &[u8], owner: GuardOwner) -> Result<bool> {
         let Some(space) = self.known(namespace) else { return Ok(false) };
-        let place = Place::new(space.id, key)?;
+        let place = self.place(&space, key)?;
         let now = self.clock.now();
-        let shard = self.shard(&place);
+        let shard = self.shard(place.hash);
         Ok(shard.guards.get(place.key()).is_some_and(|owners| owners.iter().any(|(other, ends)| *other == owner && now < *ends)))
     }
 
     fn end_guard(&self, namespace: &str, key: &[u8], owner: GuardOwner, hold_off: Duration) -> Result<GuardEnd> {
         let Some(space) = self.known(namespace) else { return Ok(GuardEnd::WasLost) };
-        let place = Place::new(space.id, key)?;
+        let place = self.place(&space, key)?;
         let now = self.clock.now();
-        let mut shard = self.shard(&place);
-        let _ = self.purge(&mut shard, &place, None, &space, now);
+        let mut trash = Trash::new();
+        let mut shard = self.shard(place.hash);
+        let _ = self.purge(&mut shard, &place, None, &space, now, &mut trash);
         let mut end = GuardEnd::WasLost;
         if let Some(owners) = shard.guards.get_mut(place.key()) {
             if owners.iter().any(|(other, ends)| *other == owner && now < *ends) {
@@ -320,10 +337,10 @@ impl MemoryCache {
 
     fn list(&self, namespace: &str, key: &[u8]) -> Result<Vec<Bytes>> {
         let Some(space) = self.known(namespace) else { return Ok(Vec::new()) };
-        let place = Place::new(space.id, key)?;
+        let place = self.place(&space, key)?;
         let (now, epoch) = (self.clock.now(), space.epoch());
-        let shard = self.shard(&place);
-        let fields = shard.records.get(place.key()).map(|record| &record.fields);
+        let shard = self.shard(place.hash);
+        let fields = shard.records.get(&place).map(|record| &record.fields);
         let live = fields.into_iter().flatten().filter(|(_, stored)| stored.lives(epoch, now));
         let mut names: Vec<Bytes> = live.map(|(name, _)| Bytes::copy_from_slice(name)).collect();
         names.sort_unstable();
@@ -334,22 +351,21 @@ impl MemoryCache {
     fn count(&self, namespace: &str) -> CacheStats {
         let mut stats = CacheStats::default();
         let Some(space) = self.known(namespace) else { return stats };
-        let (now, prefix) = (self.clock.now(), space.id.to_le_bytes());
+        let (now, prefix, mut trash) = (self.clock.now(), space.id.to_le_bytes(), Trash::new());
         for shard in &self.shards {
             let mut shard = shard.lock();
             let steps = shard.hand.len();
-            let gone = shard.turn_hand(steps, now, Evict::Dead);
-            self.forget(&gone);
+            self.forget(shard.turn_hand(steps, now, Evict::Dead), &mut trash);
             shard.sweep_now(now);
             let epoch = space.epoch();
-            for (_, record) in shard.records.iter().filter(|(key, _)| key.starts_with(&prefix)) {
+            for record in shard.records.iter().filter(|record| record.space.id == space.id) {
                 for stored in record.all().filter(|stored| stored.lives(epoch, now)) {
                     stats.entries += 1;
                     stats.bytes += stored.weight as u64;
                 }
             }
             for ((key, _), lease) in shard.leases.iter().filter(|((key, _), _)| key.starts_with(&prefix)) {
-                let place = Place::new(space.id, key.get(prefix.len()..).unwrap_or_default());
+                let place = self.place(&space, key.get(prefix.len()..).unwrap_or_default());
                 let generation = place.map_or(0, |place| self.generation(&place).load(Ordering::SeqCst));
                 stats.reservations += u64::from(lease.lives(generation, epoch, now));
             }
@@ -377,8 +393,12 @@ impl CacheEngine for MemoryCache {
         Promise { scope: Scope::Process, staleness: None }
     }
 
+    fn near(&self, _: Slot<'_>) -> Option<&dyn Near> {
+        Some(self)
+    }
+
     fn lookup<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Option<Entry>>> {
-        ready(self.look(slot))
+        ready(Ok(self.look(slot)))
     }
 
     fn reserve<'a>(&'a self, slot: Slot<'a>, fill_ttl: Duration, instead_of: Option<Nonce>) -> BoxFuture<'a, Result<Reserved>> {
@@ -435,5 +455,31 @@ impl CacheEngine for MemoryCache {
 
     fn stats<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<CacheStats>> {
         ready(Ok(self.count(namespace)))
+    }
+}
+
+impl Near for MemoryCache {
+    fn now(&self) -> Moment {
+        self.clock.recent()
+    }
+
+    fn decoded(&self, slot: Slot<'_>, now: Moment) -> Option<Decoded> {
+        let hash = self.hash(slot.namespace, slot.key);
+        self.shard(hash).decoded(slot, hash, now)
+    }
+
+    fn entry(&self, slot: Slot<'_>) -> Option<Entry> {
+        self.look(slot)
+    }
+
+    fn keep(&self, slot: Slot<'_>, payload: &Bytes, decoded: Decoded, weight: usize) {
+        let hash = self.hash(slot.namespace, slot.key);
+        let mut shard = self.shard(hash);
+        let Some(before) = shard.keep(slot, hash, payload, (decoded, weight)) else { return };
+        // Under the lock: whoever takes the entry out subtracts all of its weight.
+        self.weight.fetch_add(weight, Ordering::Relaxed);
+        self.weight.fetch_sub(before.as_ref().map_or(0, |(_, weight)| *weight), Ordering::Relaxed);
+        drop(shard);
+        self.shrink(self.clock.now());
     }
 }

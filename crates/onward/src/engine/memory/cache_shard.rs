@@ -1,14 +1,14 @@
 //! One shard of the memory cache: maps, the clock hand over them, and what lives or is dead. No locks, no clock.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::cache::{Age, Entry, GuardOwner, Life, Nonce};
+use super::cache_records::{Record, Records};
+use crate::cache::{Age, Decoded, Entry, GuardOwner, Life, Nonce, Slot};
 use crate::model::limits::KEY_BYTES;
 use crate::time::Moment;
 use crate::{Error, Result};
@@ -24,13 +24,14 @@ const FIELDS: usize = 4_096;
 #[derive(Debug)]
 pub(super) struct Space {
     pub(super) id: u64,
+    pub(super) name: Box<str>,
     own: AtomicU64,
     all: Arc<AtomicU64>,
 }
 
 impl Space {
-    pub(super) fn new(id: u64, all: Arc<AtomicU64>) -> Self {
-        Self { id, own: AtomicU64::new(0), all }
+    pub(super) fn new(id: u64, name: &str, all: Arc<AtomicU64>) -> Self {
+        Self { id, name: name.into(), own: AtomicU64::new(0), all }
     }
 
     pub(super) fn epoch(&self) -> u64 {
@@ -44,7 +45,7 @@ impl Space {
 
 #[derive(Debug, Default)]
 pub(super) struct Shard {
-    pub(super) records: HashMap<Arc<[u8]>, Record>,
+    pub(super) records: Records,
     pub(super) hand: VecDeque<HandItem>,
     pub(super) entries: usize,
     pub(super) leases: HashMap<LeaseSlot, Reservation>,
@@ -57,21 +58,17 @@ pub(super) struct Shard {
 /// What the clock hand points at; a serial that is not the entry's any more is a leftover.
 #[derive(Debug)]
 pub(super) struct HandItem {
+    hash: u64,
     key: Arc<[u8]>,
     field: Option<Arc<[u8]>>,
     serial: u64,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Record {
-    space: Option<Arc<Space>>,
-    plain: Option<Stored>,
-    pub(super) fields: HashMap<Arc<[u8]>, Stored>,
-}
-
 #[derive(Debug)]
 pub(super) struct Stored {
     pub(super) payload: Bytes,
+    /// What a typed reader made of the payload, and what that weighs.
+    pub(super) decoded: Option<Made>,
     pub(super) nonce: Nonce,
     pub(super) epoch: u64,
     /// End of its time as fresh.
@@ -82,6 +79,9 @@ pub(super) struct Stored {
     pub(super) weight: usize,
     pub(super) touched: bool,
 }
+
+/// A decoded value and what it weighs.
+pub(super) type Made = (Decoded, usize);
 
 pub(super) type LeaseSlot = (Box<[u8]>, Option<Box<[u8]>>);
 
@@ -121,30 +121,6 @@ impl Reservation {
     }
 }
 
-impl Record {
-    pub(super) fn get_mut(&mut self, field: Option<&[u8]>) -> Option<&mut Stored> {
-        match field {
-            None => self.plain.as_mut(),
-            Some(field) => self.fields.get_mut(field),
-        }
-    }
-
-    pub(super) fn take(&mut self, field: Option<&[u8]>) -> Option<Stored> {
-        match field {
-            None => self.plain.take(),
-            Some(field) => self.fields.remove(field),
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.plain.is_none() && self.fields.is_empty()
-    }
-
-    pub(super) fn all(&self) -> impl Iterator<Item = &Stored> {
-        self.plain.iter().chain(self.fields.values())
-    }
-}
-
 /// A key inside its namespace, without an allocation: 8 bytes of namespace, then the key.
 pub(super) struct Place {
     pub(super) bytes: [u8; 8 + KEY_BYTES],
@@ -153,16 +129,13 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn new(space: u64, key: &[u8]) -> Result<Self> {
+    pub(super) fn new(space: u64, key: &[u8], hash: u64) -> Result<Self> {
         let mut bytes = [0; 8 + KEY_BYTES];
         let (name, rest) = bytes.split_at_mut(8);
         name.copy_from_slice(&space.to_le_bytes());
         let room = rest.get_mut(..key.len()).ok_or_else(|| Error::invalid_key("a cache key is 1..=512 bytes"))?;
         room.copy_from_slice(key);
-        let mut place = Self { bytes, len: 8 + key.len(), hash: 0 };
-        // Without a seed, so that a run can be repeated; the maps in the shards have one against chosen keys.
-        place.hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(place.key());
-        Ok(place)
+        Ok(Self { bytes, len: 8 + key.len(), hash })
     }
 
     pub(super) fn key(&self) -> &[u8] {
@@ -182,24 +155,41 @@ pub(super) enum Evict {
 }
 
 impl Shard {
-    pub(super) fn live(&mut self, key: &[u8], field: Option<&[u8]>, epoch: u64, now: Moment) -> Option<Entry> {
-        let stored = self.records.get_mut(key)?.get_mut(field)?;
-        if !stored.lives(epoch, now) {
-            return None;
-        }
+    pub(super) fn live(&mut self, slot: Slot<'_>, hash: u64, now: Moment) -> Option<Entry> {
+        let record = self.records.of_mut(slot, hash)?;
+        let epoch = record.space.epoch();
+        let stored = record.get_mut(slot.field).filter(|stored| stored.lives(epoch, now))?;
         stored.touched = true;
         Some(Entry { payload: stored.payload.clone(), nonce: stored.nonce, age: stored.age(now) })
     }
 
+    /// Returns what a typed reader made of a fresh entry.
+    pub(super) fn decoded(&mut self, slot: Slot<'_>, hash: u64, now: Moment) -> Option<Decoded> {
+        let record = self.records.of_mut(slot, hash)?;
+        let epoch = record.space.epoch();
+        let stored = record.get_mut(slot.field).filter(|stored| stored.epoch == epoch && now < stored.ends)?;
+        stored.touched = true;
+        stored.decoded.as_ref().map(|(decoded, _)| Arc::clone(decoded))
+    }
+
+    /// Keeps what was made of exactly this payload; gives back what was there before, and `None` if the payload is not there any more.
+    pub(super) fn keep(&mut self, slot: Slot<'_>, hash: u64, payload: &Bytes, decoded: Made) -> Option<Option<Made>> {
+        let stored = self.records.of_mut(slot, hash)?.get_mut(slot.field)?;
+        // By address: the caller holds the bytes, so nothing else can lie there. A layer may have cut its own bytes off the front.
+        if payload.is_empty() || stored.payload.as_ptr_range().end != payload.as_ptr_range().end {
+            return None;
+        }
+        let before = stored.decoded.replace(decoded);
+        stored.weight =
+            stored.weight + stored.decoded.as_ref().map_or(0, |(_, weight)| *weight) - before.as_ref().map_or(0, |(_, weight)| *weight);
+        Some(before)
+    }
+
     /// Ends the freshness of the one field, or of all that a key has; tells whether something is kept.
-    pub(super) fn expire(&mut self, key: &[u8], field: Option<&[u8]>, epoch: u64, now: Moment) -> bool {
-        let Some(record) = self.records.get_mut(key) else { return false };
-        let (named, others) = match field {
-            Some(_) => (record.get_mut(field), None),
-            None => (record.plain.as_mut(), Some(record.fields.values_mut())),
-        };
+    pub(super) fn expire(&mut self, place: &Place, field: Option<&[u8]>, epoch: u64, now: Moment) -> bool {
+        let Some(record) = self.records.get_mut(place) else { return false };
         let mut kept = false;
-        for stored in named.into_iter().chain(others.into_iter().flatten()).filter(|stored| stored.lives(epoch, now)) {
+        for stored in record.some_mut(field).filter(|stored| stored.lives(epoch, now)) {
             stored.expire(now);
             kept = true;
         }
@@ -207,8 +197,8 @@ impl Shard {
     }
 
     /// Gives a fresh entry a new time as fresh; tells whether there was one.
-    pub(super) fn touch(&mut self, key: &[u8], field: Option<&[u8]>, epoch: u64, now: Moment, ttl: Duration) -> bool {
-        let stored = self.records.get_mut(key).and_then(|record| record.get_mut(field));
+    pub(super) fn touch(&mut self, place: &Place, field: Option<&[u8]>, epoch: u64, now: Moment, ttl: Duration) -> bool {
+        let stored = self.records.get_mut(place).and_then(|record| record.get_mut(field));
         let Some(stored) = stored.filter(|stored| stored.lives(epoch, now) && now < stored.ends) else { return false };
         let grace = stored.gone.since(stored.ends);
         stored.begin(Life { ttl, grace }, now);
@@ -229,9 +219,8 @@ impl Shard {
     ) -> Result<Vec<Stored>> {
         self.serial += 1;
         stored.serial = self.serial;
-        let key = self.records.get_key_value(place.key()).map_or_else(|| Arc::from(place.key()), |(key, _)| Arc::clone(key));
-        let record = self.records.entry(Arc::clone(&key)).or_default();
-        record.space.get_or_insert_with(|| Arc::clone(space));
+        let record = self.records.get_or_make(place, space);
+        let key = Arc::clone(&record.key);
         let mut gone = Vec::new();
         let name = match field {
             None => {
@@ -252,24 +241,16 @@ impl Shard {
             }
         };
         self.entries = (self.entries + 1).saturating_sub(gone.len());
-        self.hand.push_back(HandItem { key, field: name, serial: self.serial });
+        self.hand.push_back(HandItem { hash: place.hash, key, field: name, serial: self.serial });
         self.tidy_hand();
         Ok(gone)
     }
 
-    pub(super) fn remove(&mut self, key: &[u8], field: Option<&[u8]>) -> Vec<Stored> {
-        let Some(record) = self.records.get_mut(key) else { return Vec::new() };
-        let gone = record.take(field);
-        if record.is_empty() {
-            self.records.remove(key);
-        }
-        self.entries = self.entries.saturating_sub(usize::from(gone.is_some()));
-        gone.into_iter().collect()
-    }
-
-    pub(super) fn remove_all(&mut self, key: &[u8]) -> Vec<Stored> {
-        let Some(record) = self.records.remove(key) else { return Vec::new() };
-        let gone: Vec<Stored> = record.plain.into_iter().chain(record.fields.into_values()).collect();
+    pub(super) fn remove(&mut self, place: &Place, field: Option<&[u8]>) -> Vec<Stored> {
+        let gone: Vec<Stored> = match field {
+            None => self.records.remove(place.hash, place.key()).map(Record::into_all).into_iter().flatten().collect(),
+            Some(_) => self.records.take(place.hash, place.key(), field).into_iter().collect(),
+        };
         self.entries = self.entries.saturating_sub(gone.len());
         gone
     }
@@ -279,8 +260,8 @@ impl Shard {
         let mut gone = Vec::new();
         for _ in 0..steps {
             let Some(item) = self.hand.pop_front() else { break };
-            let Some(record) = self.records.get_mut(&item.key) else { continue };
-            let epoch = record.space.as_ref().map_or(0, |space| space.epoch());
+            let Some(record) = self.records.at_mut(item.hash, &item.key) else { continue };
+            let epoch = record.space.epoch();
             let field = item.field.as_deref();
             let Some(stored) = record.get_mut(field).filter(|stored| stored.serial == item.serial) else { continue };
             let alive = stored.lives(epoch, now);
@@ -288,10 +269,7 @@ impl Shard {
                 self.hand.push_back(item);
                 continue;
             }
-            gone.extend(record.take(field));
-            if record.is_empty() {
-                self.records.remove(&item.key);
-            }
+            gone.extend(self.records.take(item.hash, &item.key, field));
         }
         self.entries = self.entries.saturating_sub(gone.len());
         gone
@@ -302,10 +280,7 @@ impl Shard {
         if self.hand.len() > 64 + 2 * self.entries {
             let records = &self.records;
             self.hand.retain(|item| {
-                let stored = records.get(&item.key).and_then(|record| match &item.field {
-                    None => record.plain.as_ref(),
-                    Some(field) => record.fields.get(field),
-                });
+                let stored = records.at(item.hash, &item.key).and_then(|record| record.get(item.field.as_deref()));
                 stored.is_some_and(|stored| stored.serial == item.serial)
             });
         }

@@ -22,6 +22,8 @@ pub struct MemoryStore(Arc<Shared>);
 struct Shared {
     state: RwLock<State>,
     right: Right,
+    /// Why nothing may be written; `None`: everything may.
+    refuses: Option<&'static str>,
 }
 
 /// Everything that is stored.
@@ -86,6 +88,15 @@ impl Default for MemoryStore {
 impl MemoryStore {
     /// Makes an empty store.
     pub fn new() -> Self {
+        Self::make(None)
+    }
+
+    /// Makes an empty store that refuses every write as `Unsupported`, for places that have locks and a cache and no store (C9).
+    pub fn closed(why: &'static str) -> Self {
+        Self::make(Some(why))
+    }
+
+    fn make(refuses: Option<&'static str>) -> Self {
         let meta = StoreMeta {
             epoch: Epoch::from_bits(u64::from_le_bytes(random::bytes())),
             revision: Revision::default(),
@@ -108,7 +119,7 @@ impl MemoryStore {
             heads: BTreeMap::new(),
             entries: HashMap::new(),
         };
-        Self(Arc::new(Shared { state: RwLock::new(state), right: Right::default() }))
+        Self(Arc::new(Shared { state: RwLock::new(state), right: Right::default(), refuses }))
     }
 
     /// Changes something beside the batches of the queue, which it waits for.
@@ -169,6 +180,9 @@ impl Drop for MemoryWriter {
 
 impl Writer for MemoryWriter {
     fn begin<'a>(&'a mut self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Rows>> {
+        if let Some(why) = self.store.0.refuses {
+            return Box::pin(std::future::ready(Err(Error::unsupported(why))));
+        }
         self.store.0.right.take();
         self.held = true;
         let rows = self.store.read(|state| Rows {
@@ -275,7 +289,7 @@ fn pick<'a, K: Clone + Eq + std::hash::Hash + 'a, V: Clone + 'a>(
 
 impl CommitEngine for MemoryStore {
     fn name(&self) -> &'static str {
-        "memory"
+        if self.0.refuses.is_some() { "none" } else { "memory" }
     }
 
     fn is_shared(&self) -> bool {

@@ -155,7 +155,7 @@ impl Lease {
         LeaseRow {
             owner: self.owner,
             holder: Arc::clone(&self.holder),
-            token: self.token,
+            token: Some(self.token),
             remaining: Some(self.until.left(now)),
             since: self.since,
         }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod cache;
+mod cache_records;
 mod cache_shard;
 mod commit;
 mod lock;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
 
 use crate::{Error, Result};
 
@@ -72,6 +72,24 @@ impl Address {
         self.shape == Shape::Cluster
     }
 
+    /// Returns what tells this address from others, without a password: `HOST:PORT/DATABASE`.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.info.addr(), self.info.redis_settings().db())
+    }
+
+    /// Returns the address of another node of the same cluster; a node that does not know its own name is at this one's.
+    pub(super) fn node(&self, host: &str, port: u16) -> Self {
+        let named = |own: &str| if host.is_empty() { own.to_owned() } else { host.to_owned() };
+        let at = match self.info.addr() {
+            ConnectionAddr::TcpTls { host, insecure, tls_params, .. } => {
+                ConnectionAddr::TcpTls { host: named(host), port, insecure: *insecure, tls_params: tls_params.clone() }
+            }
+            ConnectionAddr::Tcp(host, _) => ConnectionAddr::Tcp(named(host), port),
+            other => other.clone(),
+        };
+        Self { info: self.info.clone().set_addr(at), ..self.clone() }
+    }
+
     /// Returns what the client library needs to know.
     pub(super) fn info(&self) -> &ConnectionInfo {
         &self.info
@@ -88,7 +106,7 @@ impl Address {
     pub(super) fn client(&self) -> Result<redis::Client> {
         let made = match self.certificates()? {
             Some(certificates) => redis::Client::build_with_tls(self.info.clone(), certificates),
-            None => redis::Client::open(self.info.clone()),
+            None => redis::Client::open(self.info().clone()),
         };
         made.map_err(|e| Error::invalid(FORM).with_source(e))
     }

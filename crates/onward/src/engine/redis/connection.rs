@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::address::Address;
 use super::error::{Sent, of_call, of_connect};
 use crate::retry::{self, Backoff};
-use crate::time::Clock;
+use crate::time::{Clock, Moment};
 use crate::{Error, Result};
 
 /// How long an answer may take. Below the time that the parts give a call, so that the connection is the first to know.
@@ -21,17 +21,19 @@ const ANSWER: Duration = Duration::from_millis(900);
 const CONNECT: Duration = Duration::from_secs(1);
 /// Calls that wait to be written.
 const WAITING: usize = 1_024;
+/// How long a connection may leave calls without any answer, when none of them waits so long itself.
+const DEAD: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a connection tells without being asked. Called on the connection's task: it must not block.
 pub(super) trait Pushed: Send + Sync + 'static {
     /// A message came on a channel.
-    fn message(&self, channel: &[u8], payload: &[u8]);
+    fn message(self: Arc<Self>, channel: &[u8], payload: &[u8]);
     /// The connection was lost: what is pushed from now on is missed.
-    fn lost(&self);
+    fn lost(self: Arc<Self>);
     /// It is there again, with all channels; what was pushed in between is missed.
-    fn returned(&self);
+    fn returned(self: Arc<Self>);
 }
 
 /// A connection that many callers share; clones share it, too.
@@ -40,6 +42,23 @@ pub(super) trait Pushed: Send + Sync + 'static {
 /// without an answer in time counts as a connection that is gone: callers go on with a new one.
 #[derive(Clone)]
 pub(super) struct Link(Arc<Inner>);
+
+/// A link that is not kept alive.
+#[derive(Clone)]
+pub(super) struct WeakLink(Weak<Inner>);
+
+impl fmt::Debug for WeakLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakLink(..)")
+    }
+}
+
+impl WeakLink {
+    /// Returns the link, if it still is there.
+    pub(super) fn upgrade(&self) -> Option<Link> {
+        self.0.upgrade().map(Link)
+    }
+}
 
 struct Inner {
     address: Address,
@@ -56,6 +75,18 @@ struct State {
     /// Counts connections, so that a failure of an old one does not end a new one.
     generation: u64,
     connection: Option<MultiplexedConnection>,
+    /// Which process answers: its `run_id`, empty if the user may not ask for it.
+    server: Arc<str>,
+    /// Since when the oldest call of this connection waits; none if the last thing that happened was an answer.
+    unheard_since: Option<Moment>,
+}
+
+/// One connection to one process: what it answers does not come from another, whatever is reconnected in between.
+pub(super) struct Session {
+    inner: Arc<Inner>,
+    connection: MultiplexedConnection,
+    generation: u64,
+    server: Arc<str>,
 }
 
 impl fmt::Debug for Link {
@@ -96,6 +127,11 @@ impl Link {
         Ok(Self(inner))
     }
 
+    /// Returns a handle that does not keep it alive.
+    pub(super) fn downgrade(&self) -> WeakLink {
+        WeakLink(Arc::downgrade(&self.0))
+    }
+
     /// Tells whether it is connected, as far as is known.
     pub(super) fn is_up(&self) -> bool {
         self.0.state.lock().connection.is_some()
@@ -134,7 +170,86 @@ impl Link {
     }
 }
 
+impl Link {
+    /// Returns the connection of now.
+    ///
+    /// # Errors
+    /// [`Kind::Backend`](crate::Kind::Backend), not applied: it is down. `Unsupported`: the server does not say which it is.
+    pub(super) fn session(&self) -> Result<Session> {
+        let (connection, generation) = self.0.current()?;
+        let server = Arc::clone(&self.0.state.lock().server);
+        if server.is_empty() {
+            return Err(Error::unsupported("redis does not permit this user the command INFO, so nobody could tell a restart"));
+        }
+        Ok(Session { inner: Arc::clone(&self.0), connection, generation, server })
+    }
+}
+
+impl Session {
+    /// Returns which process answers: another one after each restart and failover.
+    pub(super) fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// As [`Session::server`], to keep.
+    pub(super) fn shared_server(&self) -> Arc<str> {
+        Arc::clone(&self.server)
+    }
+
+    /// Sends commands together and reads an answer for each: one way there and back.
+    ///
+    /// # Errors
+    /// As [`Link::call_all`], but for what a command alone is refused.
+    pub(super) async fn each(&self, commands: &Pipeline) -> Result<Vec<RedisResult<Value>>> {
+        let call = self.inner.begin_call(self.generation);
+        let answers = self.connection.clone().req_packed_commands(commands, 0, commands.len()).await;
+        call.end();
+        let answers = self.inner.judged(answers, self.generation).map_err(|e| of_call(e, Sent::Steps))?;
+        Ok(answers.into_iter().map(|answer| self.inner.judged(answer.extract_error(), self.generation)).collect())
+    }
+}
+
+/// A call without an answer yet.
+struct Unheard<'a> {
+    inner: &'a Inner,
+    generation: u64,
+    heard: bool,
+}
+
+impl Unheard<'_> {
+    fn end(mut self) {
+        self.heard = true;
+    }
+}
+
+impl Drop for Unheard<'_> {
+    /// Callers that give up early never see the connection's own time-out: whoever leaves looks whether it is dead.
+    fn drop(&mut self) {
+        let since = {
+            let mut state = self.inner.state.lock();
+            if state.generation != self.generation {
+                return;
+            }
+            if self.heard {
+                state.unheard_since = None;
+            }
+            state.unheard_since
+        };
+        if since.is_some_and(|since| Clock::system().now().since(since) > DEAD) {
+            self.inner.let_go(self.generation);
+        }
+    }
+}
+
 impl Inner {
+    fn begin_call(&self, generation: u64) -> Unheard<'_> {
+        let mut state = self.state.lock();
+        if state.generation == generation && state.unheard_since.is_none() {
+            state.unheard_since = Some(Clock::system().now());
+        }
+        Unheard { inner: self, generation, heard: false }
+    }
+
     fn current(&self) -> Result<(MultiplexedConnection, u64)> {
         let state = self.state.lock();
         match &state.connection {
@@ -160,7 +275,7 @@ impl Inner {
         };
         if gone.is_some() {
             if let Some(pushed) = &self.pushed {
-                pushed.lost();
+                Arc::clone(pushed).lost();
             }
             self.changed.notify_one();
         }
@@ -177,9 +292,12 @@ impl Inner {
         if !self.channels.is_empty() {
             connection.subscribe(&self.channels).await.map_err(of_connect)?;
         }
-        let mut state = self.state.lock();
-        state.generation = generation;
-        state.connection = Some(connection);
+        let server = match connection.req_packed_command(redis::cmd("INFO").arg("server")).await.and_then(Value::extract_error) {
+            Ok(info) => run_id(&info).into(),
+            Err(error) if is_fatal(&error) => return Err(of_connect(error)),
+            Err(_) => "".into(),
+        };
+        *self.state.lock() = State { generation, connection: Some(connection), server, unheard_since: None };
         Ok(())
     }
 }
@@ -198,7 +316,7 @@ fn ears(inner: Weak<Inner>, generation: u64) -> impl Fn(PushInfo) -> Result<(), 
             (PushKind::Disconnection, _) => inner.let_go(generation),
             (PushKind::Message, [channel, payload, ..]) => {
                 if let (Some(pushed), Some(channel), Some(payload)) = (&inner.pushed, bytes(channel), bytes(payload)) {
-                    pushed.message(channel, payload);
+                    Arc::clone(pushed).message(channel, payload);
                 }
             }
             _ => {}
@@ -213,6 +331,20 @@ fn bytes(value: &Value) -> Option<&[u8]> {
         Value::SimpleString(text) => Some(text.as_bytes()),
         _ => None,
     }
+}
+
+/// Reads an answer that is text.
+pub(super) fn text(answer: &Value) -> &str {
+    match answer {
+        Value::VerbatimString { text, .. } | Value::SimpleString(text) => text,
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).unwrap_or_default(),
+        _ => "",
+    }
+}
+
+/// Finds the `run_id` in what `INFO` answers.
+fn run_id(info: &Value) -> &str {
+    text(info).lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim()
 }
 
 /// Tells whether a connection is of no use after this failure.
@@ -233,7 +365,7 @@ async fn keep(inner: Weak<Inner>, changed: Arc<Notify>) {
             }
             if inner.connect().await.is_ok() {
                 if let Some(pushed) = &inner.pushed {
-                    pushed.returned();
+                    Arc::clone(pushed).returned();
                 }
                 break;
             }

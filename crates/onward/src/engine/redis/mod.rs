@@ -4,11 +4,20 @@
 //! needs more than one command in one step is a script, sent by its hash (C1). Connections carry many callers at once; each call ends
 //! within its time (C7), and while the server is known to be away it ends at once.
 
-#![allow(dead_code, unused_imports, unused_macros, reason = "the parts that use it land next")]
-
 mod address;
+mod cache;
+mod cache_check;
+mod cache_names;
+mod cache_nodes;
+mod cache_pushes;
+mod cache_stats;
+mod cache_steps;
 mod connection;
 mod error;
+mod lock;
+mod places;
 mod script;
 
 pub use address::Address;
+pub use cache::RedisCache;
+pub use lock::RedisLocks;

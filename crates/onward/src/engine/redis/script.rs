@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use redis::{Cmd, ErrorKind, FromRedisValue, ServerErrorKind, ToRedisArgs};
+use redis::{Cmd, ErrorKind, FromRedisValue, ServerErrorKind};
 
 use super::connection::Link;
 use super::error::{Sent, of_call};
@@ -21,19 +21,40 @@ impl Script {
     ///
     /// # Errors
     /// As [`Link::send`]; what the script's commands answer has [`Effect::Unknown`](crate::Effect::Unknown), unless nothing was done.
-    pub(super) async fn run<T: FromRedisValue>(&self, link: &Link, keys: impl ToRedisArgs, args: impl ToRedisArgs) -> Result<T> {
-        match link.send(&self.command("EVALSHA", self.0.get_hash(), &keys, &args)).await? {
+    pub(super) async fn run<T: FromRedisValue>(
+        &self,
+        link: &Link,
+        keys: &[impl AsRef<[u8]> + Sync],
+        args: &[impl AsRef<[u8]> + Sync],
+    ) -> Result<T> {
+        match link.send(&self.command("EVALSHA", self.0.get_hash(), keys, args)).await? {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                let answer = link.send(&self.command("EVAL", self.1, &keys, &args)).await?;
+                let answer = link.send(&self.command("EVAL", self.1, keys, args)).await?;
                 answer.map_err(|e| of_call(e, Sent::Steps))
             }
             answer => answer.map_err(|e| of_call(e, Sent::Steps)),
         }
     }
 
-    fn command(&self, verb: &str, script: &str, keys: &impl ToRedisArgs, args: &impl ToRedisArgs) -> Cmd {
+    /// Returns the hash of its text.
+    pub(super) fn hash(&self) -> &str {
+        self.0.get_hash()
+    }
+
+    /// Returns its text.
+    pub(super) fn text(&self) -> &'static str {
+        self.1
+    }
+
+    fn command(&self, verb: &str, script: &str, keys: &[impl AsRef<[u8]>], args: &[impl AsRef<[u8]>]) -> Cmd {
         let mut command = redis::cmd(verb);
-        command.arg(script).arg(keys.num_of_args()).arg(keys).arg(args);
+        command.arg(script).arg(keys.len());
+        for key in keys {
+            command.arg(key.as_ref());
+        }
+        for arg in args {
+            command.arg(arg.as_ref());
+        }
         command
     }
 }

@@ -127,6 +127,10 @@ impl AuditEngine for SqliteStore {
         }))
     }
 
+    fn keeps_segments(&self) -> bool {
+        true
+    }
+
     fn move_rows(&self, batch: Batch) -> BoxFuture<'_, Result<Batched>> {
         let store = self.clone();
         Box::pin(async move {

@@ -92,6 +92,7 @@ impl SqliteStore {
                 Found::Nothing => first_facts(tx, now),
                 Found::Something => backup::restore(tx, now),
             })?;
+            backup::tidy(&path);
             let readers = Readers::open(&path, bounds.read)?;
             Ok(Self { readers, mover: Arc::default(), wal: Wal::of(&path, bounds.wal_bytes), path: Arc::new(path) })
         };
@@ -107,7 +108,14 @@ impl SqliteStore {
         let mut connection = connection::open(&self.path, APPLICATION_ID, Durability::Full)?;
         connection::queue(&mut connection)?;
         self.wal.prepare(&connection)?;
-        Ok(SqliteWriter { connection, turn: Turn::open(&turn::beside(&self.path))?, wal: self.wal.clone(), written: 0, full: true })
+        Ok(SqliteWriter {
+            connection,
+            turn: Turn::open(&turn::beside(&self.path))?,
+            wal: self.wal.clone(),
+            written: 0,
+            tidied: 0,
+            full: true,
+        })
     }
 
     pub(super) fn readers(&self) -> &Readers {
@@ -121,6 +129,8 @@ pub(super) struct SqliteWriter {
     turn: Turn,
     wal: Wal,
     written: usize,
+    /// What was written when it tidied up last.
+    tidied: usize,
     /// The log may be at its bound: looked at behind each batch, so that no batch pays for the look.
     full: bool,
 }
@@ -351,10 +361,13 @@ impl SqliteWriter {
     }
 
     fn make_room(&mut self) {
-        if self.written >= CHECKPOINT_ROWS {
+        // Nothing came since it was here last: folded now, a later open or reader finds a short log.
+        let idle = self.written > 0 && self.written == self.tidied;
+        if self.written >= CHECKPOINT_ROWS || idle {
             self.written = 0;
             Wal::fold(&self.connection);
         }
+        self.tidied = self.written;
         // So that a store that nobody writes to any more, since it is not ready, comes back by itself.
         self.full = self.wal.make_room(&self.connection).is_err();
     }
@@ -395,6 +408,11 @@ impl Writer for SqliteWriter {
 
     fn tidy(&mut self) -> BoxFuture<'_, ()> {
         self.make_room();
+        Box::pin(std::future::ready(()))
+    }
+
+    fn close(&mut self) -> BoxFuture<'_, ()> {
+        Wal::cut(&self.connection);
         Box::pin(std::future::ready(()))
     }
 }

@@ -218,13 +218,12 @@ impl File {
 
     /// Answers from the lease that stands; `None`: the key is free.
     fn standing(&self, ask: &Ask) -> Result<Option<Tried>> {
-        Ok(self.live(&ask.key)?.map(|(row, _)| {
-            let remaining = row.remaining.unwrap_or_default();
-            if row.owner == ask.owner {
-                Tried::Granted { token: row.token, remaining, already_ours: true }
-            } else {
-                Tried::Busy { remaining: Some(remaining) }
-            }
+        let Some((row, _)) = self.live(&ask.key)? else { return Ok(None) };
+        let remaining = row.remaining.unwrap_or_default();
+        Ok(Some(if row.owner == ask.owner {
+            Tried::Granted { token: token(&row)?, remaining, already_ours: true }
+        } else {
+            Tried::Busy { remaining: Some(remaining) }
         }))
     }
 
@@ -240,7 +239,7 @@ impl File {
         match self.standing(ask)? {
             None => Ok(None),
             Some(Tried::Granted { token, .. }) => Ok(Some(token)),
-            Some(Tried::Busy { .. }) => self.grant(ask, tokens).map(Some),
+            Some(Tried::Busy { .. } | Tried::Queued { .. }) => self.grant(ask, tokens).map(Some),
         }
     }
 
@@ -264,7 +263,7 @@ impl File {
         let until = until.max(now + renewal.ttl);
         let mut extend = prepare(&self.connection, "UPDATE onward_leases SET until_ns = ?2 WHERE key = ?1")?;
         run(&mut extend, params![renewal.key.as_str(), signed(until.as_nanos())?])?;
-        Ok(Some(Renewed { token: row.token, remaining: until.left(now) }))
+        Ok(Some(Renewed { token: token(&row)?, remaining: until.left(now) }))
     }
 
     fn release_one(&self, claim: &Claim) -> Result<Release> {
@@ -356,13 +355,17 @@ impl File {
     }
 }
 
+fn token(row: &LeaseRow) -> Result<FencingToken> {
+    row.token.ok_or_else(|| Error::integrity("a lease without a token"))
+}
+
 fn lease(row: &Row<'_>, now: Moment) -> Result<(LeaseRow, Moment)> {
     let holder: String = col(row, 1)?;
     let until = Moment::from_nanos(unsigned(col(row, 3)?)?);
     let lease = LeaseRow {
         owner: Owner::from_bytes(col(row, 0)?),
         holder: holder.into(),
-        token: FencingToken::new(unsigned(col(row, 2)?)?).map_err(damaged)?,
+        token: Some(FencingToken::new(unsigned(col(row, 2)?)?).map_err(damaged)?),
         remaining: Some(until.left(now)),
         since: Timestamp::from_micros(col(row, 4)?),
     };

@@ -13,6 +13,8 @@ use crate::{Error, Result};
 pub(super) const BYTES: u64 = 1 << 30;
 /// What is left of the file when the log begins anew.
 const KEPT_BYTES: u64 = 64 << 20;
+/// How long the end of a writer waits for readers.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// When a refused writer may come back: reads of ours end within 5 s.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -57,6 +59,12 @@ impl Wal {
             // A checkpoint that cannot run now runs later: nothing is lost.
             _ => Folded::Part,
         }
+    }
+
+    /// Folds the log and cuts it off, if nobody stands in the way for long: what is left is folded at the next opening.
+    pub(super) fn cut(connection: &Connection) {
+        let _ = connection.busy_timeout(PATIENCE);
+        let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     }
 
     /// Makes room in a log that is above its bound.

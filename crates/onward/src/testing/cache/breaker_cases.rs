@@ -83,6 +83,22 @@ pub async fn a_lease_from_before_a_waiting_purge_is_refused(h: &CacheHarness) {
     assert_eq!(h.cache.get::<u64>("l").await.unwrap(), None);
 }
 
+/// While a purge waits, no typed hit shows what was to go, though its value is still here.
+pub async fn a_typed_hit_is_none_while_a_purge_waits(h: &CacheHarness) {
+    let b = broken(h);
+    let typed = b.h.cache.typed::<u64>();
+    fill(&b.h.cache, "k", 1).await;
+    for _ in 0..2 {
+        assert_eq!(typed.get("k").await.unwrap().flatten().as_deref(), Some(&1));
+    }
+    b.engine.fail(Call::Invalidate, Fault::Refused);
+    assert_eq!(b.h.cache.invalidate("k").await.unwrap(), Invalidation::Queued);
+    assert_eq!(typed.get("k").await.unwrap_err().kind(), crate::Kind::Backend);
+    assert_eq!(*typed.get_or_load("k", |_| async { Ok::<_, crate::Error>(2) }).await.unwrap(), 2);
+    b.recover().await;
+    assert_eq!(typed.get("k").await.unwrap(), None);
+}
+
 /// Beyond 1,024 keys the namespace is flushed instead: nothing from before is read again.
 pub async fn queue_overflow_moves_the_epoch(h: &CacheHarness) {
     let b = broken(h);

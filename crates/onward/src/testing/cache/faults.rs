@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::flight_cases::{Gate, fetch};
 use super::{CacheHarness, fill, lease, settle};
 use crate::cache::{
-    CacheEngine, CacheStats, Entry, Expiry, Fetched, Filled, Flushed, GuardEnd, GuardOwner, How, Invalidation, Life, Lookup, Nonce,
+    CacheEngine, CacheStats, Entry, Expiry, Fetched, Filled, Flushed, GuardEnd, GuardOwner, How, Invalidation, Life, Lookup, Near, Nonce,
     Promise, Reserved, Slot, Touched, Unfilled,
 };
 use crate::{Effect, Error, Kind, Result};
@@ -141,6 +141,11 @@ impl CacheEngine for FaultyCache {
 
     fn promise(&self) -> Promise {
         self.inner.promise()
+    }
+
+    /// What is here in the process does not fail.
+    fn near(&self, slot: Slot<'_>) -> Option<&dyn Near> {
+        self.inner.near(slot)
     }
 
     fn lookup<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Option<Entry>>> {

@@ -134,7 +134,7 @@ pub async fn a_dropped_or_panicking_leader_hands_over(h: &CacheHarness) {
     let follower = fetch(&h.cache, &source, None);
     settle().await;
     leader.abort();
-    assert_eq!(follower.await.unwrap().unwrap(), Fetched { value: Some(1), how: How::Loaded(Filled::Stored) });
+    assert_eq!(h.move_clock_until(follower).await.unwrap(), Fetched { value: Some(1), how: How::Loaded(Filled::Stored) });
 
     let _ = h.cache.invalidate("k").await.unwrap();
     let leader = tokio::spawn({
@@ -153,16 +153,21 @@ pub async fn a_dropped_or_panicking_leader_hands_over(h: &CacheHarness) {
     let follower = fetch(&h.cache, &source, None);
     settle().await;
     gate.open();
-    assert_eq!(follower.await.unwrap().unwrap(), Fetched { value: Some(1), how: How::Loaded(Filled::Stored) });
+    assert_eq!(h.move_clock_until(follower).await.unwrap(), Fetched { value: Some(1), how: How::Loaded(Filled::Stored) });
     assert!(leader.await.unwrap_err().is_panic());
 }
 
-/// A leader that is polled once and then never again blocks nobody for good.
+/// A leader that is polled until it loads and then never again blocks nobody for good.
 pub async fn a_parked_leader_is_overtaken(h: &CacheHarness) {
-    let mut parked = Box::pin(h.cache.get_or_load("k", |_| std::future::pending::<Result<u64>>()));
+    let loads = AtomicU64::new(0);
+    let load = |_| {
+        loads.fetch_add(1, Ordering::SeqCst);
+        std::future::pending::<Result<u64>>()
+    };
+    let mut parked = Box::pin(h.cache.get_or_load("k", load));
     poll_fn(|cx| {
         assert!(parked.as_mut().poll(cx).is_pending());
-        Poll::Ready(())
+        if loads.load(Ordering::SeqCst) == 1 { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
     let follower = fetch(&h.cache, &Arc::new(AtomicU64::new(2)), None);

@@ -73,6 +73,9 @@ impl World {
                 };
                 unless_the_loader_failed(cache.get_or_load("k", load).await)?
             }
+            2 => unless_the_loader_failed(
+                cache.typed::<u64>().get_or_load("k", |_| async { Ok::<_, Error>(self.load().await) }).await.map(|value| *value),
+            )?,
             _ => unless_the_loader_failed(cache.get_or_load("k", |_| async { Ok::<_, Error>(self.load().await) }).await)?,
         };
         // Whoever waited for a loader that failed has read nothing.

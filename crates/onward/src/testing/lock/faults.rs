@@ -19,7 +19,7 @@ pub async fn lost_acquire_reply_is_found_by_its_owner(h: &Harness) {
     let grant = h.a.take(&key()).await;
     assert_eq!(h.a.engine.calls(Call::Acquire), 2.max(h.calls_a_try));
     let status = h.b.locks.status(&key()).await.unwrap().unwrap();
-    assert_eq!(status.token, grant.token());
+    assert_eq!(status.token, Some(grant.token()));
     assert_eq!(h.a.seen.outcomes(), ["acquired"]);
     assert_eq!(grant.release().await.unwrap(), Release::Released);
     // The same while waiting.
@@ -185,7 +185,8 @@ pub async fn an_outage_is_never_told_as_contention(h: &Harness) {
         tokio::spawn(async move { locks.acquire(&key(), once().with_wait(time)).await.map(drop) })
     };
     let head = wait(TTL);
-    h.a.called(Call::Acquire, 2).await;
+    // Without a queue in the engine, the first call does not stand in line.
+    h.a.called(Call::Acquire, if h.has_queue() { 1 } else { 2 }).await;
     h.quiet().await;
     let behind = wait(TTL / 2);
     h.quiet().await;

@@ -87,6 +87,11 @@ impl Harness {
         Handle::over(FaultyLocks::new((self.open)(self.clock.clone()).await), &self.clock)
     }
 
+    /// Returns whether the engine keeps a queue of processes and wakes them: then nobody looks again soon by himself.
+    pub fn has_queue(&self) -> bool {
+        self.a.engine.has_queue()
+    }
+
     /// Waits until no engine works and every task of a single-threaded runtime waits for the clock, a gate or another task.
     pub async fn quiet(&self) {
         let patience = Clock::system().now() + PATIENCE;

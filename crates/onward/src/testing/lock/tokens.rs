@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::{Harness, TTL, key, margin, named, once};
-use crate::lock::{Ask, Broken, Owner, Reason, Record, Release, Tried};
+use crate::lock::{Ask, Broken, Owner, Place, Reason, Record, Release, Tried};
 use crate::model::{FencingToken, LockKey};
 use crate::testing::lock_faults::Call;
 
@@ -88,7 +88,8 @@ pub async fn a_counter_is_never_lowered(h: &Harness) {
     assert_eq!(h.a.locks.raise_tokens(end).await.unwrap_err().kind(), crate::Kind::Invalid);
     h.b.locks.raise_tokens(FencingToken::new(1).unwrap()).await.unwrap();
     h.clock.step_wall(-3_600_000_000);
-    assert!(h.b.take(&named("43")).await.token() > before);
+    assert_eq!(first.release().await.unwrap(), Release::Released);
+    assert!(h.b.take(&key()).await.token() > before);
 }
 
 /// No two acquisitions share an owner, not even those of one process.
@@ -111,7 +112,7 @@ pub async fn asking_again_finds_ones_own_lease_unextended(h: &Harness) {
     let again = h.b.locks.acquire_as(&key(), owner, once().with_ttl(TTL * 6)).await.unwrap();
     assert!(again.already_ours);
     assert_eq!((again.token, again.remaining), (first.token, TTL - Duration::from_secs(4)));
-    let ask = Ask { key: key(), owner: Owner::draw(), holder: "other".into(), ttl: TTL };
+    let ask = Ask { key: key(), owner: Owner::draw(), holder: "other".into(), ttl: TTL, place: Place::None };
     let other = h.b.engine.inner().try_acquire(ask).await.unwrap();
     assert_eq!(other, Tried::Busy { remaining: Some(TTL - Duration::from_secs(4)) });
 }
@@ -131,10 +132,13 @@ pub async fn keys_differ_in_every_byte(h: &Harness) {
     for key in &keys {
         grants.push(h.a.take(key).await);
     }
-    for key in &keys {
+    for (key, grant) in keys.iter().zip(&grants) {
         h.b.finds_busy(key).await;
+        assert_eq!(h.b.locks.status(key).await.unwrap().unwrap().token, Some(grant.token()));
     }
-    assert_eq!(grants.iter().map(crate::lock::Grant::token).collect::<HashSet<_>>().len(), keys.len());
+    for grant in grants {
+        assert_eq!(grant.release().await.unwrap(), Release::Released, "no key is another's");
+    }
 }
 
 /// Foreign programs meet us at the text of a key.

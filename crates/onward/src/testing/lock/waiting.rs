@@ -82,9 +82,15 @@ pub async fn the_next_asks_when_the_head_leaves(h: &Harness) {
     h.waiters(&h.a, &key(), 2).await;
     let gate = Gate::shut();
     h.a.engine.fail_once(Call::Acquire, Fault::SlowRequest(gate.clone()));
-    h.advance(Duration::from_millis(500)).await;
-    gate.reached().await;
-    assert_eq!(grant.release().await.unwrap(), Release::Released);
+    if h.has_queue() {
+        // The head asks when the key is handed over to its process.
+        assert_eq!(grant.release().await.unwrap(), Release::Released);
+        gate.reached().await;
+    } else {
+        h.advance(Duration::from_millis(500)).await;
+        gate.reached().await;
+        assert_eq!(grant.release().await.unwrap(), Release::Released);
+    }
     head.abort();
     for _ in 0..100 {
         h.quiet().await;

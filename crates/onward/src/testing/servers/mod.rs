@@ -2,6 +2,10 @@
 
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test code that ships behind a feature")]
 
+#[cfg(feature = "redis")]
+mod cluster;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod proxy;
 #[cfg(feature = "redis")]
 mod redis;
@@ -10,6 +14,10 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+#[cfg(feature = "redis")]
+pub use cluster::RedisCluster;
+#[cfg(feature = "postgres")]
+pub use postgres::Postgres;
 pub use proxy::Proxy;
 #[cfg(feature = "redis")]
 pub use redis::{Keep, Redis};

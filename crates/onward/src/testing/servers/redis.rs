@@ -12,7 +12,7 @@ use super::{Folder, free_port};
 use crate::time::Clock;
 
 /// How long a server may take to start or answer; only a broken one lets it pass.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a restart leaves of the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

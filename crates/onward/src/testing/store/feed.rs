@@ -359,3 +359,29 @@ pub async fn a_reader_behind_what_is_held_reads_the_log(h: &Harness) {
     let mut behind = handle.store.queue().feed(Some(revision(1)), None).await.unwrap();
     assert_eq!(unwrap_error(behind.next().await).code(), Code::IntegrityFailure);
 }
+
+pub async fn one_reader_too_many_is_told_so(h: &Harness) {
+    let queue = h.a.store.queue();
+    let mut feeds = Vec::new();
+    while feeds.len() < 1_000 {
+        feeds.push(queue.feed(None, None).await.unwrap());
+    }
+    for _ in 0..3 {
+        assert_eq!(unwrap_error(queue.feed(None, None).await).kind(), Kind::Overloaded);
+        let watch = h.a.store.watch(crate::store::Watch::default()).await;
+        assert_eq!(unwrap_error(watch).kind(), Kind::Overloaded);
+    }
+    // Another process has room of its own.
+    drop(h.b.store.queue().feed(None, None).await.unwrap());
+    feeds.pop();
+    feeds.push(queue.feed(None, None).await.unwrap());
+    queue.allow_readers(1_001);
+    queue.allow_readers(10);
+    feeds.push(queue.feed(None, None).await.unwrap());
+    assert_eq!(unwrap_error(queue.feed(None, None).await).kind(), Kind::Overloaded);
+    // All of them live.
+    let made = h.a.create("x", 1).await;
+    for feed in feeds.iter_mut().take(3) {
+        assert_eq!(next_commit(feed).await.revision, made.revision);
+    }
+}

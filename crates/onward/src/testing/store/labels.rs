@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::commit::{ChangeOp, Patch, Window};
-use crate::model::limits::{LABEL_KEY_BYTES, LABEL_VALUE_BYTES, LABELS, SELECTOR_TERMS};
+use crate::model::limits::{LABEL_KEY_BYTES, LABEL_VALUE_BYTES, LABELS, SELECTOR_TERMS, SELECTOR_VALUES};
 use crate::model::{LabelChange, Labels, Meta, Payload, Selector};
 use crate::store::{At, List, Watch};
 use crate::{Code, Refusal};
@@ -29,6 +29,10 @@ async fn put(handle: &Handle, name: &str, value: i64, change: LabelChange) -> Wr
 
 async fn of(handle: &Handle, name: &str) -> Labels {
     handle.get(name).await.unwrap().meta.labels
+}
+
+fn one_of(name: &str, values: &[&str]) -> Selector {
+    Selector::new().one_of(name, values.iter().copied()).unwrap()
 }
 
 async fn names(handle: &Handle, selector: Selector) -> Vec<String> {
@@ -130,6 +134,11 @@ pub async fn a_selector_wants_all_its_terms(h: &Harness) {
         (team("Blue"), &[]),
         (team("blue "), &[]),
         (team(""), &[]),
+        (one_of("team", &["blue", "red", "green"]), &["a", "b", "c"]),
+        (one_of("team", &["red", "Blue"]), &["b"]),
+        (one_of("team", &["red", "blue"]).exists("urgent").unwrap(), &["a"]),
+        (one_of("team", &["red", "blue"]).equals("team", "red").unwrap(), &["b"]),
+        (one_of("urgent", &["", "x"]), &["a"]),
     ] {
         assert_eq!(names(&h.a, selector.clone()).await, expected, "{selector:?}");
     }
@@ -166,6 +175,40 @@ pub async fn selectors_treat_odd_characters_as_data(h: &Harness) {
     }
     put(&h.a, "eq", 1, set(&[("of", "a=b=")])).await;
     assert_eq!(names(&h.b, Selector::new().term("of=a=b=").unwrap()).await, ["eq"]);
+}
+
+pub async fn a_set_of_values_is_read_as_it_is_written(h: &Harness) {
+    let odd = ["a,b", "\"q\"", " outer ", "in (x)", "a=b", ")", "(", "ä", "plain"];
+    for (index, text) in odd.iter().enumerate() {
+        put(&h.a, &format!("n{index}"), 1, set(&[("of", text), ("k in", "x")])).await;
+    }
+    for (text, expected) in [
+        (r#"of in (plain)"#, &["n8"][..]),
+        (r#"of in ( plain , "a,b" )"#, &["n0", "n8"]),
+        (r#"of in (plain,"\"q\""," outer ")"#, &["n1", "n2", "n8"]),
+        (r#"of in ("in (x)",a=b,ä)"#, &["n3", "n4", "n7"]),
+        (r#"of in (),(,nothing)"#, &["n5", "n6"]),
+        (r#"of in ("\u0070lain", plain)"#, &["n8"]),
+        // Whoever asks for one value, asks so.
+        (r#"k in=x"#, &["n0", "n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8"]),
+    ] {
+        assert_eq!(names(&h.b, Selector::new().term(text).unwrap()).await, expected, "{text}");
+    }
+    for bad in ["of in ()", "of in (a,)", "of in (,a)", "of in (\"a)", "of in (\"a\" b)", "of in (a\"b)", "of in (\"\\ud800\")", " in (a)"]
+    {
+        assert_eq!(unwrap_error(Selector::new().term(bad)).kind(), Kind::Invalid, "{bad}");
+    }
+    let many = |count: usize| Selector::new().one_of("of", (0..count).map(|n| format!("v{n}")));
+    assert_eq!(unwrap_error(many(SELECTOR_VALUES + 1)).kind(), Kind::Invalid);
+    assert!(names(&h.a, many(SELECTOR_VALUES).unwrap()).await.is_empty());
+    assert_eq!(unwrap_error(many(0)).kind(), Kind::Invalid);
+    // Order and repetition are no difference: a cursor goes on.
+    let by = |values: &[&str]| List::new("thing").with_selector(one_of("of", values)).with_limit(1);
+    let cursor = h.a.store.list(by(&["plain", "ä"])).await.unwrap().next.unwrap();
+    assert_eq!(h.b.store.list(by(&["ä", "plain", "ä"]).after(&*cursor)).await.unwrap().items[0].key.name(), "n8");
+    for other in [&["ä"][..], &["plain", "ä", ""]] {
+        assert_eq!(unwrap_error(h.a.store.list(by(other).after(&*cursor)).await).code(), Code::InvalidCursor);
+    }
 }
 
 pub async fn pages_by_label_show_one_revision_while_labels_change(h: &Harness) {

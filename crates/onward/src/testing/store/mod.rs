@@ -15,6 +15,7 @@ mod labels;
 mod objects;
 mod past;
 mod patches;
+mod touch;
 mod transfer;
 
 use std::any::Any;
@@ -30,6 +31,7 @@ pub use labels::*;
 pub use objects::*;
 pub use past::*;
 pub use patches::*;
+pub use touch::*;
 pub use transfer::*;
 
 use super::store_faults::{Fault, Faults, Faulty};
@@ -379,6 +381,13 @@ macro_rules! store_conformance {
                 pages_by_label_show_one_revision_while_labels_change
                 a_watch_tells_who_enters_and_leaves_the_selector
                 bad_labels_and_selectors_are_refused
+                a_set_of_values_is_read_as_it_is_written
+                a_touch_takes_a_version_and_leaves_the_content
+                a_touch_renews_a_time_to_live_and_labels
+                a_refused_commit_touches_nothing
+                a_collection_is_the_same_objects_by_name
+                a_collection_writes_nothing_that_its_validator_refuses
+                one_reader_too_many_is_told_so
                 expiry_is_a_delete_in_the_feed
                 a_time_to_live_stays_unless_set
                 who_renews_in_time_keeps_the_object

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use onward::Kind;
 use onward::engine::sqlite::SqliteLocks;
-use onward::lock::{Ask, LockEngine, LockOptions, Locks, LocksConfig, Owner, Release, Renew, Tried};
+use onward::lock::{Ask, LockEngine, LockOptions, Locks, LocksConfig, Owner, Place, Release, Renew, Tried};
 use onward::model::{FencingToken, LockKey};
 use onward::time::Clock;
 use rusqlite::{Connection, params};
@@ -102,7 +102,7 @@ async fn a_token_beyond_a_raise_is_reserved_too() {
     let path = folder.path().join("a.locks.db");
     let clock = Clock::manual();
     let engine = SqliteLocks::open(&path, clock.clone()).await.unwrap();
-    let ask = |id: &str| Ask { key: key(id), owner: Owner::draw(), holder: "test".into(), ttl: TTL };
+    let ask = |id: &str| Ask { key: key(id), owner: Owner::draw(), holder: "test".into(), ttl: TTL, place: Place::None };
     engine.try_acquire(ask("1")).await.unwrap();
     for round in 2..40 {
         let far = FencingToken::new(counter(&path).1 + 1_000).unwrap();
@@ -135,7 +135,7 @@ async fn tokens_never_pass_what_was_reserved() {
         // The reservation is about to run out: it may do so between two looks at the clock.
         let near = clock.wall().as_micros() + round * 4;
         file.execute("UPDATE onward_tokens SET reserved_to = ?1, last = min(last, ?1)", params![near]).unwrap();
-        let ask = Ask { key: key(&round.to_string()), owner: Owner::draw(), holder: "test".into(), ttl: TTL };
+        let ask = Ask { key: key(&round.to_string()), owner: Owner::draw(), holder: "test".into(), ttl: TTL, place: Place::None };
         engine.try_acquire(ask).await.unwrap();
         let (last, reserved_to) = counter(&path);
         assert!(last <= reserved_to, "token {last} is not reserved: {reserved_to}, {} too far", last - reserved_to);
@@ -160,7 +160,7 @@ async fn ended_leases_leave_the_file() {
     let live = locks.acquire_as(&key("live"), Owner::draw(), once()).await.unwrap();
     assert_eq!(rows(), 1, "a process that runs for months forgets those who died");
     let others = open(&path, &clock).await;
-    assert_eq!(others.status(&key("live")).await.unwrap().unwrap().token, live.token);
+    assert_eq!(others.status(&key("live")).await.unwrap().unwrap().token, Some(live.token));
     clock.advance(TTL);
     drop(open(&path, &clock).await);
     assert_eq!(rows(), 0, "opening forgets them too");
@@ -189,7 +189,7 @@ async fn a_look_at_a_taken_key_needs_no_write_lock() {
     let writer = Connection::open(&path).unwrap();
     writer.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert_eq!(other.acquire(&key("1"), once()).await.unwrap_err().kind(), Kind::Contended);
-    assert_eq!(other.status(&key("1")).await.unwrap().unwrap().token, first.token);
+    assert_eq!(other.status(&key("1")).await.unwrap().unwrap().token, Some(first.token));
     let again = holder.acquire_as(&key("1"), owner, once()).await.unwrap();
     assert!(again.already_ours);
     writer.execute_batch("ROLLBACK").unwrap();
@@ -201,9 +201,9 @@ async fn a_lone_call_waits_for_other_processes_on_the_locks_own_thread() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.locks.db");
     let engine = Arc::new(SqliteLocks::open(&path, Clock::system()).await.unwrap());
-    let ask = Ask { key: key("1"), owner: Owner::draw(), holder: "test".into(), ttl: TTL };
+    let ask = Ask { key: key("1"), owner: Owner::draw(), holder: "test".into(), ttl: TTL, place: Place::None };
     // The first grant also reserves tokens.
-    engine.try_acquire(Ask { key: key("0"), owner: Owner::draw(), holder: "test".into(), ttl: TTL }).await.unwrap();
+    engine.try_acquire(Ask { key: key("0"), owner: Owner::draw(), holder: "test".into(), ttl: TTL, place: Place::None }).await.unwrap();
     let writer = Connection::open(&path).unwrap();
     writer.execute_batch("BEGIN IMMEDIATE").unwrap();
     let begun = Clock::system().now();

@@ -1,0 +1,435 @@
+//! A batch on its way: what it wants to read, and its plan as statements that travel together.
+
+use std::collections::HashMap;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::connection::{COMMIT, Param, Step};
+use super::log;
+use super::rows::{self, damaged, signed};
+use crate::commit::engine::{Plan, Wanted};
+use crate::model::{Key, Labels};
+use crate::{Error, Result};
+
+/// The keys of objects in columns.
+#[derive(Default)]
+struct Keys<'a> {
+    namespace: Vec<&'a str>,
+    kind: Vec<&'a str>,
+    name: Vec<&'a str>,
+}
+
+impl<'a> Keys<'a> {
+    fn push(&mut self, key: &'a Key) {
+        self.namespace.push(key.namespace());
+        self.kind.push(key.kind());
+        self.name.push(key.name());
+    }
+
+    fn params(&self) -> Vec<Param<'_>> {
+        vec![(&self.namespace, Type::TEXT_ARRAY), (&self.kind, Type::TEXT_ARRAY), (&self.name, Type::TEXT_ARRAY)]
+    }
+}
+
+/// What a batch wants to read.
+pub(super) struct Reading<'a> {
+    objects: Keys<'a>,
+    fences: Vec<&'a str>,
+    requests: Vec<&'a str>,
+    chains: Vec<&'a str>,
+    sql: String,
+}
+
+/// The rows that came, in the same places.
+#[derive(Default)]
+pub(super) struct Read {
+    pub(super) objects: Vec<Row>,
+    pub(super) fences: Vec<Row>,
+    pub(super) requests: Vec<Row>,
+    pub(super) heads: Vec<Row>,
+}
+
+impl<'a> Reading<'a> {
+    pub(super) fn of(wanted: &'a Wanted) -> Self {
+        let mut objects = Keys::default();
+        wanted.objects.iter().for_each(|key| objects.push(key));
+        Self {
+            objects,
+            fences: wanted.fences.iter().map(|lock| lock.as_str()).collect(),
+            requests: wanted.requests.iter().map(|id| id.as_str()).collect(),
+            chains: wanted.chains.iter().map(|chain| chain.as_str()).collect(),
+            // Locked, in the order of their bytes, against whoever writes past this library.
+            sql: format!(
+                "SELECT o.namespace, o.kind, o.name, {} FROM unnest($1::text[], $2::text[], $3::text[]) AS w(namespace, kind, name)
+                 JOIN onward_objects AS o ON o.namespace = w.namespace AND o.kind = w.kind AND o.name = w.name
+                 ORDER BY 1, 2, 3 FOR UPDATE OF o",
+                log::state("o")
+            ),
+        }
+    }
+
+    /// Adds the statements for what is wanted at all.
+    pub(super) fn add<'s>(&'s self, steps: &mut Vec<Step<'s>>) {
+        if !self.objects.name.is_empty() {
+            steps.push(Step::With(&self.sql, self.objects.params()));
+        }
+        let others = [
+            (&self.fences, "SELECT lock_key, token FROM onward_fences WHERE lock_key = ANY($1) ORDER BY 1 FOR UPDATE"),
+            (&self.requests, "SELECT id, fingerprint, receipt, expires_at FROM onward_requests WHERE id = ANY($1)"),
+            (
+                &self.chains,
+                "SELECT c.origin, h.seq, h.hash, h.frontier, h.at, c.name FROM onward_chains AS c JOIN onward_heads AS h ON h.chain = c.id
+                 WHERE c.name = ANY($1) ORDER BY c.name FOR UPDATE OF h",
+            ),
+        ];
+        for (names, sql) in others.into_iter().filter(|(names, _)| !names.is_empty()) {
+            steps.push(Step::With(sql, vec![(names, Type::TEXT_ARRAY)]));
+        }
+    }
+
+    /// Takes the answers of [`Reading::add`] apart.
+    pub(super) fn read(&self, mut answers: impl Iterator<Item = Vec<Row>>) -> Read {
+        let mut next = |wanted: bool| if wanted { answers.next().unwrap_or_default() } else { Vec::new() };
+        Read {
+            objects: next(!self.objects.name.is_empty()),
+            fences: next(!self.fences.is_empty()),
+            requests: next(!self.requests.is_empty()),
+            heads: next(!self.chains.is_empty()),
+        }
+    }
+}
+
+/// Labels of objects in columns.
+#[derive(Default)]
+struct LabelRows<'a> {
+    of: Keys<'a>,
+    key: Vec<&'a str>,
+    value: Vec<&'a str>,
+}
+
+impl<'a> LabelRows<'a> {
+    /// Adds the labels of an object that `other` has not.
+    fn add(&mut self, key: &'a Key, labels: Option<&'a Labels>, other: Option<&Labels>) {
+        let has = |label, value| other.is_some_and(|other| other.get(label) == Some(value));
+        for (label, value) in labels.into_iter().flat_map(Labels::iter).filter(|(label, value)| !has(label, value)) {
+            self.of.push(key);
+            self.key.push(label);
+            self.value.push(value);
+        }
+    }
+
+    fn step<'s>(&'s self, sql: &'s str) -> Option<Step<'s>> {
+        let mut params = self.of.params();
+        params.extend([(&self.key as _, Type::TEXT_ARRAY), (&self.value as _, Type::TEXT_ARRAY)]);
+        (!self.key.is_empty()).then_some(Step::With(sql, params))
+    }
+}
+
+/// Objects in columns.
+#[derive(Default)]
+struct Objects<'a> {
+    of: Keys<'a>,
+    uid: Vec<Uuid>,
+    version: Vec<i64>,
+    revision: Vec<i64>,
+    create_revision: Vec<i64>,
+    content_type: Vec<&'a str>,
+    payload: Vec<&'a [u8]>,
+    created_at: Vec<i64>,
+    updated_at: Vec<i64>,
+    labels: Vec<Option<String>>,
+    expires_at: Vec<Option<i64>>,
+}
+
+/// Entries in columns.
+#[derive(Default)]
+struct Entries<'a> {
+    chain: Vec<&'a str>,
+    seq: Vec<i64>,
+    prev: Vec<&'a [u8]>,
+    hash: Vec<&'a [u8]>,
+    mac: Vec<Option<&'a [u8]>>,
+    kid: Vec<&'a str>,
+    at: Vec<i64>,
+    event_id: Vec<&'a str>,
+    kind: Vec<&'a str>,
+    actor: Vec<Option<&'a str>>,
+    resource: Vec<Option<&'a str>>,
+    data: Vec<&'a [u8]>,
+    flags: Vec<i64>,
+}
+
+#[derive(Default)]
+struct Heads<'a> {
+    chain: Vec<&'a str>,
+    origin: Vec<&'a str>,
+    seq: Vec<i64>,
+    hash: Vec<&'a [u8]>,
+    frontier: Vec<Vec<u8>>,
+    at: Vec<i64>,
+}
+
+#[derive(Default)]
+struct Answers<'a> {
+    id: Vec<&'a str>,
+    fingerprint: Vec<&'a [u8]>,
+    receipt: Vec<String>,
+    expires_at: Vec<i64>,
+    forget: i64,
+}
+
+/// A plan in columns.
+pub(super) struct Columns<'a> {
+    now: i64,
+    log: log::Rows<'a>,
+    log_bytes: i64,
+    put: Objects<'a>,
+    deleted: Keys<'a>,
+    unlabelled: LabelRows<'a>,
+    labelled: LabelRows<'a>,
+    fences: Vec<&'a str>,
+    tokens: Vec<i64>,
+    answers: Answers<'a>,
+    heads: Heads<'a>,
+    entries: Entries<'a>,
+    facts: [i64; 4],
+    word: String,
+}
+
+impl<'a> Columns<'a> {
+    pub(super) fn of(plan: &'a Plan) -> Result<Self> {
+        let log = log::Rows::of(&plan.records)?;
+        let meta = &plan.meta;
+        let mut columns = Self {
+            now: plan.now.as_micros(),
+            log_bytes: log.bytes(),
+            log,
+            put: Objects::default(),
+            deleted: Keys::default(),
+            unlabelled: LabelRows::default(),
+            labelled: LabelRows::default(),
+            fences: plan.fences.keys().map(|lock| lock.as_str()).collect(),
+            tokens: plan.fences.values().map(|token| signed(token.get())).collect::<Result<_>>()?,
+            answers: Answers::default(),
+            heads: Heads::default(),
+            entries: Entries::default(),
+            facts: [signed(meta.revision.get())?, signed(meta.version_floor)?, signed(meta.newest_token)?, meta.at.as_micros()],
+            word: super::word(meta.epoch, meta.revision),
+        };
+        columns.objects(plan)?;
+        columns.answers(plan)?;
+        columns.chains(plan)?;
+        Ok(columns)
+    }
+
+    fn objects(&mut self, plan: &'a Plan) -> Result<()> {
+        for (key, object) in &plan.objects {
+            let Some(object) = object else {
+                self.deleted.push(key);
+                continue;
+            };
+            let put = &mut self.put;
+            put.of.push(key);
+            put.uid.push(object.meta.uid);
+            put.version.push(signed(object.meta.version.get())?);
+            put.revision.push(signed(object.meta.revision.get())?);
+            put.create_revision.push(signed(object.meta.create_revision.get())?);
+            put.content_type.push(object.value.content_type());
+            put.payload.push(object.value.bytes());
+            put.created_at.push(object.meta.created_at.as_micros());
+            put.updated_at.push(object.meta.updated_at.as_micros());
+            put.labels.push(rows::labels_text(&object.meta.labels)?);
+            put.expires_at.push(object.meta.expires_at.map(|at| at.as_micros()));
+        }
+        // The index of labels follows from the first state to the last, whatever the batch did in between.
+        let mut first: HashMap<&Key, Option<&Labels>> = HashMap::new();
+        for change in plan.records.iter().flat_map(|record| &record.changes) {
+            first.entry(&change.key).or_insert_with(|| change.before.as_ref().map(|object| &object.meta.labels));
+        }
+        for (key, before) in first {
+            let after = plan.objects.get(key).and_then(Option::as_ref).map(|object| &object.meta.labels);
+            self.unlabelled.add(key, before, after);
+            self.labelled.add(key, after, before);
+        }
+        Ok(())
+    }
+
+    fn answers(&mut self, plan: &'a Plan) -> Result<()> {
+        let answers = &mut self.answers;
+        for (id, known) in &plan.requests {
+            answers.id.push(id.as_str());
+            answers.fingerprint.push(&known.fingerprint.0);
+            answers.receipt.push(serde_json::to_string(&*known.receipt).map_err(damaged)?);
+            answers.expires_at.push(known.expires_at.as_micros());
+        }
+        answers.forget = signed(plan.requests.len() as u64 * 2)?;
+        Ok(())
+    }
+
+    fn chains(&mut self, plan: &'a Plan) -> Result<()> {
+        let heads = &mut self.heads;
+        for (chain, head) in &plan.heads {
+            heads.chain.push(chain.as_str());
+            heads.origin.push(&head.origin);
+            heads.seq.push(signed(head.seq.get())?);
+            heads.hash.push(head.hash.as_bytes());
+            heads.frontier.push(head.frontier.to_bytes());
+            heads.at.push(head.at.as_micros());
+        }
+        let entries = &mut self.entries;
+        for (chain, entry) in &plan.entries {
+            if !plan.heads.contains_key(chain) {
+                return Err(Error::integrity("an entry without the head of its chain"));
+            }
+            entries.chain.push(chain.as_str());
+            entries.seq.push(signed(entry.seq.get())?);
+            entries.prev.push(entry.prev.as_bytes());
+            entries.hash.push(entry.hash.as_bytes());
+            entries.mac.push(entry.mac.as_ref().map(<[u8; 32]>::as_slice));
+            entries.kid.push(&entry.kid);
+            entries.at.push(entry.at.as_micros());
+            entries.event_id.push(&entry.event_id);
+            entries.kind.push(&entry.kind);
+            entries.actor.push(entry.actor.as_deref());
+            entries.resource.push(entry.resource.as_deref());
+            entries.data.push(&entry.data);
+            entries.flags.push(signed(entry.flags)?);
+        }
+        Ok(())
+    }
+
+    /// The statements that carry the plan out, up to its COMMIT.
+    pub(super) fn steps(&self) -> Vec<Step<'_>> {
+        let mut steps = Vec::with_capacity(16);
+        let logs = !self.log.is_empty();
+        if logs {
+            steps.push(Step::With(log::APPEND, self.log.params()));
+        }
+        self.add_objects(&mut steps);
+        if !self.fences.is_empty() {
+            let sql =
+                "INSERT INTO onward_fences (lock_key, token, used_at) SELECT lock_key, token, $3 FROM unnest($1::text[], $2::bigint[])
+                 AS w(lock_key, token) ON CONFLICT (lock_key) DO UPDATE SET token = excluded.token, used_at = excluded.used_at";
+            steps.push(Step::With(sql, vec![(&self.fences, Type::TEXT_ARRAY), (&self.tokens, Type::INT8_ARRAY), (&self.now, Type::INT8)]));
+        }
+        self.add_answers(&mut steps);
+        self.add_chains(&mut steps);
+        let [revision, floor, token, at] = &self.facts;
+        let facts =
+            "UPDATE onward_meta SET revision = $1, version_floor = $2, newest_token = $3, newest_at = $4, log_bytes = log_bytes + $5";
+        let numbers = [revision, floor, token, at, &self.log_bytes];
+        steps.push(Step::With(facts, numbers.map(|number| (number as _, Type::INT8)).into()));
+        if logs {
+            steps.push(Step::Plain(&self.word));
+        }
+        steps.push(Step::Plain(COMMIT));
+        steps
+    }
+
+    fn add_objects<'s>(&'s self, steps: &mut Vec<Step<'s>>) {
+        let put = &self.put;
+        if !put.uid.is_empty() {
+            let sql = "INSERT INTO onward_objects (namespace, kind, name, uid, version, revision, create_revision, content_type, payload,
+                   created_at, updated_at, labels, expires_at)
+                 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[],
+                   $9::bytea[], $10::bigint[], $11::bigint[], $12::text[], $13::bigint[])
+                 ON CONFLICT (namespace, kind, name) DO UPDATE SET uid = excluded.uid, version = excluded.version, revision = excluded.revision,
+                   create_revision = excluded.create_revision, content_type = excluded.content_type, payload = excluded.payload,
+                   created_at = excluded.created_at, updated_at = excluded.updated_at, labels = excluded.labels,
+                   expires_at = excluded.expires_at";
+            let mut params = put.of.params();
+            let rest: [Param<'_>; 10] = [
+                (&put.uid, Type::UUID_ARRAY),
+                (&put.version, Type::INT8_ARRAY),
+                (&put.revision, Type::INT8_ARRAY),
+                (&put.create_revision, Type::INT8_ARRAY),
+                (&put.content_type, Type::TEXT_ARRAY),
+                (&put.payload, Type::BYTEA_ARRAY),
+                (&put.created_at, Type::INT8_ARRAY),
+                (&put.updated_at, Type::INT8_ARRAY),
+                (&put.labels, Type::TEXT_ARRAY),
+                (&put.expires_at, Type::INT8_ARRAY),
+            ];
+            params.extend(rest);
+            steps.push(Step::With(sql, params));
+        }
+        if !self.deleted.name.is_empty() {
+            let sql = "DELETE FROM onward_objects AS o USING unnest($1::text[], $2::text[], $3::text[]) AS w(namespace, kind, name)
+                 WHERE o.namespace = w.namespace AND o.kind = w.kind AND o.name = w.name";
+            steps.push(Step::With(sql, self.deleted.params()));
+        }
+        let sql = "DELETE FROM onward_labels AS l USING unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
+               AS w(namespace, kind, name, key, value)
+             WHERE l.namespace = w.namespace AND l.kind = w.kind AND l.name = w.name AND l.key = w.key AND l.value = w.value";
+        steps.extend(self.unlabelled.step(sql));
+        let sql = "INSERT INTO onward_labels (namespace, kind, name, key, value)
+             SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])";
+        steps.extend(self.labelled.step(sql));
+    }
+
+    fn add_answers<'s>(&'s self, steps: &mut Vec<Step<'s>>) {
+        let Answers { id, fingerprint, receipt, expires_at, forget } = &self.answers;
+        if id.is_empty() {
+            return;
+        }
+        // Each batch takes away twice what it adds, so the table is bounded by its window without a sweeper.
+        let sql = "DELETE FROM onward_requests
+             WHERE id IN (SELECT id FROM onward_requests WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)";
+        steps.push(Step::With(sql, vec![(&self.now, Type::INT8), (forget, Type::INT8)]));
+        let sql = "INSERT INTO onward_requests (id, fingerprint, receipt, expires_at)
+             SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[], $4::bigint[])
+             ON CONFLICT (id) DO UPDATE SET fingerprint = excluded.fingerprint, receipt = excluded.receipt, expires_at = excluded.expires_at";
+        let params: [Param<'_>; 4] =
+            [(id, Type::TEXT_ARRAY), (fingerprint, Type::BYTEA_ARRAY), (receipt, Type::TEXT_ARRAY), (expires_at, Type::INT8_ARRAY)];
+        steps.push(Step::With(sql, params.into()));
+    }
+
+    fn add_chains<'s>(&'s self, steps: &mut Vec<Step<'s>>) {
+        let Heads { chain, origin, seq, hash, frontier, at } = &self.heads;
+        if chain.is_empty() {
+            return;
+        }
+        let sql = "INSERT INTO onward_chains (name, origin, created_at)
+             SELECT name, origin, $3 FROM unnest($1::text[], $2::text[]) AS w(name, origin)
+             WHERE NOT EXISTS (SELECT 1 FROM onward_chains AS c WHERE c.name = w.name)";
+        steps.push(Step::With(sql, vec![(chain, Type::TEXT_ARRAY), (origin, Type::TEXT_ARRAY), (&self.now, Type::INT8)]));
+        let sql = "INSERT INTO onward_heads (chain, seq, hash, frontier, at)
+             SELECT c.id, w.seq, w.hash, w.frontier, w.at
+             FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[], $5::bigint[]) AS w(name, seq, hash, frontier, at)
+             JOIN onward_chains AS c USING (name)
+             ON CONFLICT (chain) DO UPDATE SET seq = excluded.seq, hash = excluded.hash, frontier = excluded.frontier, at = excluded.at";
+        let params: [Param<'_>; 5] = [
+            (chain, Type::TEXT_ARRAY),
+            (seq, Type::INT8_ARRAY),
+            (hash, Type::BYTEA_ARRAY),
+            (frontier, Type::BYTEA_ARRAY),
+            (at, Type::INT8_ARRAY),
+        ];
+        steps.push(Step::With(sql, params.into()));
+        let entries = &self.entries;
+        let sql = "INSERT INTO onward_entries (chain, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags)
+             SELECT c.id, w.seq, w.prev, w.hash, w.mac, w.kid, w.at, w.event_id, w.kind, w.actor, w.resource, w.data, w.flags
+             FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[], $6::text[], $7::bigint[], $8::text[], $9::text[],
+               $10::text[], $11::text[], $12::bytea[], $13::bigint[])
+               AS w(name, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags)
+             JOIN onward_chains AS c USING (name)";
+        let params: [Param<'_>; 13] = [
+            (&entries.chain, Type::TEXT_ARRAY),
+            (&entries.seq, Type::INT8_ARRAY),
+            (&entries.prev, Type::BYTEA_ARRAY),
+            (&entries.hash, Type::BYTEA_ARRAY),
+            (&entries.mac, Type::BYTEA_ARRAY),
+            (&entries.kid, Type::TEXT_ARRAY),
+            (&entries.at, Type::INT8_ARRAY),
+            (&entries.event_id, Type::TEXT_ARRAY),
+            (&entries.kind, Type::TEXT_ARRAY),
+            (&entries.actor, Type::TEXT_ARRAY),
+            (&entries.resource, Type::TEXT_ARRAY),
+            (&entries.data, Type::BYTEA_ARRAY),
+            (&entries.flags, Type::INT8_ARRAY),
+        ];
+        steps.push(Step::With(sql, params.into()));
+    }
+}

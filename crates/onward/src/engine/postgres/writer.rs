@@ -1,0 +1,364 @@
+//! The one writing connection of a process: takes the counter's row, reads, carries out a plan, commits.
+//!
+//! It lives on the writer's thread, whose runtime drives it: no other thread wakes for a batch. What a lost connection leaves open is
+//! settled by asking the server what became of the transaction.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+use tokio::runtime::Runtime;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
+
+use super::commit::remembered;
+use super::connection::{BEGIN, COMMIT, Failure, Param, Server, Step, ask, in_time, together};
+use super::error::{before_commit, is_passing, is_refusal, silent};
+use super::log;
+use super::migrate::{self, State};
+use super::plan::{Columns, Read, Reading};
+use super::rows::{self, col, signed};
+use crate::commit::engine::{Plan, Rows, Wanted, Writer};
+use crate::commit::{Prune, Pruned};
+use crate::model::{Key, Revision, Version};
+use crate::retry::Backoff;
+use crate::time::{Clock, Timestamp};
+use crate::{Error, Kind, Result, retry};
+
+/// How long a batch tries to begin, and how long it asks what became of a COMMIT.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The first and the longest pause between two tries.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
+
+/// The facts, the number of the schema, and the number of this transaction; whoever reads them has the writer's right.
+const TAKE: &str = concat!(
+    "SELECT epoch, revision, version_floor, compacted, newest_token, origin, newest_at, restore_floor, schema_version, ",
+    "pg_current_xact_id()::text FROM onward_meta FOR UPDATE"
+);
+
+pub(super) struct PostgresWriter {
+    server: Server,
+    clock: Clock,
+    /// Made when it is first needed: a runtime may not be dropped by another one's task.
+    runtime: Option<Runtime>,
+    session: Option<Session>,
+}
+
+/// The writer's connection.
+struct Session {
+    client: Client,
+    /// The number of the transaction that it is in.
+    transaction: String,
+}
+
+impl PostgresWriter {
+    pub(super) fn new(server: Server, clock: Clock) -> Self {
+        Self { server, clock, runtime: None, session: None }
+    }
+
+    /// Runs work on this thread.
+    fn run<T>(&mut self, work: impl AsyncFnOnce(&mut Work<'_>) -> Result<T>) -> Result<T> {
+        let runtime = match self.runtime.take() {
+            Some(runtime) => runtime,
+            None => tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|e| Error::unavailable("no runtime for the writer").with_source(e))?,
+        };
+        let mut on = Work { server: &self.server, clock: &self.clock, session: &mut self.session };
+        let done = runtime.block_on(work(&mut on));
+        self.runtime = Some(runtime);
+        done
+    }
+}
+
+/// The writer's work, inside its runtime.
+struct Work<'a> {
+    server: &'a Server,
+    clock: &'a Clock,
+    session: &'a mut Option<Session>,
+}
+
+impl Work<'_> {
+    /// Makes a connection to a store that is as it should be.
+    async fn connect(&self) -> Result<Client> {
+        let made = in_time(self.server.connect()).await?;
+        let (client, connection) = made.map_err(before_commit)?;
+        tokio::spawn(connection);
+        match migrate::look(&client).await? {
+            State::Ready => {}
+            State::Restored => migrate::apply(&client, self.clock).await?,
+            State::At(found) => return Err(migrate::other(found)),
+            State::Empty => return Err(Error::integrity("the tables of the store are gone")),
+        }
+        Ok(client)
+    }
+
+    /// Does something in a new transaction up to its COMMIT; again, if the connection is lost or others' transactions are in the way.
+    async fn begin<T>(&mut self, mut first: impl AsyncFnMut(&Client) -> Result<(T, String), Trouble>) -> Result<T> {
+        let clock = Clock::system();
+        let until = clock.now() + PATIENCE;
+        let mut pauses = Backoff::new(PAUSES.0, PAUSES.1);
+        loop {
+            let trouble = match self.session.take() {
+                Some(session) => Ok(session.client),
+                None => self.connect().await.map_err(|error| Trouble { passes: error.kind() == Kind::Backend, lost: true, error }),
+            };
+            let trouble = match trouble {
+                Err(trouble) => trouble,
+                Ok(client) => match in_time(first(&client)).await {
+                    Ok(Ok((done, transaction))) => {
+                        *self.session = Some(Session { client, transaction });
+                        return Ok(done);
+                    }
+                    Ok(Err(trouble)) if trouble.lost => trouble,
+                    Ok(Err(trouble)) => {
+                        *self.session = rolled_back(client).await;
+                        trouble
+                    }
+                    Err(error) => Trouble { passes: false, lost: true, error },
+                },
+            };
+            if !trouble.passes || clock.now() >= until {
+                return Err(trouble.error);
+            }
+            retry::sleep(&clock, pauses.next()).await;
+        }
+    }
+
+    async fn take_and_read(&mut self, wanted: &Wanted) -> Result<Rows> {
+        self.begin(async |client| read(client, wanted).await).await
+    }
+
+    /// Sends the rest of the transaction and its COMMIT at once.
+    async fn finish(&mut self, steps: Vec<Step<'_>>) -> Result<()> {
+        let Some(Session { client, transaction }) = self.session.take() else { return Err(silent()) };
+        let answers = in_time(together(&client, &steps)).await;
+        // What failed leaves a transaction that its COMMIT only ends; the statement that the server refused says why.
+        let failed = answers.map(|answers| answers.into_iter().find_map(Result::err));
+        match failed {
+            Ok(None) => {
+                *self.session = Some(Session { client, transaction: String::new() });
+                Ok(())
+            }
+            Ok(Some(failure)) if is_refusal(&failure) => {
+                *self.session = rolled_back(client).await;
+                Err(before_commit(failure))
+            }
+            Ok(Some(failure)) => self.settle(&transaction, before_commit(failure)).await,
+            Err(silent) => self.settle(&transaction, silent).await,
+        }
+    }
+
+    /// Asks the server what became of a transaction whose COMMIT has no answer.
+    async fn settle(&mut self, transaction: &str, lost: Error) -> Result<()> {
+        let clock = Clock::system();
+        let until = clock.now() + PATIENCE;
+        let mut pauses = Backoff::new(PAUSES.0, PAUSES.1);
+        while clock.now() < until {
+            if let Ok(client) = self.connect().await {
+                let question = [Step::With("SELECT pg_xact_status($1::text::xid8)", vec![(&transaction, Type::TEXT)])];
+                let answer = ask(&client, &question).await.map(|rows| rows.concat());
+                match answer.as_deref().map(|rows| rows.first().and_then(|row| col::<Option<&str>>(row, 0).ok().flatten())) {
+                    Ok(Some("committed")) => {
+                        *self.session = Some(Session { client, transaction: String::new() });
+                        return Ok(());
+                    }
+                    Ok(Some("aborted")) => return Err(lost),
+                    // It may still be at it: the server has not seen yet that nobody waits.
+                    Ok(_) | Err(_) => {}
+                }
+            }
+            retry::sleep(&clock, pauses.next()).await;
+        }
+        Err(Error::unknown("the database server was lost during COMMIT").with_source(lost))
+    }
+
+    async fn prune(&mut self, prune: &Prune) -> Result<Pruned> {
+        let (was, over) = self.outside(async |client| look(client, prune).await).await?;
+        // Looked at first without the right: an idle store keeps nobody waiting.
+        if !over {
+            return Ok(Pruned { compacted: was, more: false });
+        }
+        let (pruned, bytes) = self.begin(async |client| oldest(client, prune).await).await?;
+        if pruned.compacted == was {
+            self.give_back().await;
+            return Ok(pruned);
+        }
+        let (mark, end) = (signed(pruned.compacted.get())?, log::first_row(pruned.compacted.get() + 1)?);
+        let facts: [Param<'_>; 2] = [(&mark, Type::INT8), (&bytes, Type::INT8)];
+        let steps = vec![
+            Step::With("DELETE FROM onward_changes WHERE id < $1", vec![(&end, Type::INT8)]),
+            Step::With("UPDATE onward_meta SET compacted = $1, log_bytes = log_bytes - $2", facts.into()),
+            Step::Plain(COMMIT),
+        ];
+        self.finish(steps).await.map(|()| pruned)
+    }
+
+    async fn due(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(Key, Version)>> {
+        let (now, limit) = (now.as_micros(), signed(limit as u64)?);
+        let sql = "SELECT namespace, kind, name, version FROM onward_objects WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2";
+        let ask = async |client: &Client| ask(client, &[Step::With(sql, vec![(&now, Type::INT8), (&limit, Type::INT8)])]).await;
+        let due = self.outside(ask).await?.concat();
+        due.iter().map(|row| Ok((rows::key(row, 0)?, rows::version(row, 3)?))).collect()
+    }
+
+    /// Reads on the writer's connection, outside a transaction.
+    async fn outside<T>(&mut self, read: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
+        let client = match self.session.take() {
+            Some(session) => session.client,
+            None => self.connect().await?,
+        };
+        let read = read(&client).await;
+        if read.is_ok() {
+            *self.session = Some(Session { client, transaction: String::new() });
+        }
+        read
+    }
+
+    async fn give_back(&mut self) {
+        if let Some(session) = self.session.take() {
+            *self.session = rolled_back(session.client).await;
+        }
+    }
+}
+
+/// Why a transaction could not begin.
+struct Trouble {
+    error: Error,
+    /// Whether it may succeed when it is tried again soon.
+    passes: bool,
+    /// Whether the connection is gone.
+    lost: bool,
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        let lost = !is_refusal(&failure);
+        Self { passes: lost || is_passing(&failure), lost, error: before_commit(failure) }
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self { passes: false, lost: false, error }
+    }
+}
+
+/// Ends a transaction that wrote nothing; the connection is kept if it is sound.
+async fn rolled_back(client: Client) -> Option<Session> {
+    let ended = ask(&client, &[Step::Plain("ROLLBACK")]).await;
+    ended.ok().map(|_| Session { client, transaction: String::new() })
+}
+
+/// Takes the right and reads what is wanted, in one round trip.
+async fn read(client: &Client, wanted: &Wanted) -> Result<(Rows, String), Trouble> {
+    let reading = Reading::of(wanted);
+    let mut steps = vec![Step::Plain(BEGIN), Step::With(TAKE, Vec::new())];
+    reading.add(&mut steps);
+    let answers = together(client, &steps).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let mut answers = answers.into_iter().skip(1);
+    let facts = answers.next().unwrap_or_default();
+    let (facts, transaction) = right(&facts)?;
+    let Read { objects, fences, requests, heads } = reading.read(answers);
+    let (locks, ids, chains) = (wanted.fences.iter(), wanted.requests.iter(), wanted.chains.iter());
+    let locks: HashMap<_, _> = locks.map(|lock| (lock.as_str(), lock)).collect();
+    let ids: HashMap<_, _> = ids.map(|id| (id.as_str(), id)).collect();
+    let chains: HashMap<_, _> = chains.map(|chain| (chain.as_str(), chain)).collect();
+    let unasked = || Error::integrity("the database answers what it was not asked");
+    let mut read =
+        Rows { meta: rows::meta(facts)?, objects: HashMap::new(), fences: HashMap::new(), requests: HashMap::new(), heads: HashMap::new() };
+    for row in &objects {
+        let key = rows::key(row, 0)?;
+        if let Some(object) = rows::state(row, key.clone(), 3)? {
+            read.objects.insert(key, object);
+        }
+    }
+    for row in &fences {
+        let lock = locks.get(col::<&str>(row, 0)?).copied().ok_or_else(unasked)?;
+        read.fences.insert(lock.clone(), rows::token(row, 1)?);
+    }
+    for row in &requests {
+        let id = ids.get(col::<&str>(row, 0)?).copied().ok_or_else(unasked)?;
+        read.requests.insert(id.clone(), remembered(row, 1)?);
+    }
+    for row in &heads {
+        let chain = chains.get(col::<&str>(row, 5)?).copied().ok_or_else(unasked)?;
+        read.heads.insert(chain.clone(), rows::head(row)?);
+    }
+    Ok((read, transaction))
+}
+
+/// Reads the answer to [`TAKE`], unless another version of this library has changed the schema.
+fn right(rows: &[Row]) -> Result<(&Row, String)> {
+    let facts = rows.first().ok_or_else(|| Error::integrity("the facts of the store are gone"))?;
+    match col(facts, 8)? {
+        migrate::VERSION => Ok((facts, col(facts, 9)?)),
+        other => Err(migrate::other(other)),
+    }
+}
+
+/// Reads the mark, and whether the oldest commit of the log goes.
+async fn look(client: &Client, prune: &Prune) -> Result<(Revision, bool)> {
+    let sql = "SELECT compacted, log_bytes, compacted < revision, (SELECT at FROM onward_changes ORDER BY id LIMIT 1) FROM onward_meta";
+    let found = ask(client, &[Step::With(sql, Vec::new())]).await?.concat();
+    let row = found.first().ok_or_else(|| Error::integrity("the facts of the store are gone"))?;
+    let was = rows::revision(row, 0)?;
+    match col::<Option<i64>>(row, 3)? {
+        Some(at) => Ok((was, prune.takes(was.next(), Timestamp::from_micros(at), rows::number(row, 1)?))),
+        None if col(row, 2)? => Err(Error::integrity("the change log has a gap")),
+        None => Ok((was, false)),
+    }
+}
+
+/// Takes the right and chooses what goes from the log.
+async fn oldest(client: &Client, prune: &Prune) -> Result<((Pruned, i64), String), Trouble> {
+    let facts = together(client, &[Step::Plain(BEGIN), Step::With(TAKE, Vec::new())]).await;
+    let facts = facts.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
+    let (_, transaction) = right(&facts)?;
+    let most = signed(prune.rows as u64)?;
+    let sums = [
+        Step::With("SELECT compacted, revision, log_bytes FROM onward_meta", Vec::new()),
+        Step::With(log::OLDEST, vec![(&most, Type::INT8)]),
+    ];
+    let mut sums = together(client, &sums).await.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter();
+    let facts = sums.next().and_then(|rows| rows.into_iter().next()).ok_or_else(|| Error::integrity("the facts of the store are gone"))?;
+    let chosen = log::prune(&facts, &sums.next().unwrap_or_default(), prune)?;
+    Ok((chosen, transaction))
+}
+
+impl Writer for PostgresWriter {
+    fn begin<'a>(&'a mut self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Rows>> {
+        Box::pin(async move { self.run(async |work| work.take_and_read(wanted).await) })
+    }
+
+    fn finish<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            self.run(async |work| match Columns::of(plan) {
+                Ok(columns) => work.finish(columns.steps()).await,
+                Err(error) => {
+                    work.give_back().await;
+                    Err(error)
+                }
+            })
+        })
+    }
+
+    fn give_back(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            // What cannot even run has nothing to give back.
+            let _ = self.run(async |work| {
+                work.give_back().await;
+                Ok(())
+            });
+        })
+    }
+
+    fn prune<'a>(&'a mut self, prune: &'a Prune) -> BoxFuture<'a, Result<Pruned>> {
+        Box::pin(async move { self.run(async |work| work.prune(prune).await) })
+    }
+
+    fn due(&mut self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<(Key, Version)>>> {
+        Box::pin(async move { self.run(async |work| work.due(now, limit).await) })
+    }
+}

@@ -1,0 +1,295 @@
+//! Leases in Redis: processes of many machines exclude each other, and every client that takes a lock by `SET NX PX` on the same key.
+//!
+//! A key holds the string `ow1:OWNER:TOKEN:SINCE:HOLDER` with an expiry. Beside it are `onward:fence`, the token counter, and
+//! `onward:q:KEY`, the processes that wait for a key, in the order in which they came. A release hands the key to the first of them and
+//! tells it on its channel, `onward:wake:PROCESS`; so nobody polls while the holder is one of us. One server at a time: locks on a
+//! cluster are refused.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+use redis::Value;
+
+use super::address::Address;
+use super::connection::Link;
+use super::places::Places;
+use super::script::{Script, script};
+use crate::lock::{Ask, Capabilities, Claim, LeaseRow, LockEngine, Owner, Place, Release, Renewal, Renewed, Tried, Waiters};
+use crate::model::{FencingToken, LockKey};
+use crate::time::{Clock, Timestamp};
+use crate::{Error, Result, random};
+
+static ACQUIRE: Script = script!("lease.lua", "acquire.lua");
+static RELEASE: Script = script!("lease.lua", "release.lua");
+static RENEW: Script = script!("lease.lua", "renew.lua");
+static TAKE_OVER: Script = script!("lease.lua", "take_over.lua");
+static RAISE: Script = script!("raise.lua");
+static INSPECT: Script = script!("inspect.lua");
+
+const NO_ARGS: &[&str] = &[];
+
+/// The token counter.
+pub(super) const FENCE: &str = "onward:fence";
+/// How long a process that was handed a key may take to confirm it. A process that stands still costs the others this, once.
+pub(super) const CLAIM: Duration = Duration::from_millis(500);
+pub(super) const CLAIM_MS: &str = "500";
+/// A queue that nobody joins is gone after a day: longer than any wait.
+const QUEUE_MS: &str = "90000000";
+/// How often the first in a queue looks again while a foreign client has the key: it sends no word.
+const FOREIGN: Duration = Duration::from_millis(250);
+/// How often a waiter looks again that counts on being woken.
+const WOKEN: Duration = Duration::from_secs(5);
+/// Keys that one step of a listing looks at.
+const SCAN: usize = 1_000;
+
+/// The queue of a key.
+pub(super) fn queue_of(key: &LockKey) -> String {
+    format!("onward:q:{key}")
+}
+
+/// Leases in Redis. One of these is one process to the queues.
+#[derive(Debug)]
+pub struct RedisLocks {
+    /// Everything but renewals; wakes come in here, too.
+    calls: Link,
+    /// Renewals have a connection of their own, so that no backlog of calls lets a lease end.
+    renewals: Link,
+    places: Arc<Places>,
+}
+
+impl RedisLocks {
+    /// Connects to a server.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported): it is a cluster, whose failovers lose leases without a word to us, or older than 6.2.
+    /// [`Kind::Backend`](crate::Kind::Backend): it is away, or knows no such user.
+    pub async fn open(address: &Address) -> Result<Self> {
+        if address.is_cluster() {
+            return Err(on_a_cluster());
+        }
+        let places = Arc::new(Places::new());
+        let calls = Link::listen(address, vec![places.channel()], Arc::clone(&places) as _).await?;
+        places.work_on(&calls);
+        let mode: String = calls.call(redis::cmd("INFO").arg("cluster")).await?;
+        if mode.contains("cluster_enabled:1") {
+            return Err(on_a_cluster());
+        }
+        Ok(Self { renewals: Link::open(address).await?, calls, places })
+    }
+
+    async fn try_one(&self, ask: Ask) -> Result<Tried> {
+        let place = match ask.place {
+            Place::None => "0",
+            Place::Queue => self.places.join(&ask.key),
+        };
+        let (owner, ttl) = (ask.owner.to_string(), millis(ask.ttl));
+        let keys = [ask.key.as_str(), FENCE, &queue_of(&ask.key)];
+        let args = [&owner, &*ask.holder, &ttl, self.places.process(), place, CLAIM_MS, QUEUE_MS];
+        let (won, token, left, kind): (i64, Option<String>, i64, i64) = ACQUIRE.run(&self.calls, &keys, &args).await?;
+        let remaining = u64::try_from(left).ok().map(Duration::from_millis);
+        if won == 1 {
+            self.places.left(&ask.key);
+            let token = token_of(token.as_deref().unwrap_or_default())?;
+            return Ok(Tried::Granted { token, remaining: remaining.unwrap_or_default(), already_ours: kind == 1 });
+        }
+        Ok(match ask.place {
+            Place::None => Tried::Busy { remaining },
+            Place::Queue => Tried::Queued {
+                remaining,
+                look_in: match kind {
+                    2 => FOREIGN + jitter(FOREIGN * 2),
+                    _ => WOKEN + jitter(WOKEN),
+                },
+            },
+        })
+    }
+
+    async fn release_all(&self, batch: Vec<Claim>) -> Result<Vec<Release>> {
+        let mut keys = vec![FENCE.to_owned()];
+        let mut args = vec![CLAIM_MS.to_owned()];
+        for claim in &batch {
+            keys.extend([claim.key.to_string(), queue_of(&claim.key)]);
+            args.extend([claim.owner.to_string(), millis(claim.keep), Owner::draw().to_string()]);
+        }
+        let answers: Vec<i64> = RELEASE.run(&self.calls, &keys, &args).await?;
+        for (claim, _) in batch.iter().zip(&answers).filter(|(_, answer)| **answer == 2) {
+            self.places.watch(&claim.key);
+        }
+        Ok(answers.into_iter().map(|answer| if answer == 0 { Release::AlreadyLost } else { Release::Released }).collect())
+    }
+
+    async fn renew_all(&self, batch: Vec<Renewal>) -> Result<Vec<Option<Renewed>>> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<&str> = batch.iter().map(|renewal| renewal.key.as_str()).collect();
+        let args: Vec<String> = batch.iter().flat_map(|renewal| [renewal.owner.to_string(), millis(renewal.ttl)]).collect();
+        let answers: Vec<Value> = RENEW.run(&self.renewals, &keys, &args).await?;
+        answers.into_iter().map(renewed).collect()
+    }
+
+    async fn read(&self, key: LockKey) -> Result<Option<LeaseRow>> {
+        let answer: Option<(Option<Vec<u8>>, i64)> = INSPECT.run(&self.calls, &[key.as_str()], NO_ARGS).await?;
+        Ok(answer.map(|(value, left)| row(value.as_deref().unwrap_or_default(), left)))
+    }
+
+    /// Walks through all keys: Redis keeps no order. So each page costs the whole walk, and keeps only what belongs to it.
+    async fn page(&self, prefix: &str, after: Option<&LockKey>, limit: usize) -> Result<Vec<(LockKey, LeaseRow)>> {
+        let mut page = std::collections::BTreeMap::new();
+        let mut cursor = "0".to_owned();
+        loop {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(&cursor).arg("MATCH").arg(format!("{}*", literally(prefix))).arg("COUNT").arg(SCAN).arg("TYPE").arg("string");
+            let (next, found): (String, Vec<Vec<u8>>) = self.calls.call(&scan).await?;
+            let named = found.iter().filter_map(|key| LockKey::raw(std::str::from_utf8(key).ok()?).ok());
+            let wanted: Vec<LockKey> = named.filter(|key| after.is_none_or(|after| key > after)).collect();
+            if !wanted.is_empty() {
+                let mut look = redis::pipe();
+                for key in &wanted {
+                    // A lease is short; what else is in a key may be long.
+                    look.cmd("GETRANGE").arg(key.as_str()).arg(0).arg(255).cmd("PTTL").arg(key.as_str());
+                }
+                let values: Vec<Value> = self.calls.call_all(&look).await?;
+                for (key, pair) in wanted.into_iter().zip(values.chunks(2)) {
+                    let [Value::BulkString(value), Value::Int(left)] = pair else { continue };
+                    // Whatever is no lease of ours may be anything: only who knows that it is a lock may call it one.
+                    if *left != -2 && value.starts_with(b"ow1:") {
+                        page.insert(key, row(value, *left));
+                    }
+                }
+                while page.len() > limit {
+                    page.pop_last();
+                }
+            }
+            if next == "0" {
+                return Ok(page.into_iter().collect());
+            }
+            cursor = next;
+        }
+    }
+
+    async fn take(&self, ask: Ask) -> Result<Option<FencingToken>> {
+        let (owner, ttl) = (ask.owner.to_string(), millis(ask.ttl));
+        let keys = [ask.key.as_str(), FENCE];
+        match TAKE_OVER.run(&self.calls, &keys, &[&owner, &*ask.holder, &ttl]).await? {
+            Value::Nil => Ok(None),
+            Value::BulkString(token) => token_of(&String::from_utf8_lossy(&token)).map(Some),
+            _ => Err(Error::unsupported("the key holds another type than a lock, which is not ours to remove")),
+        }
+    }
+}
+
+fn on_a_cluster() -> Error {
+    Error::unsupported("locks need one redis server, not a cluster: use one server, Sentinel's master, or another engine")
+}
+
+fn millis(time: Duration) -> String {
+    time.as_millis().to_string()
+}
+
+fn jitter(below: Duration) -> Duration {
+    Duration::from_nanos(random::below(u64::try_from(below.as_nanos()).unwrap_or(u64::MAX)))
+}
+
+fn token_of(text: &str) -> Result<FencingToken> {
+    let number = text.parse().map_err(|_| Error::integrity("a lease in redis has no token").with_unknown_effect())?;
+    FencingToken::new(number)
+        .map_err(|e| Error::integrity("a lease in redis has a token out of bounds").with_unknown_effect().with_source(e))
+}
+
+fn renewed(answer: Value) -> Result<Option<Renewed>> {
+    let Value::Array(pair) = answer else { return Ok(None) };
+    match pair.as_slice() {
+        [Value::BulkString(token), Value::Int(left)] => Ok(Some(Renewed {
+            token: token_of(&String::from_utf8_lossy(token))?,
+            remaining: Duration::from_millis(u64::try_from(*left).unwrap_or(0)),
+        })),
+        _ => Err(Error::integrity("redis answered in another form").with_unknown_effect()),
+    }
+}
+
+/// Reads a lease; what has another form is a foreign client's lock.
+fn row(value: &[u8], left: i64) -> LeaseRow {
+    let remaining = u64::try_from(left).ok().map(Duration::from_millis);
+    ours(value, remaining).unwrap_or_else(|| LeaseRow {
+        owner: Owner::draw(),
+        holder: "foreign".into(),
+        token: None,
+        remaining,
+        since: Clock::system().wall(),
+    })
+}
+
+fn ours(value: &[u8], remaining: Option<Duration>) -> Option<LeaseRow> {
+    let mut parts = std::str::from_utf8(value).ok()?.strip_prefix("ow1:")?.splitn(4, ':');
+    let owner: Owner = parts.next()?.parse().ok()?;
+    let token = FencingToken::new(parts.next()?.parse().ok()?).ok()?;
+    let since = Timestamp::from_micros(parts.next()?.parse().ok()?);
+    Some(LeaseRow { owner, holder: parts.next()?.into(), token: Some(token), remaining, since })
+}
+
+/// Writes a prefix as a pattern that means itself.
+fn literally(prefix: &str) -> String {
+    let mut pattern = String::with_capacity(prefix.len());
+    for c in prefix.chars() {
+        if matches!(c, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
+}
+
+impl LockEngine for RedisLocks {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { excludes_processes: true, look_again: FOREIGN }
+    }
+
+    fn has_queue(&self) -> bool {
+        true
+    }
+
+    fn listen(&self, waiters: Weak<dyn Waiters>) {
+        self.places.listen(waiters);
+    }
+
+    fn leave(&self, keys: Vec<LockKey>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.places.leave(&self.calls, keys))
+    }
+
+    fn try_acquire(&self, ask: Ask) -> BoxFuture<'_, Result<Tried>> {
+        Box::pin(self.try_one(ask))
+    }
+
+    fn renew(&self, batch: Vec<Renewal>) -> BoxFuture<'_, Result<Vec<Option<Renewed>>>> {
+        Box::pin(self.renew_all(batch))
+    }
+
+    fn release(&self, batch: Vec<Claim>) -> BoxFuture<'_, Result<Vec<Release>>> {
+        Box::pin(self.release_all(batch))
+    }
+
+    fn inspect(&self, key: LockKey) -> BoxFuture<'_, Result<Option<LeaseRow>>> {
+        Box::pin(self.read(key))
+    }
+
+    fn list(&self, prefix: String, after: Option<LockKey>, limit: usize) -> BoxFuture<'_, Result<Vec<(LockKey, LeaseRow)>>> {
+        Box::pin(async move { self.page(&prefix, after.as_ref(), limit).await })
+    }
+
+    fn take_over(&self, ask: Ask) -> BoxFuture<'_, Result<Option<FencingToken>>> {
+        Box::pin(self.take(ask))
+    }
+
+    fn raise(&self, newest: FencingToken) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let _: i64 = RAISE.run(&self.calls, &[FENCE], &[newest.to_string()]).await?;
+            Ok(())
+        })
+    }
+}

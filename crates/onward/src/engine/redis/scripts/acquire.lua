@@ -1,0 +1,37 @@
+-- Takes a key if it is free (C1), or joins its queue.
+-- KEYS: key, counter, queue. ARGV: owner, holder, ttl, process, place (0: none, 1: new, 2: perhaps there), claim, queue's ttl.
+-- Answers {1, token, remaining, 1 if it was ours} or {0, false, remaining, 1: a lease of ours, 2: foreign and we are first, 3: foreign}.
+local key, fence, queue = KEYS[1], KEYS[2], KEYS[3]
+local owner, holder, ttl, me, place, claim = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local found = redis.call('MGET', key, fence)
+local value = found[1]
+
+local function busy(ours)
+  local left = redis.call('PTTL', key)
+  if place ~= '0' and (place == '1' or not redis.call('LPOS', queue, me)) then
+    -- Once in a while is enough to keep a queue that is in use.
+    if redis.call('RPUSH', queue, me) == 1 or string.sub(owner, 1, 1) == '0' then redis.call('PEXPIRE', queue, ARGV[7]) end
+  end
+  if ours then return {0, false, left, 1} end
+  if place ~= '0' and redis.call('LINDEX', queue, 0) == me then return {0, false, left, 2} end
+  return {0, false, left, 3}
+end
+
+if is_of(value, owner) then
+  return {1, string.match(value, '^ow1:%x+:(%d+):'), redis.call('PTTL', key), 1}
+end
+if place ~= '0' and is_of(value, me) then
+  -- Handed over to this process, which confirms: the lease is the caller's from now on.
+  local numbers, token = string.match(value, '^ow1:%x+:((%d+):%d+:)')
+  redis.call('SET', key, 'ow1:' .. owner .. ':' .. numbers .. holder, 'PX', ttl)
+  return {1, token, ttl, 0}
+end
+if value then return busy(string.sub(value, 1, 4) == 'ow1:') end
+
+local first = hand_over(key, fence, found[2], queue, claim, 'NX', me)
+if first and first ~= me then return busy(true) end
+local token = grant(key, fence, found[2], owner, holder, ttl, 'NX')
+if token then return {1, token, ttl, 0} end
+-- Something that is not a string: foreign.
+if first == me then place = '1' end
+return busy(false)

@@ -1,0 +1,17 @@
+-- Extends leases whose owner matches (C1); creates and shortens nothing.
+-- KEYS: the keys. ARGV: owner and ttl of each. Answers for each {token, remaining}, or 0.
+local values = redis.call('MGET', unpack(KEYS))
+local answers = {}
+for i, key in ipairs(KEYS) do
+  local owner, ttl = ARGV[2 * i - 1], tonumber(ARGV[2 * i])
+  answers[i] = 0
+  if is_of(values[i], owner) then
+    local left = redis.call('PTTL', key)
+    if left < ttl then
+      redis.call('PEXPIRE', key, ttl)
+      left = ttl
+    end
+    answers[i] = {string.match(values[i], '^ow1:%x+:(%d+):'), left}
+  end
+end
+return answers
