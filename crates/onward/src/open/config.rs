@@ -120,7 +120,6 @@ impl Config {
         self
     }
 
-<<<<<<< HEAD
     /// Archives segments of chains at this URL, `file:PATH`.
     #[must_use]
     pub fn with_archive_at(mut self, url: impl Into<String>) -> Self {
@@ -128,10 +127,7 @@ impl Config {
         self
     }
 
-    /// Refuses a SQLite file that is not there, or is empty, instead of making it: for whoever comes to look, as an auditor does.
-=======
     /// Refuses a SQLite file or a database that is not there, or is empty, instead of making it: for whoever comes to look, as an auditor does.
->>>>>>> main
     #[must_use]
     pub fn with_existing_file(mut self) -> Self {
         self.files = Files::MustExist;
