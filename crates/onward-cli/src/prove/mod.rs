@@ -34,6 +34,9 @@ use crate::seed::{Random, draw_seed};
 /// How long one side of a scenario may take before it counts as hung.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// Tells the child where the locks are: a URL may hold a password, which a command line shows to everybody.
+const LOCKS: &str = "ONWARD_PROVE_LOCKS";
+
 /// Most rounds of a scenario.
 pub(crate) const ROUNDS_MAX: u64 = 10_000;
 
@@ -46,6 +49,8 @@ pub(crate) struct Options {
     pub(crate) rounds: Option<u64>,
     /// What everything random is drawn from; drawn and printed if absent.
     pub(crate) seed: Option<u32>,
+    /// The Redis that keeps the locks; beside the store if absent.
+    pub(crate) locks: Option<String>,
     /// Whether the answer is JSON.
     pub(crate) format: Format,
     /// Whether the protected side is protected.
@@ -81,7 +86,7 @@ pub(crate) async fn run(options: Options) -> u8 {
         return 2;
     }
     let seed = options.seed.unwrap_or_else(draw_seed);
-    let setting = match Setting::new(seed, options.rounds) {
+    let setting = match Setting::new(seed, options.rounds, options.locks) {
         Ok(setting) => setting,
         Err(e) => {
             report::complain(&format!("there is no room for the proofs: {e}"));

@@ -55,12 +55,14 @@ pub(super) struct Setting {
     folder: TempDir,
     seed: u32,
     rounds: Option<u64>,
+    locks: Option<String>,
     progress: Progress,
 }
 
 impl Setting {
-    pub(super) fn new(seed: u32, rounds: Option<u64>) -> std::io::Result<Self> {
-        Ok(Self { folder: tempfile::Builder::new().prefix("onward-prove-").tempdir()?, seed, rounds, progress: Progress::default() })
+    pub(super) fn new(seed: u32, rounds: Option<u64>, locks: Option<String>) -> std::io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("onward-prove-").tempdir()?;
+        Ok(Self { folder, seed, rounds, locks, progress: Progress::default() })
     }
 
     /// Returns how many rounds to run.
@@ -71,6 +73,11 @@ impl Setting {
     /// Returns the random numbers of a scenario: the same for both sides, so that they run one schedule.
     pub(super) fn random(&self, scenario: &str) -> Random {
         Random::new(self.seed, scenario)
+    }
+
+    /// Returns where locks are, if they are not beside the store.
+    pub(super) fn locks(&self) -> Option<&str> {
+        self.locks.as_deref()
     }
 
     /// Makes an empty folder for one side.
@@ -114,7 +121,17 @@ pub(super) fn url(path: &Path) -> String {
 
 /// Opens an embedded engine whatever the environment says: a kill switch that is set there would prove nothing.
 pub(super) async fn open(url: &str) -> onward::Result<Onward> {
-    Onward::connect(Config::new(url)).await
+    open_with(url, None).await
+}
+
+/// As [`open`], with its locks elsewhere.
+pub(super) async fn open_with(url: &str, locks: Option<&str>) -> onward::Result<Onward> {
+    let config = Config::new(url);
+    Onward::connect(match locks {
+        Some(locks) => config.with_locks_at(locks),
+        None => config,
+    })
+    .await
 }
 
 /// One line on stderr that says how far it is, if a terminal is there.
