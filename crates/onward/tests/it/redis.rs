@@ -1,6 +1,7 @@
 //! Redis: its servers for tests, and the parts on it.
 
 mod cache;
+mod cache_faults;
 
 use onward::testing::servers::{Keep, Redis};
 
