@@ -6,6 +6,8 @@ mod key;
 mod read;
 mod verify;
 
+pub(crate) use verify::streamed;
+
 use clap::{Args, Subcommand};
 use onward_api::client::{Client, Request, segment};
 use serde::Deserialize;

@@ -20,6 +20,7 @@ use super::checkpoint::read_note;
 use crate::failure::{Failure, Result};
 use crate::local;
 use crate::output::{Format, Out};
+use crate::progress::Progress;
 use crate::target::{Otherwise, Target, is_server};
 
 /// The end of the help of `verify`.
@@ -152,36 +153,44 @@ impl Verify {
         if self.incremental {
             members.insert("incremental".to_owned(), Value::from(true));
         }
-        let request =
-            Request::post(format!("chains/{}/verify", segment(self.chain.as_deref().unwrap_or_default()))).json(&Value::Object(members));
-        let mut events = client.stream(request).await?;
         let mut progress = out.progress("rows");
-        loop {
-            let Some(event) = events.next().await? else { return Err(ended("the server ended the verification")) };
-            match event.name.as_str() {
-                "progress" => {
-                    let VerifyProgress { seq, head, .. } = read(&event.data)?;
-                    progress.at(seq, head);
-                }
-                "report" => return read(&event.data),
-                "problem" => {
-                    let problem: onward_api::Problem = read(&event.data)?;
-                    return Err(Problem::of(problem.code, problem.effect, problem.detail).into());
-                }
-                "bye" => return Err(ended("the server shuts down; ask again")),
-                _ => {}
+        Ok(streamed(client, self.chain.as_deref().unwrap_or_default(), members, &mut progress).await?)
+    }
+}
+
+/// Verifies a chain for as long as that takes, and tells how far it is.
+pub(crate) async fn streamed(
+    client: &Client,
+    chain: &str,
+    asked: Map<String, Value>,
+    progress: &mut Progress,
+) -> std::result::Result<Report, Problem> {
+    let request = Request::post(format!("chains/{}/verify", segment(chain))).json(&Value::Object(asked));
+    let mut events = client.stream(request).await?;
+    loop {
+        let Some(event) = events.next().await? else { return Err(ended("the server ended the verification")) };
+        match event.name.as_str() {
+            "progress" => {
+                let VerifyProgress { seq, head, .. } = read(&event.data)?;
+                progress.at(seq, head);
             }
+            "report" => return read(&event.data),
+            "problem" => {
+                let problem: onward_api::Problem = read(&event.data)?;
+                return Err(Problem::of(problem.code, problem.effect, problem.detail));
+            }
+            "bye" => return Err(ended("the server shuts down; ask again")),
+            _ => {}
         }
     }
 }
 
-fn read<T: DeserializeOwned>(data: &str) -> Result<T> {
-    serde_json::from_str(data)
-        .map_err(|e| Problem::of(Code::Internal, Effect::NotApplied, format!("the answer cannot be read: {e}")).into())
+fn read<T: DeserializeOwned>(data: &str) -> std::result::Result<T, Problem> {
+    serde_json::from_str(data).map_err(|e| Problem::of(Code::Internal, Effect::NotApplied, format!("the answer cannot be read: {e}")))
 }
 
-fn ended(why: &str) -> Failure {
-    Problem::of(Code::Unavailable, Effect::NotApplied, why).into()
+fn ended(why: &str) -> Problem {
+    Problem::of(Code::Unavailable, Effect::NotApplied, why)
 }
 
 fn read_key(path: &Path) -> Result<MacKeys> {

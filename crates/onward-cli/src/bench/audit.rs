@@ -1,20 +1,20 @@
 //! Append. Every receipt must be in the chain, at its place and with its hash, and the chain must verify.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
+use onward::audit::verify::Verdict;
 use onward_api::client::{Client, Problem, Request};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::Options;
 use super::load::{Load, Once};
 use super::report::Judgement;
+use crate::audit::streamed;
 use crate::failure::Result;
+use crate::progress::{Progress, When};
 use crate::seed::Random;
 
-/// How long the verification at the end may take.
-const VERIFY_MAX: Duration = Duration::from_secs(60);
 /// Entries a page.
 const PAGE: u64 = 1_000;
 
@@ -51,11 +51,6 @@ struct Entry {
     hash: String,
 }
 
-#[derive(Deserialize)]
-struct Verified {
-    verdict: String,
-}
-
 impl Appends {
     pub(super) fn new(prefix: String, options: &Options) -> Self {
         let chains = (0..options.keys).map(|n| format!("{prefix}.{n}")).collect();
@@ -88,9 +83,9 @@ impl Load for Appends {
             if told.is_empty() {
                 continue;
             }
-            let verify = Request::post(self.path(chain, "verify")).json(&json!({})).timeout(VERIFY_MAX.max(client.timeout()));
-            let Verified { verdict } = client.call(verify).await?.json()?;
-            if verdict != "ok" {
+            let name = self.chains.get(chain).map_or("", String::as_str);
+            let verdict = streamed(client, name, Map::new(), &mut Progress::begin(When::Never, "rows")).await?.verdict;
+            if verdict != Verdict::Ok {
                 return Ok(Judgement::fail(format!("chain {chain} does not verify: {verdict}")));
             }
             let mut kept = HashMap::new();

@@ -62,3 +62,30 @@ fn a_server_that_is_not_there_is_unreachable() {
     Home::bare().expect(8, &["doctor", "--url", "http://127.0.0.1:1"]);
     Home::bare().expect(2, &["doctor"]);
 }
+
+#[test]
+fn no_chain_is_beyond_the_doctor() {
+    let home = Home::bare();
+    let url = format!("sqlite:{}", home.path("a.db").display());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = onward::Onward::open(&url).await.unwrap().store();
+        for first in (0..1_100).step_by(100) {
+            let mut commit = onward::commit::Commit::new();
+            for chain in first..first + 100 {
+                commit =
+                    commit.audit(onward::model::ChainName::new(&format!("chain.{chain:04}")).unwrap(), onward::model::Entry::new("made"));
+            }
+            assert!(matches!(store.commit(commit).await.unwrap(), onward::commit::CommitOutcome::Committed(_)));
+        }
+    });
+    home.expect(0, &["doctor", "--url", &url, "--only", "audit"]);
+    let file = rusqlite::Connection::open(home.path("a.db")).unwrap();
+    file.execute_batch(
+        "DROP TRIGGER onward_entries_stay; UPDATE onward_entries SET kind = 'void' WHERE chain = (SELECT max(chain) FROM onward_entries)",
+    )
+    .unwrap();
+    drop(file);
+    let said = home.run(&["doctor", "--url", &url, "--only", "audit", "-o", "json"]);
+    assert_eq!((said.code, grade(&said.json(), "audit.chain")), (Some(1), "fail"), "{said:?}");
+}

@@ -30,7 +30,12 @@ pub(crate) fn configured(home: &Home, name: &str, more: &str) -> String {
 
 /// Starts a server; returns it with its address when it is ready.
 fn start(home: &Home, config: &str) -> (Running, String) {
-    let mut server = home.start(home.command(&["serve", "--config", config, "-o", "json"]).stderr(Stdio::null()));
+    start_telling(home, config, Stdio::null())
+}
+
+/// The same, with a place for the log.
+fn start_telling(home: &Home, config: &str, log: Stdio) -> (Running, String) {
+    let mut server = home.start(home.command(&["serve", "--config", config, "-o", "json"]).stderr(log));
     let ready: Value = serde_json::from_str(&server.line()).unwrap();
     let url = ready["urls"][0].as_str().unwrap();
     let address = url.split_once("://").unwrap().1.to_owned();
@@ -195,4 +200,57 @@ fn a_waiter_is_told_that_the_server_ends_and_the_grant_of_another_stays() {
     });
     assert_eq!(first.code(), Some(0));
     assert!(ask(&other, "GET /v1/locks/k", "", "").unwrap().1.contains("\"held\""), "a client's grant outlives the server that gave it");
+}
+
+#[test]
+fn secrets_never_stand_in_the_log() {
+    let home = Home::bare();
+    let key = "5eed".repeat(16);
+    let config = configured(
+        &home,
+        "onward.toml",
+        &format!("ops.log.level = \"debug\"\naudit.key = \"k:{key}\"\ncache = {{ url = \"memory:\", scope = \"process\" }}\n"),
+    );
+    let said = home.path("stderr");
+    let (mut server, address) = start_telling(&home, &config, Stdio::from(std::fs::File::create(&said).unwrap()));
+    let (owner, payload, name) = ("0badc0de".repeat(4), "canary-payload", "canary-name");
+    let json = "Content-Type: application/json\r\n";
+    let made = ask(&address, "POST /v1/admin/tokens", json, "{\"role\":\"viewer\",\"scopes\":[\"*\"],\"ttl_ms\":60000}").unwrap().1;
+    let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+    let drawn = made["token"].as_str().unwrap();
+    let mut miss = TcpStream::connect(&address).unwrap();
+    let head =
+        format!("GET /v1/cache/web/{name} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n");
+    miss.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    miss.read_to_string(&mut answer).unwrap();
+    let nonce = answer.lines().find_map(|line| line.strip_prefix("onward-fill: ")).unwrap().to_owned();
+    let path = |rest: &str| format!("{rest}/{name}");
+    for (line, headers, body) in [
+        (path("PUT /v1/objects/doc"), "If-None-Match: *\r\n".to_owned(), format!("\"{payload}\"")),
+        (path("PUT /v1/objects/doc"), "If-None-Match: *\r\n".to_owned(), format!("\"{payload}\"")),
+        (path("PUT /v1/objects/doc"), "If-Match: \"1\"\r\nOnward-Label: secret=canary-label\r\n".to_owned(), payload.to_owned()),
+        (path("POST /v1/locks"), json.to_owned(), format!("{{\"owner\":\"{owner}\",\"holder\":\"canary-holder\"}}")),
+        (path("PUT /v1/locks"), format!("{json}Onward-Owner: {owner}\r\n"), "{}".to_owned()),
+        (path("DELETE /v1/locks"), format!("Onward-Owner: {owner}x\r\n"), String::new()),
+        (path("PUT /v1/cache/web"), format!("Onward-Fill: {nonce}\r\n"), payload.to_owned()),
+        (path("PUT /v1/cache/web"), format!("Onward-Fill: {nonce}0\r\n"), payload.to_owned()),
+        (
+            "POST /v1/chains/main/entries".to_owned(),
+            json.to_owned(),
+            format!("{{\"entries\":[{{\"kind\":\"a\",\"data\":\"{payload}\"}}]}}"),
+        ),
+        ("POST /v1/commit".to_owned(), json.to_owned(), format!("{{\"writes\":[{{\"op\":\"{payload}\"}}]}}")),
+        (path("GET /v1/objects/doc"), "Onward-Timeout-Ms: 1\r\n".to_owned(), String::new()),
+        (path("DELETE /v1/locks?break=true&x="), "Onward-Reason: why\r\n".to_owned(), String::new()),
+    ] {
+        assert!(ask(&address, &line, &headers, &body).is_some(), "{line}");
+    }
+    server.signal(Signal::TERM);
+    assert_eq!(server.code(), Some(0));
+    let log = std::fs::read_to_string(said).unwrap();
+    assert!(log.contains("/v1/objects/{kind}/{*name}") && log.contains("/v1/cache/{namespace}/{*key}"), "each request has a line: {log}");
+    for secret in [TOKEN, &key, &owner, &nonce, payload, name, "canary-label", "canary-holder", drawn, &drawn[17..60]] {
+        assert!(!log.contains(secret), "{secret} stands in the log: {log}");
+    }
 }

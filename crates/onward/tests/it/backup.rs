@@ -103,3 +103,37 @@ async fn a_backup_is_private_whole_while_writers_run_and_overwrites_nothing() {
     let memory = Onward::open("memory:").await.unwrap().store();
     assert_eq!(memory.backup(folder.path().join("m.db")).await.unwrap_err().kind(), Kind::Unsupported);
 }
+
+#[tokio::test]
+async fn what_a_crash_left_of_a_backup_is_gone_at_the_next_start_and_a_living_one_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    drop(open(&path("store.db")).await);
+    for name in ["store.db.backup-dead", "store.db.backup-dead-journal", "store.db.backup-lost-journal"] {
+        std::fs::write(path(name), "half").unwrap();
+    }
+    for name in ["store.db.backup-lives", "store.db.backup-lives-journal", "other.db.backup-dead", "store.db.copy"] {
+        std::fs::write(path(name), "half").unwrap();
+    }
+    let lives = std::fs::File::open(path("store.db.backup-lives")).unwrap();
+    lives.lock().unwrap();
+    drop(open(&path("store.db")).await);
+    let left = |part: &str| {
+        let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| name.contains(part)).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(left("backup"), ["other.db.backup-dead", "store.db.backup-lives", "store.db.backup-lives-journal"]);
+    assert_eq!(left("copy"), ["store.db.copy"]);
+    drop(lives);
+    let onward = open(&path("store.db")).await;
+    assert_eq!(left("store.db.backup"), Vec::<String>::new());
+    // The one that is on its way has no name, and is locked as long as it had one.
+    let mut copy = onward.store().backup_file().await.unwrap();
+    assert_eq!(left("backup"), ["other.db.backup-dead"]);
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut copy, &mut bytes).unwrap();
+    assert!(bytes.starts_with(b"SQLite format 3"));
+    assert_eq!(copy.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+}

@@ -41,14 +41,55 @@ pub(super) fn backup(from: &Path, to: &Path) -> Result<()> {
     done
 }
 
-/// Writes a copy beside the store and takes its name away: what a crash leaves of it stands there under a name of its own.
+/// Writes a copy beside the store and takes its name away: whoever has the file open reads on.
 pub(super) fn unnamed(from: &Path) -> Result<File> {
-    let to = beside(from, &format!(".backup-{}", hex::encode(random::bytes::<8>())));
-    backup(from, &to)?;
-    let cannot = |e: std::io::Error| Error::unavailable("the backup cannot be read").with_source(e);
-    let file = File::open(&to).map_err(cannot);
-    std::fs::remove_file(&to).map_err(cannot)?;
-    file
+    let to = beside(from, &format!("{UNNAMED}{}", hex::encode(random::bytes::<8>())));
+    let cannot = |e: std::io::Error| Error::unavailable("the backup cannot be written").with_source(e);
+    // It gets its name when it is locked: as long as the lock is held, nobody takes it for what a crash left.
+    let file = private(&hidden(&to)).map_err(cannot)?;
+    file.lock().and_then(|()| std::fs::rename(hidden(&to), &to)).map_err(cannot)?;
+    let done = copy(from, &to);
+    let gone = std::fs::remove_file(&to).map_err(cannot);
+    done.and(gone).map(|()| file)
+}
+
+/// Removes what backups of dead processes left beside the store.
+pub(super) fn tidy(store: &Path) {
+    let prefix = beside(store, UNNAMED);
+    let (Some(folder), Some(prefix)) = (prefix.parent(), prefix.file_name()) else { return };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    // What cannot be tidied up today is in nobody's way.
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        // Nothing else is opened: closing a file takes SQLite's locks on it away.
+        if !name.as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            continue;
+        }
+        // SQLite's journal of a copy goes with it.
+        let copy = name.to_str().and_then(|name| name.strip_suffix(JOURNAL)).map_or_else(|| entry.path(), |copy| folder.join(copy));
+        let dead = match File::open(&copy) {
+            Ok(file) => file.try_lock().is_ok(),
+            Err(e) => e.kind() == std::io::ErrorKind::NotFound,
+        };
+        if dead {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// What follows the store's name in that of a copy which loses its name.
+const UNNAMED: &str = ".backup-";
+const JOURNAL: &str = "-journal";
+
+/// Makes an empty file that only its owner may read, or empties one.
+fn private(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+fn hidden(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    path.with_file_name(name)
 }
 
 fn copy(from: &Path, part: &Path) -> Result<()> {

@@ -83,6 +83,7 @@ impl SqliteStore {
                 Found::Nothing => first_facts(tx, now),
                 Found::Something => backup::restore(tx, now),
             })?;
+            backup::tidy(&path);
             let readers = Readers::open(&path, bounds.read)?;
             Ok(Self { readers, wal: Wal::of(&path, bounds.wal_bytes), path: Arc::new(path) })
         };
