@@ -10,7 +10,8 @@ const EXAMPLES: &str = "\
 Examples:
   onward prove                           every scenario, in under half a minute
   onward prove paused-holder             one of them
-  onward prove all -o json --seed 7      for machines, with a schedule that repeats";
+  onward prove all -o json --seed 7      for machines, with a schedule that repeats
+  onward prove --url redis://127.0.0.1   what a shared cache must keep, on a server of yours";
 
 /// Run each bug without its protection, where it must appear, and with it, where it must not
 #[derive(Debug, Args)]
@@ -25,6 +26,9 @@ pub(crate) struct Prove {
     /// What everything random is drawn from
     #[arg(long, value_name = "N")]
     seed: Option<u32>,
+    /// Prove it on this engine, such as redis://HOST: what it can keep, stale-cache and herd on a cache
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
     /// Take the protection away, to see that a proof can fail
     #[arg(long, hide = true)]
     remove_protection: bool,
@@ -37,6 +41,7 @@ impl Prove {
             choice: self.scenario,
             rounds: self.rounds,
             seed: self.seed,
+            url: self.url,
             format: match format {
                 None | Some(output::Format::Table) => Format::Table,
                 Some(output::Format::Json | output::Format::Jsonl) => Format::Json,
