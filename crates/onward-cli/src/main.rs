@@ -16,6 +16,7 @@ mod follow;
 mod help;
 mod local;
 mod lock;
+mod migrate;
 mod object;
 mod output;
 mod pages;
@@ -80,6 +81,7 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
             Command::Lock(lock) => interruptible(lock.run(&target, out)).await,
             Command::Object(object) => interruptible(object.run(&target, out)).await,
             Command::Store(store) => interruptible(store.run(&target, out)).await,
+            Command::Migrate(migrate) => interruptible(migrate.run(&target, out)).await,
             Command::Cache(cache) => interruptible(cache.run(&target, out)).await,
             Command::Audit(audit) => interruptible(audit.run(&target, out)).await,
             Command::Token(token) => interruptible(token.run(&target, out)).await,

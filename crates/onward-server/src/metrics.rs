@@ -61,6 +61,8 @@ table! {
         "How long this process held a lock; leases that callers over HTTP keep by themselves are not seen"
     lock_hold_ratio: Ratio "onward_lock_hold_ratio" [target: [], scope: []]
         "How long a lock was held against its lease's length; above 0.5 renewals carried it"
+    lock_leases: Total "onward_lock_leases_total" [operation: ["renew", "release"], result: ["done", "lost", "error"]]
+        "Renewals and releases by callers who keep the owner, such as those over HTTP; lost: the lease had ended or was another's"
     locks_held: Level "onward_lock_held" []
         "Locks that this process holds"
     lock_waiters: Level "onward_lock_waiters" []
@@ -218,6 +220,9 @@ impl Observer for Metrics {
             Event::LockHold { target, scope, held, ttl } => {
                 self.lock_hold.get_or_create(&place(target, scope)).observe(held.as_secs_f64());
                 self.lock_hold_ratio.get_or_create(&place(target, scope)).observe(held.as_secs_f64() / ttl.as_secs_f64().max(1e-9));
+            }
+            Event::LockKept { operation, result } => {
+                self.lock_leases.get_or_create(&[("operation", operation.into()), ("result", result.into())]).inc();
             }
             Event::LockHeld { by } => drop(self.locks_held.inc_by(by)),
             Event::LockWaiters { by } => drop(self.lock_waiters.inc_by(by)),

@@ -86,6 +86,13 @@ pub enum Event<'a> {
         /// The length of its lease: held longer than half of it, renewals carried it.
         ttl: Duration,
     },
+    /// A caller who keeps the owner, such as one over HTTP, renewed or gave back a lease; its acquisition is an [`Event::Lock`].
+    LockKept {
+        /// `renew` or `release`.
+        operation: &'static str,
+        /// `done`, `lost` or `error`.
+        result: &'static str,
+    },
     /// The number of grants that this process holds changed.
     LockHeld {
         /// By how much: 1 or -1.

@@ -1,6 +1,13 @@
 use rustix::process::Signal;
 
 use crate::support::{Home, Running};
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 
 /// Runs until it is told to end.
 const UNTIL_USR1: &str = "trap 'exit 0' USR1; while :; do sleep 0.05; done";
@@ -236,4 +243,48 @@ fn bad_keys_and_times_are_usage() {
     for (flag, time) in [("--wait", "forever"), ("--grace", "1"), ("--min-hold", "-1s"), ("--max-hold", "0")] {
         home.expect(2, &["lock", "run", "nightly", flag, time, "--", "true"]);
     }
+}
+
+/// On a terminal the command is the foreground group while it runs: it may read, which a background group may not. Afterwards the caller is.
+#[test]
+fn the_command_has_the_terminal_while_it_runs_and_the_caller_has_it_again() {
+    let home = Home::with_server();
+    let both = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+    let master = openpt(both).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let terminal = File::from(ioctl_tiocgptpeer(&master, both).unwrap());
+    // The shell leads a session that the terminal controls, as a login has it.
+    let inner = "read line; echo the command read $line";
+    let script = format!("'{}' lock run nightly -- sh -c '{inner}'; read line; echo the caller read $line", env!("CARGO_BIN_EXE_onward"));
+    let mut shell = Command::new("setsid");
+    home.isolate(&mut shell);
+    let end = || Stdio::from(terminal.try_clone().unwrap());
+    let mut shell = shell.args(["--ctty", "--wait", "sh", "-c", &script]).stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+    drop(terminal);
+    let mut keys = File::from(master);
+    let mut screen = keys.try_clone().unwrap();
+    let (told, lines) = channel();
+    std::thread::spawn(move || {
+        let mut piece = [0; 1_024];
+        // The last one who has the terminal open closes it: reading fails then.
+        while let Ok(read @ 1..) = screen.read(&mut piece) {
+            if told.send(String::from_utf8_lossy(&piece[..read]).into_owned()).is_err() {
+                return;
+            }
+        }
+    });
+    let mut shown = String::new();
+    for (typed, wanted) in [("one\n", "the command read one"), ("two\n", "the caller read two")] {
+        keys.write_all(typed.as_bytes()).unwrap();
+        while !shown.contains(wanted) {
+            let Ok(more) = lines.recv_timeout(Duration::from_secs(20)) else {
+                shell.kill().unwrap();
+                panic!("`{wanted}` is not on the terminal: {shown}");
+            };
+            shown += &more;
+        }
+    }
+    assert!(shell.wait().unwrap().success(), "{shown}");
+    home.expect(4, &["lock", "status", "nightly"]);
 }

@@ -86,7 +86,7 @@ impl Home {
         finish(command.args(args).output().unwrap())
     }
 
-    fn isolate(&self, command: &mut Command) {
+    pub(crate) fn isolate(&self, command: &mut Command) {
         let runtime = self.path("run");
         make_private(&runtime);
         for name in [

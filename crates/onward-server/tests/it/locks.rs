@@ -229,3 +229,50 @@ async fn the_switch_stops_new_locks_and_keeps_held_ones() {
     assert_eq!(set_again["old"], set["new"]);
     acquire(&client, "other", json!({})).await;
 }
+
+#[tokio::test]
+async fn a_list_shows_a_token_nothing_beyond_its_prefix() {
+    let client = Client::memory().await;
+    for key in ["jobs/a", "jobs/b/c", "jobs", "jobs2/x", "job", "other/jobs/a", "Jobs/a"] {
+        assert_eq!(client.post(&format!("/v1/locks/{key}"), json!({})).await.status, 201, "{key}");
+    }
+    let (_, caller) = client.token("viewer", &["locks:jobs"]).await;
+    let keys =
+        |list: &Value| list["items"].as_array().unwrap().iter().map(|one| one["key"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(keys(&caller.get("/v1/locks?prefix=jobs/").await.json()), ["jobs/a", "jobs/b/c"]);
+    assert_eq!(keys(&caller.get("/v1/locks?prefix=jobs/b").await.json()), ["jobs/b/c"]);
+    for prefix in ["", "jobs", "job", "jobs2/", "other/", "Jobs/", "jobs%00"] {
+        let refused = caller.get(&format!("/v1/locks?prefix={prefix}")).await;
+        assert!(matches!(refused.status.as_u16(), 400 | 403), "{prefix}: {:?}", refused.body);
+    }
+    // A cursor of another list leads nowhere, also one that begins inside of the prefix.
+    let cursor = client.get("/v1/locks?prefix=jobs&limit=1").await.json()["next_cursor"].as_str().unwrap().to_owned();
+    caller.get(&format!("/v1/locks?prefix=jobs/&cursor={cursor}")).await.is_problem(400, "invalid_cursor");
+    let page = caller.get("/v1/locks?prefix=jobs/&limit=1").await.json();
+    let next = page["next_cursor"].as_str().unwrap();
+    assert_eq!(keys(&caller.get(&format!("/v1/locks?prefix=jobs/&limit=9&cursor={next}")).await.json()), ["jobs/b/c"]);
+    assert_eq!(caller.get("/v1/locks/jobs/a").await.status, 200);
+    caller.get("/v1/locks/jobs2/x").await.is_problem(403, "forbidden");
+}
+
+#[tokio::test]
+async fn what_callers_do_with_leases_that_they_keep_is_counted() {
+    let client = Client::memory().await;
+    let granted = client.post("/v1/locks/k", json!({})).await.json();
+    let owner = [("onward-owner", granted["owner"].as_str().unwrap()), ("content-type", "application/json")];
+    assert_eq!(client.send("PUT", "/v1/locks/k", &owner, "{}").await.status, 200);
+    let both = json!({"renew": [{"key": "k", "owner": owner[0].1, "ttl_ms": 1000}, {"key": "gone", "owner": owner[0].1, "ttl_ms": 1000}]});
+    assert_eq!(client.post("/v1/locks", both).await.status, 200);
+    assert_eq!(client.send("DELETE", "/v1/locks/k", &owner, "").await.status, 200);
+    client.send("DELETE", "/v1/locks/k", &owner, "").await.is_problem(409, "lease_lost");
+    let shown = String::from_utf8(client.get("/metrics").await.body.to_vec()).unwrap();
+    for line in [
+        "onward_lock_attempts_total{outcome=\"acquired\",target=\"other\",scope=\"\"} 1",
+        "onward_lock_leases_total{operation=\"renew\",result=\"done\"} 2",
+        "onward_lock_leases_total{operation=\"renew\",result=\"lost\"} 1",
+        "onward_lock_leases_total{operation=\"release\",result=\"done\"} 1",
+        "onward_lock_leases_total{operation=\"release\",result=\"lost\"} 1",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line}: {shown}");
+    }
+}

@@ -55,7 +55,14 @@ impl Locks {
             batch.push(Renewal { key: key.clone(), owner: *owner, ttl: checked_ttl(*ttl)? });
         }
         let shared = &*self.core.shared;
-        let answers = shared.bounded(shared.clock.now(), shared.engine.renew(batch)).await.map_err(|e| e.during("renew"))?;
+        let answers = shared.bounded(shared.clock.now(), shared.engine.renew(batch)).await;
+        match &answers {
+            Ok(answers) => {
+                answers.iter().for_each(|answer| shared.reports.kept("renew", if answer.is_some() { "done" } else { "lost" }));
+            }
+            Err(_) => leases.iter().for_each(|_| shared.reports.kept("renew", "error")),
+        }
+        let answers = answers.map_err(|e| e.during("renew"))?;
         let leased =
             |renewed: Renewed| Leased { token: renewed.token, remaining: renewed.remaining, waited: Duration::ZERO, already_ours: true };
         Ok(answers.into_iter().map(|answer| answer.map(leased)).collect())
@@ -78,8 +85,16 @@ impl Locks {
         checked_hold(keep)?;
         let shared = &*self.core.shared;
         let claim = Claim { key: key.clone(), owner: *owner, keep: whole_millis(keep) };
-        let answer = shared.bounded(shared.clock.now(), shared.engine.release(vec![claim])).await.map_err(|e| e.during("release"))?;
+        let answer = shared.bounded(shared.clock.now(), shared.engine.release(vec![claim])).await;
+        let released = answer.map(|answer| answer.first().copied().unwrap_or(Release::AlreadyLost));
+        let result = match &released {
+            Ok(Release::Released) => "done",
+            Ok(Release::AlreadyLost) => "lost",
+            Err(_) => "error",
+        };
+        shared.reports.kept("release", result);
+        let released = released.map_err(|e| e.during("release"))?;
         shared.freed(key);
-        Ok(answer.first().copied().unwrap_or(Release::AlreadyLost))
+        Ok(released)
     }
 }

@@ -84,6 +84,11 @@ impl Reports {
         tell(&self.observer, &Event::LockWait { target: self.target(label), scope: self.scope(label), waited });
     }
 
+    /// Counts what a caller who keeps the owner did.
+    pub(super) fn kept(&self, operation: &'static str, result: &'static str) {
+        tell(&self.observer, &Event::LockKept { operation, result });
+    }
+
     /// Counts a grant that begins.
     pub(super) fn held(&self) {
         tell(&self.observer, &Event::LockHeld { by: 1 });

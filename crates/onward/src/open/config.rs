@@ -43,8 +43,8 @@ pub(super) enum Files {
 const CACHE_BYTES: usize = 64 << 20;
 
 impl Config {
-    /// Everything on one URL, `memory:`, `sqlite:PATH` or (locks and a cache, no store) `redis://HOST`, with nothing read from the
-    /// environment; the cache is in memory, or on Redis.
+    /// Everything on one URL, `memory:`, `sqlite:PATH`, `postgres://HOST/DATABASE` or (locks and a cache, no store) `redis://HOST`, with
+    /// nothing read from the environment; the cache is in memory, or on Redis.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             store: url.into(),
@@ -86,7 +86,8 @@ impl Config {
         Ok(self)
     }
 
-    /// Keeps locks at a URL of their own instead of beside the store: `redis://HOST`, `memory:` or `sqlite:PATH` of a store.
+    /// Keeps locks at a URL of their own instead of beside the store: `redis://HOST`, `memory:`, `postgres://HOST/DATABASE`,
+    /// or `sqlite:PATH` of a store.
     #[must_use]
     pub fn with_locks_at(mut self, url: impl Into<String>) -> Self {
         self.locks_at = Some(url.into());
@@ -116,7 +117,7 @@ impl Config {
         self
     }
 
-    /// Refuses a SQLite file that is not there, or is empty, instead of making it: for whoever comes to look, as an auditor does.
+    /// Refuses a SQLite file or a database that is not there, or is empty, instead of making it: for whoever comes to look, as an auditor does.
     #[must_use]
     pub fn with_existing_file(mut self) -> Self {
         self.files = Files::MustExist;

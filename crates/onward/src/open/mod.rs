@@ -9,6 +9,7 @@ use futures_core::future::BoxFuture;
 
 pub use config::Config;
 use engines::Engines;
+pub use engines::Migration;
 
 use crate::audit::{Trail, TrailOptions};
 use crate::cache::{Cache, Flushed, Follower, Invalidation, WeakCache};
@@ -33,7 +34,8 @@ struct Inner {
 }
 
 impl Onward {
-    /// Opens everything on one URL, `memory:`, `sqlite:PATH` or (locks, and no store) `redis://HOST`, and heeds the environment as [`Config::with_environment`] does.
+    /// Opens everything on one URL, `memory:`, `sqlite:PATH`, `postgres://HOST/DATABASE` or (locks, and no store) `redis://HOST`, and heeds the
+    /// environment as [`Config::with_environment`] does.
     ///
     /// # Errors
     /// As [`Onward::connect`].
@@ -81,6 +83,15 @@ impl Onward {
             audit = audit.with_drops_beside(file).await?;
         }
         Ok(Self(Arc::new(Inner { store: Store::new(queue, deliverer), locks, cache, audit })))
+    }
+
+    /// Tells what [`Onward::connect`] would do to the schema of a database; changes nothing.
+    ///
+    /// # Errors
+    /// As [`Onward::connect`]; [`Kind::Unsupported`](crate::Kind::Unsupported): the URL names no database, but a file, which migrates when it
+    /// is opened.
+    pub async fn plan(config: &Config) -> Result<Migration> {
+        Migration::of(config).await
     }
 
     /// Looks at the engines of the store and the cache and at what they stand on, such as the disk; changes nothing and may take a second.

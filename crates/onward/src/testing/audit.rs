@@ -509,7 +509,7 @@ pub async fn a_rare_entry_is_found_behind_pages_that_are_empty(harness: &Harness
                 }
             }
             assert_eq!(seqs, wanted);
-            assert!(pages <= 2, "{pages} pages for 10,243 entries");
+            assert!((2..=3).contains(&pages), "{pages} pages for 10,243 entries");
         }
     }
 }
