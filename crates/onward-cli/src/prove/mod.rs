@@ -34,6 +34,9 @@ use crate::seed::{Random, draw_seed};
 /// How long one side of a scenario may take before it counts as hung.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// Tells the child where the locks are: a URL may hold a password, which a command line shows to everybody.
+const LOCKS: &str = "ONWARD_PROVE_LOCKS";
+
 /// Most rounds of a scenario.
 pub(crate) const ROUNDS_MAX: u64 = 10_000;
 
@@ -46,8 +49,8 @@ pub(crate) struct Options {
     pub(crate) rounds: Option<u64>,
     /// What everything random is drawn from; drawn and printed if absent.
     pub(crate) seed: Option<u32>,
-    /// The engine; an embedded one in a temporary folder if absent.
-    pub(crate) url: Option<String>,
+    /// The Redis that keeps locks and caches; locks lie beside the store and caches in memory if absent.
+    pub(crate) redis: Option<String>,
     /// Whether the answer is JSON.
     pub(crate) format: Format,
     /// Whether the protected side is protected.
@@ -83,12 +86,7 @@ pub(crate) async fn run(options: Options) -> u8 {
         return 2;
     }
     let seed = options.seed.unwrap_or_else(draw_seed);
-    let scenarios = options.choice.on(options.url.as_deref());
-    if scenarios.is_empty() {
-        report::complain("this scenario plays on an embedded engine of its own: leave --url out");
-        return 2;
-    }
-    let setting = match Setting::new(seed, options.rounds, options.url.clone()) {
+    let setting = match Setting::new(seed, options.rounds, options.redis.clone()) {
         Ok(setting) => setting,
         Err(e) => {
             report::complain(&format!("there is no room for the proofs: {e}"));
@@ -101,7 +99,7 @@ pub(crate) async fn run(options: Options) -> u8 {
     if options.format == Format::Table {
         report::print_seed(seed);
     }
-    for scenario in scenarios {
+    for &scenario in options.choice.scenarios() {
         if options.format == Format::Table {
             report::print_claim(scenario);
         }
@@ -111,7 +109,7 @@ pub(crate) async fn run(options: Options) -> u8 {
         }
         shown.push(one);
     }
-    let proof = Proof::new(seed, options.url.as_deref(), clock.now().since(started), shown);
+    let proof = Proof::new(seed, options.redis.as_deref(), clock.now().since(started), shown);
     match options.format {
         Format::Table => report::print_end(&proof),
         Format::Json => report::print_json(&proof),

@@ -84,13 +84,11 @@ pub(crate) enum Choice {
 }
 
 impl Choice {
-    /// Returns those that can be played, on an engine that is named or on embedded ones.
-    pub(super) fn on(&self, url: Option<&str>) -> Vec<Scenario> {
-        let chosen = match self {
+    pub(super) fn scenarios(&self) -> &[Scenario] {
+        match self {
             Choice::All => Scenario::ALL,
             Choice::One(scenario) => std::slice::from_ref(scenario),
-        };
-        chosen.iter().copied().filter(|scenario| url.is_none() || matches!(scenario, Scenario::StaleCache | Scenario::Herd)).collect()
+        }
     }
 }
 

@@ -64,20 +64,20 @@ pub(super) struct Setting {
     folder: TempDir,
     seed: u32,
     rounds: Option<u64>,
-    url: Option<String>,
+    redis: Option<String>,
     progress: Progress,
 }
 
 impl Setting {
-    pub(super) fn new(seed: u32, rounds: Option<u64>, url: Option<String>) -> std::io::Result<Self> {
+    pub(super) fn new(seed: u32, rounds: Option<u64>, redis: Option<String>) -> std::io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("onward-prove-").tempdir()?;
-        Ok(Self { folder, seed, rounds, url, progress: Progress::default() })
+        Ok(Self { folder, seed, rounds, redis, progress: Progress::default() })
     }
 
     /// Opens handles on one cache, as so many replicas have them: on a server each with connections of its own.
     pub(super) async fn caches(&self, replicas: usize) -> onward::Result<Vec<Cache>> {
         let mut caches = Vec::with_capacity(replicas);
-        match &self.url {
+        match &self.redis {
             None => {
                 let engine: Arc<dyn CacheEngine> = Arc::new(MemoryCache::new(Clock::system()));
                 for _ in 0..replicas {
@@ -104,6 +104,11 @@ impl Setting {
     /// Returns the random numbers of a scenario: the same for both sides, so that they run one schedule.
     pub(super) fn random(&self, scenario: &str) -> Random {
         Random::new(self.seed, scenario)
+    }
+
+    /// Returns where locks are, if they are not beside the store.
+    pub(super) fn locks(&self) -> Option<&str> {
+        self.redis.as_deref()
     }
 
     /// Makes an empty folder for one side.
@@ -147,7 +152,17 @@ pub(super) fn url(path: &Path) -> String {
 
 /// Opens an embedded engine whatever the environment says: a kill switch that is set there would prove nothing.
 pub(super) async fn open(url: &str) -> onward::Result<Onward> {
-    Onward::connect(Config::new(url)).await
+    open_with(url, None).await
+}
+
+/// As [`open`], with its locks elsewhere.
+pub(super) async fn open_with(url: &str, locks: Option<&str>) -> onward::Result<Onward> {
+    let config = Config::new(url);
+    Onward::connect(match locks {
+        Some(locks) => config.with_locks_at(locks),
+        None => config,
+    })
+    .await
 }
 
 /// One line on stderr that says how far it is, if a terminal is there.

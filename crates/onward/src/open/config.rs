@@ -19,6 +19,7 @@ pub struct Config {
     pub(super) cache_at: Option<String>,
     pub(super) keys: MacKeys,
     pub(super) signing: Option<CheckpointKey>,
+    pub(super) archive_at: Option<String>,
     pub(super) files: Files,
     pub(super) locks_enabled: bool,
     pub(super) lock_namespace: String,
@@ -52,6 +53,7 @@ impl Config {
             cache_at: None,
             keys: MacKeys::none(),
             signing: None,
+            archive_at: None,
             files: Files::Make,
             locks_enabled: true,
             lock_namespace: LocksConfig::default().namespace,
@@ -67,7 +69,7 @@ impl Config {
     }
 
     /// Reads `ONWARD__LOCKS__ENABLED` (`true` or `false`) and the keys of the audit trail: `ONWARD__AUDIT__KEY` and
-    /// `ONWARD__AUDIT__SIGNING_KEY`, or the files that these names with `_FILE` name.
+    /// `ONWARD__AUDIT__SIGNING_KEY`, or the files that these names with `_FILE` name; and the URL of the archive, `ONWARD__AUDIT__ARCHIVE`.
     ///
     /// # Errors
     /// [`Kind::Invalid`](crate::Kind::Invalid): another value, both forms of a key, or a file that cannot be read. Nothing weaker is done.
@@ -82,6 +84,9 @@ impl Config {
         }
         if let Some(text) = secret("ONWARD__AUDIT__SIGNING_KEY")? {
             self.signing = Some(CheckpointKey::parse(&text)?);
+        }
+        if let Some(url) = var("ONWARD__AUDIT__ARCHIVE")? {
+            self.archive_at = Some(url);
         }
         Ok(self)
     }
@@ -114,6 +119,13 @@ impl Config {
     #[must_use]
     pub fn with_signing_key(mut self, key: CheckpointKey) -> Self {
         self.signing = Some(key);
+        self
+    }
+
+    /// Archives segments of chains at this URL, `file:PATH`.
+    #[must_use]
+    pub fn with_archive_at(mut self, url: impl Into<String>) -> Self {
+        self.archive_at = Some(url.into());
         self
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::audit::engine::AuditEngine;
 use crate::audit::verify::{Check, Depth, Extent, SavedHead, Verdict};
-use crate::audit::{AppendOptions, Chain, Filter, From, Order, Pace, Page, Trail, TrailOptions};
+use crate::audit::{AppendOptions, Archive, Chain, Filter, From, Order, Pace, Page, Trail, TrailOptions};
 use crate::commit::engine::CommitEngine;
 use crate::commit::{Commit, CommitOutcome, CommitQueue, Guard, QueueOptions, Retention, WriteCondition};
 use crate::model::{CheckpointKey, Data, Entry, FencingToken, Key, LockKey, MacKeys, RequestId, Seq};
@@ -45,12 +45,17 @@ impl Harness {
     /// Puts a trail over each of two handles on one store. `keep` lives as long as the harness.
     pub async fn over<E: CommitEngine + AuditEngine + 'static>(first: E, second: E, clock: Clock, keep: impl Any + Send + Sync) -> Self {
         let faults = Faults::default();
+        let archive = Archive::open("memory:").unwrap();
         let trail = async |engine: E, faults: Faults, signing: Option<CheckpointKey>| {
             let engine = Arc::new(engine);
             let keys = MacKeys::one("k1", [7; 32]).unwrap();
             let options = QueueOptions { clock: clock.clone(), observer: Arc::new(Silent), keys, retention: Retention::default() };
             let commits = Arc::new(Faulty::new(engine.clone(), faults));
-            Trail::with(CommitQueue::start(commits, options).await.unwrap(), engine, TrailOptions { signing })
+            Trail::with(
+                CommitQueue::start(commits, options).await.unwrap(),
+                engine,
+                TrailOptions { signing, archive: Some(archive.clone()) },
+            )
         };
         let signing = Some(CheckpointKey::from_seed([7; 32]));
         let (first, second) = (trail(first, faults.clone(), signing).await, trail(second, Faults::default(), None).await);
@@ -71,7 +76,7 @@ impl Harness {
 macro_rules! audit_conformance {
     ($module:ident, $open:ident) => {
         mod $module {
-            $crate::audit_conformance! { @cases $open;
+            $crate::audit_conformance! { @in audit $open;
                 seqs_are_dense_with_many_writers_on_two_handles
                 a_chain_begins_with_its_creation
                 an_entry_is_read_as_it_was_written
@@ -101,7 +106,7 @@ macro_rules! audit_conformance {
                 many_threads_verify_what_one_does
                 what_is_not_there_is_not_found
             }
-            $crate::audit_conformance! { @drops $open;
+            $crate::audit_conformance! { @in audit_drops $open;
                 drops_become_one_gap_entry_with_the_exact_count
                 a_long_outage_is_one_gap
                 a_gap_whose_answer_is_lost_is_told_once
@@ -110,37 +115,19 @@ macro_rules! audit_conformance {
                 a_busy_queue_drops_too
                 chains_of_ours_are_not_for_callers
             }
-            $crate::audit_conformance! { @proofs $open;
+            $crate::audit_conformance! { @in audit_proofs $open;
                 an_entry_is_proved_to_be_in_every_later_size
                 every_size_is_the_beginning_of_every_later_one
                 a_checkpoint_attests_its_chain_and_no_other
             }
         }
     };
-    (@cases $open:ident; $($case:ident)*) => {
+    (@in $part:ident $open:ident; $($case:ident)*) => {
         $(
             #[tokio::test]
             async fn $case() {
                 let harness = super::$open().await;
-                $crate::testing::audit::$case(&harness).await;
-            }
-        )*
-    };
-    (@drops $open:ident; $($case:ident)*) => {
-        $(
-            #[tokio::test]
-            async fn $case() {
-                let harness = super::$open().await;
-                $crate::testing::audit_drops::$case(&harness).await;
-            }
-        )*
-    };
-    (@proofs $open:ident; $($case:ident)*) => {
-        $(
-            #[tokio::test]
-            async fn $case() {
-                let harness = super::$open().await;
-                $crate::testing::audit_proofs::$case(&harness).await;
+                $crate::testing::$part::$case(&harness).await;
             }
         )*
     };
