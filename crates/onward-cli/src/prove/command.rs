@@ -10,7 +10,7 @@ const EXAMPLES: &str = "\
 Examples:
   onward prove                           every scenario, in under half a minute
   onward prove paused-holder             one of them
-  onward prove paused-holder --url redis://127.0.0.1    with its locks on that Redis
+  onward prove all --url redis://127.0.0.1   with its locks and its cache on that Redis
   onward prove all -o json --seed 7      for machines, with a schedule that repeats";
 
 /// Run each bug without its protection, where it must appear, and with it, where it must not
@@ -39,7 +39,7 @@ impl Prove {
             rounds: self.rounds,
             seed: self.seed,
             // The stores are files of its own, whatever the URL says: they are spoilt on purpose.
-            locks: url.filter(|url| url.starts_with("redis://") || url.starts_with("rediss://")),
+            redis: url.filter(|url| url.starts_with("redis://") || url.starts_with("rediss://")),
             format: match format {
                 None | Some(output::Format::Table) => Format::Table,
                 Some(output::Format::Json | output::Format::Jsonl) => Format::Json,

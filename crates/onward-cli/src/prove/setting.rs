@@ -3,12 +3,21 @@
 use std::error::Error;
 use std::io::{IsTerminal, Write, stderr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use onward::cache::{Cache, CacheEngine, CacheOptions};
+use onward::engine::memory::MemoryCache;
+use onward::observe::Silent;
+use onward::time::Clock;
 use onward::{Config, Onward};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-use crate::seed::Random;
+use crate::seed::{Random, draw_seed};
+
+/// How long a server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which way a scenario writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,14 +64,36 @@ pub(super) struct Setting {
     folder: TempDir,
     seed: u32,
     rounds: Option<u64>,
-    locks: Option<String>,
+    redis: Option<String>,
     progress: Progress,
 }
 
 impl Setting {
-    pub(super) fn new(seed: u32, rounds: Option<u64>, locks: Option<String>) -> std::io::Result<Self> {
+    pub(super) fn new(seed: u32, rounds: Option<u64>, redis: Option<String>) -> std::io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("onward-prove-").tempdir()?;
-        Ok(Self { folder, seed, rounds, locks, progress: Progress::default() })
+        Ok(Self { folder, seed, rounds, redis, progress: Progress::default() })
+    }
+
+    /// Opens handles on one cache, as so many replicas have them: on a server each with connections of its own.
+    pub(super) async fn caches(&self, replicas: usize) -> onward::Result<Vec<Cache>> {
+        let mut caches = Vec::with_capacity(replicas);
+        match &self.redis {
+            None => {
+                let engine: Arc<dyn CacheEngine> = Arc::new(MemoryCache::new(Clock::system()));
+                for _ in 0..replicas {
+                    let options = CacheOptions::default();
+                    caches.push(Cache::new(engine.clone(), "prove", options, Clock::system(), Arc::new(Silent))?);
+                }
+            }
+            Some(url) => {
+                // A namespace of its own, which ends with its time: nobody else's keys are touched.
+                let namespace = format!("prove-{:08x}", draw_seed());
+                for _ in 0..replicas {
+                    caches.push(open(url).await?.cache_in(&namespace)?.with(CacheOptions::default().with_op_timeout(PATIENCE))?);
+                }
+            }
+        }
+        Ok(caches)
     }
 
     /// Returns how many rounds to run.
@@ -77,7 +108,7 @@ impl Setting {
 
     /// Returns where locks are, if they are not beside the store.
     pub(super) fn locks(&self) -> Option<&str> {
-        self.locks.as_deref()
+        self.redis.as_deref()
     }
 
     /// Makes an empty folder for one side.

@@ -44,8 +44,8 @@ pub(super) enum Files {
 const CACHE_BYTES: usize = 64 << 20;
 
 impl Config {
-    /// Everything on one URL, `memory:`, `sqlite:PATH`, `postgres://HOST/DATABASE` or (locks, and no store) `redis://HOST`, with nothing read
-    /// from the environment; the cache is in memory.
+    /// Everything on one URL, `memory:`, `sqlite:PATH`, `postgres://HOST/DATABASE` or (locks and a cache, no store) `redis://HOST`, with
+    /// nothing read from the environment; the cache is in memory, or on Redis.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             store: url.into(),
@@ -99,7 +99,9 @@ impl Config {
         self
     }
 
-    /// Keeps the cache at this URL; in the process's memory by default, which `memory:` says, too.
+    /// Keeps the cache at this URL: `redis://HOST`, several of them with commas between, which share the keys, or `memory:`.
+    ///
+    /// By default it is in the process's memory, or where everything is, if that is Redis. All processes must name the same servers.
     #[must_use]
     pub fn with_cache_at(mut self, url: impl Into<String>) -> Self {
         self.cache_at = Some(url.into());

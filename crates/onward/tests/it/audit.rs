@@ -5,6 +5,7 @@
 mod drops;
 mod export;
 mod proofs;
+mod schedules;
 mod tamper;
 mod tamper_past;
 
