@@ -11,7 +11,7 @@ use crate::output::{Color, Format, Out};
 use crate::progress::When;
 use crate::target::Target;
 use crate::units::some_time;
-use crate::{audit, bench, cache, config, dev, doctor, help, lock, object, prove, serve, store, token};
+use crate::{audit, bench, cache, config, dev, doctor, help, lock, migrate, object, prove, serve, store, token};
 
 /// The end of each help.
 pub(crate) const EXIT_CODES: &str = "\
@@ -42,7 +42,7 @@ pub(crate) struct Cli {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Everywhere")]
 pub(crate) struct Global {
-    /// A server (https://onward.example) or an engine (sqlite:./app.db, memory:); else ONWARD_URL, else a running `onward dev`
+    /// A server (https://onward.example) or an engine (sqlite:./app.db, postgres://HOST/DATABASE, memory:); else ONWARD_URL, else a running `onward dev`
     #[arg(long, global = true, value_name = "URL", env = "ONWARD_URL", hide_env = true)]
     url: Option<String>,
     /// A file with the token; else ONWARD_TOKEN, else that of `onward dev`
@@ -103,6 +103,9 @@ pub(crate) enum Command {
     /// Compact, back up or check a whole store
     #[command(subcommand)]
     Store(store::Store),
+    /// Look at or bring up the schema of a database
+    #[command(subcommand)]
+    Migrate(migrate::Migrate),
     /// Read, fill and invalidate cached values
     #[command(subcommand)]
     Cache(cache::Cache),

@@ -16,6 +16,7 @@ mod follow;
 mod help;
 mod local;
 mod lock;
+mod migrate;
 mod object;
 mod output;
 mod pages;
@@ -74,12 +75,13 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
             Command::Dev(dev) => dev.run(out).await,
             Command::Serve(serve) => serve.run(out).await,
             Command::Config(config) => config.run(out).await,
-            Command::Prove(prove) => interruptible(prove.run(cli.global.output)).await,
+            Command::Prove(prove) => interruptible(prove.run(target.url.clone(), cli.global.output)).await,
             Command::ProveHolder(holder) => holder.run().await,
             Command::Lock(lock::Lock::Run(run)) => run.run(&target, out).await,
             Command::Lock(lock) => interruptible(lock.run(&target, out)).await,
             Command::Object(object) => interruptible(object.run(&target, out)).await,
             Command::Store(store) => interruptible(store.run(&target, out)).await,
+            Command::Migrate(migrate) => interruptible(migrate.run(&target, out)).await,
             Command::Cache(cache) => interruptible(cache.run(&target, out)).await,
             Command::Audit(audit) => interruptible(audit.run(&target, out)).await,
             Command::Token(token) => interruptible(token.run(&target, out)).await,

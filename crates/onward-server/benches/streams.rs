@@ -26,9 +26,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 const WATCHERS: usize = 100;
 const WRITERS: usize = 8;
+/// Commits a second where the writers keep a pace: what the watchers are sent is the hundredfold.
+const PACES: [u32; 3] = [1_000, 4_000, 8_000];
 
 struct Plan {
     idle: usize,
@@ -49,6 +52,9 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(idle_streams(plan.idle));
     runtime.block_on(watched_writes(&plan));
+    for pace in PACES {
+        runtime.block_on(paced_writes(&plan, pace));
+    }
     runtime.block_on(answer_to_event(plan.answers));
 }
 
@@ -163,30 +169,67 @@ async fn watched_writes(plan: &Plan) {
     );
 }
 
-/// Writes from a few tasks for one block while watchers read; each watcher must have seen the last commit.
-async fn writes(block: Duration, watchers: usize) -> f64 {
-    let (onward, address, token) = serve().await;
-    let mut watching = Vec::new();
-    for _ in 0..watchers {
-        watching.push(watch(address, &token).await);
+/// Writers that keep a pace, without watchers and with a hundred: how much of the pace they reach, and how long a commit takes.
+async fn paced_writes(plan: &Plan, pace: u32) {
+    let (mut ratios, mut with, mut without) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..=plan.rounds {
+        let none = paced(plan.block, 0, pace).await;
+        let many = paced(plan.block, WATCHERS, pace).await;
+        if round > 0 {
+            ratios.push(many.0 / none.0);
+            with.push(many.1);
+            without.push(none.1);
+        }
     }
-    let done = Arc::new(AtomicU64::new(0));
-    let readers: Vec<_> = watching
-        .into_iter()
-        .map(|mut stream| {
+    for all in [&mut ratios, &mut with, &mut without] {
+        all.sort_by(f64::total_cmp);
+    }
+    let median = |all: &[f64]| all[all.len() / 2];
+    println!(
+        "at {pace} commits/s, {WATCHERS} watchers / none: {:.2}   (rounds {:.2} to {:.2}; bar 0.80)   commit p99 {:.2} ms, without {:.2} ms",
+        median(&ratios),
+        ratios[0],
+        ratios[ratios.len() - 1],
+        median(&with),
+        median(&without)
+    );
+}
+
+/// Commits a second that writers with a timetable reach, and the 99th percentile of a commit in milliseconds, from when it was due.
+async fn paced(block: Duration, watchers: usize, pace: u32) -> (f64, f64) {
+    let (onward, readers) = followed(watchers).await;
+    let began = Instant::now();
+    let writers: Vec<_> = (0..WRITERS as u32)
+        .map(|writer| {
+            let store = onward.store();
             tokio::spawn(async move {
-                let (mut last, mut piece) = (String::new(), vec![0; 64 << 10]);
-                while !last.contains("\"the-end\"") {
-                    let read = stream.read(&mut piece).await.unwrap();
-                    assert!(read > 0, "the server closed the stream");
-                    // The end may lie across two pieces.
-                    let kept = last.len().saturating_sub(512);
-                    last.drain(..kept);
-                    last.push_str(&String::from_utf8_lossy(&piece[..read]));
+                let (name, mut late) = (format!("w{writer}"), Vec::new());
+                loop {
+                    let due = began + Duration::from_secs(1) / pace * (u32::try_from(late.len()).unwrap() * WRITERS as u32 + writer);
+                    if due.duration_since(began) >= block || began.elapsed() >= block {
+                        return late;
+                    }
+                    tokio::time::sleep_until(due.into()).await;
+                    put(&store, &name, late.len() as u64 + 1).await;
+                    late.push(due.elapsed().as_secs_f64() * 1e3);
                 }
             })
         })
         .collect();
+    let mut late = Vec::new();
+    for writer in writers {
+        late.extend(writer.await.unwrap());
+    }
+    let rate = late.len() as f64 / began.elapsed().as_secs_f64();
+    end(&onward, readers).await;
+    late.sort_by(f64::total_cmp);
+    (rate, late[(late.len() - 1) * 99 / 100])
+}
+
+/// Writes from a few tasks for one block while watchers read.
+async fn writes(block: Duration, watchers: usize) -> f64 {
+    let (onward, readers) = followed(watchers).await;
+    let done = Arc::new(AtomicU64::new(0));
     let began = Instant::now();
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {
@@ -206,11 +249,42 @@ async fn writes(block: Duration, watchers: usize) -> f64 {
         writer.await.unwrap();
     }
     let rate = done.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
+    end(&onward, readers).await;
+    rate
+}
+
+/// Makes a last commit, which each watcher must see.
+async fn end(onward: &Onward, readers: Vec<JoinHandle<()>>) {
     put(&onward.store(), "the-end", 0).await;
     for reader in readers {
         reader.await.unwrap();
     }
-    rate
+}
+
+/// A server that so many watchers follow to the end.
+async fn followed(watchers: usize) -> (Onward, Vec<JoinHandle<()>>) {
+    let (onward, address, token) = serve().await;
+    let mut watching = Vec::new();
+    for _ in 0..watchers {
+        watching.push(watch(address, &token).await);
+    }
+    let readers: Vec<_> = watching
+        .into_iter()
+        .map(|mut stream| {
+            tokio::spawn(async move {
+                let (mut last, mut piece) = (String::new(), vec![0; 64 << 10]);
+                while !last.contains("\"the-end\"") {
+                    let read = stream.read(&mut piece).await.unwrap();
+                    assert!(read > 0, "the server closed the stream");
+                    // The end may lie across two pieces.
+                    let kept = last.len().saturating_sub(512);
+                    last.drain(..kept);
+                    last.push_str(&String::from_utf8_lossy(&piece[..read]));
+                }
+            })
+        })
+        .collect();
+    (onward, readers)
 }
 
 /// From the answer of a commit to its event at one of the watchers, one commit at a time.

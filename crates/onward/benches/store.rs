@@ -1,6 +1,6 @@
 //! Durable commits on SQLite: 64 writers through the queue, against hand-written loops with the same rows, in one run on one disk.
 //!
-//! `cargo bench -p onward --bench store [-- --quick]`. Ratios decide; the fsync rate stands beside them. Each round checks that every acknowledged
+//! `cargo bench -p onward --bench store [-- --quick] [-- --full]`. Ratios decide; the fsync rate stands beside them. Each round checks that every acknowledged
 //! row is there. Then one hot key: `apply` against optimistic retry.
 
 #![allow(
@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use onward::Onward;
-use onward::commit::{Patch, WriteCondition};
+use onward::commit::{Commit, CommitOutcome, Patch, WriteCondition};
 use onward::engine::sqlite::SqliteStore;
 use onward::model::Payload;
 use onward::store::{Put, Store, WriteOptions};
@@ -39,6 +39,12 @@ fn main() {
     let folder = tempfile::tempdir().unwrap();
     let quick = std::env::args().any(|arg| arg == "--quick");
     let (rounds, block) = if quick { (1, Duration::from_millis(300)) } else { (ROUNDS, BLOCK) };
+    // Ten million objects take minutes and 10 GB.
+    let many = match (quick, std::env::args().any(|arg| arg == "--full")) {
+        (true, _) => 100_000,
+        (_, true) => 10_000_000,
+        (_, false) => 1_000_000,
+    };
     let mut figures: Vec<[f64; 6]> = Vec::new();
     for round in 0..=rounds {
         // A B C D, then D C B A: a drift of the machine meets all of them.
@@ -57,8 +63,8 @@ fn main() {
                     row[5] = slowest;
                     rate
                 }
-                1 => by_hand(&runtime, &path, 100, block),
-                2 => by_hand(&runtime, &path, 1, block),
+                1 => by_hand(&runtime, &path, ByHand::rows(100), block),
+                2 => by_hand(&runtime, &path, ByHand::rows(1), block),
                 _ => runtime.block_on(onward(&path, 1, block)).0,
             };
         }
@@ -86,6 +92,114 @@ fn main() {
     show("1 writer / 1 a commit:", "; bar 0.75", &|r| r[3] / r[2]);
     show("slowest of 64 writers, ms:", "; bar 100", &|r| r[5]);
     hot_key(&runtime, folder.path(), rounds, block);
+    costs(&runtime, folder.path(), rounds, block);
+    sizes(&runtime, folder.path(), rounds, block, many);
+}
+
+/// What the change log and FULL cost a hand-written loop with 64 rows a commit, about what 64 writers share.
+fn costs(runtime: &tokio::runtime::Runtime, folder: &Path, rounds: usize, block: Duration) {
+    let loops = [ByHand::rows(64), ByHand { log: false, ..ByHand::rows(64) }, ByHand { synchronous: "NORMAL", ..ByHand::rows(64) }];
+    let mut rows: Vec<[f64; 3]> = Vec::new();
+    for round in 0..=rounds {
+        let mut order = [0, 1, 2];
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        let mut row = [0.0; 3];
+        for which in order {
+            let path = folder.join(format!("cost-{round}-{which}.db"));
+            row[which] = by_hand(runtime, &path, loops[which], block);
+            std::fs::remove_file(&path).unwrap();
+        }
+        if round > 0 {
+            rows.push(row);
+        }
+    }
+    let mut show = |what: &str, bar: &str, other: usize| {
+        rows.sort_by(|a, b| (a[0] / a[other]).total_cmp(&(b[0] / b[other])));
+        let ratio = |row: &[f64; 3]| row[0] / row[other];
+        let (least, most) = (ratio(&rows[0]), ratio(&rows[rows.len() - 1]));
+        println!("{what:<32}{:>8.2}   (rounds {least:.2} to {most:.2}; {bar})", ratio(&rows[rows.len() / 2]));
+    };
+    show("by hand, log / no log:", "bar 0.65", 1);
+    show("by hand, FULL / NORMAL:", "bar 0.9", 2);
+}
+
+/// 64 writers that replace random objects of many, against the same on few; both files stay, warm.
+fn sizes(runtime: &tokio::runtime::Runtime, folder: &Path, rounds: usize, block: Duration, many: usize) {
+    let open = |objects: usize| {
+        let path = folder.join(format!("size-{objects}.db"));
+        let store = runtime.block_on(Onward::open(&format!("sqlite:{}", path.display()))).unwrap().store();
+        runtime.block_on(fill(&store, objects));
+        store
+    };
+    let (few, all) = (open(10_000), open(many));
+    let mut ratios: Vec<f64> = Vec::new();
+    let mut rates = [0.0; 2];
+    for round in 0..=rounds {
+        let one = |store: &Store, objects: usize| runtime.block_on(replace(store, objects, block));
+        rates = if round % 2 == 1 {
+            let all = one(&all, many);
+            [one(&few, 10_000), all]
+        } else {
+            [one(&few, 10_000), one(&all, many)]
+        };
+        if round > 0 {
+            ratios.push(rates[1] / rates[0]);
+        }
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("replaces of 10,000 objects:     {:>8.0} commits/s in the last round", rates[0]);
+    println!("replaces of {many} objects: {:>8.0} commits/s in the last round", rates[1]);
+    let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
+    println!("many / 10,000 objects:          {:>8.2}   (rounds {least:.2} to {most:.2}; bar 0.4 at 10,000,000)", ratios[ratios.len() / 2]);
+}
+
+fn named(n: usize) -> String {
+    // Scattered over the key space: neighbours in time are none in the file.
+    format!("{:016x}", (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+async fn fill(store: &Store, objects: usize) {
+    let payload = Payload::new(vec![b'x'; BYTES], "text/plain").unwrap();
+    for first in (0..objects).step_by(128) {
+        let commit = (first..objects.min(first + 128))
+            .fold(Commit::new(), |commit, n| commit.put_payload(("bench", named(n)), payload.clone(), WriteCondition::MustCreate));
+        assert!(matches!(store.commit(commit).await.unwrap(), CommitOutcome::Committed(_)));
+    }
+}
+
+/// Replaces random objects from 64 tasks for one block; returns commits a second.
+async fn replace(store: &Store, objects: usize, block: Duration) -> f64 {
+    let started = Instant::now();
+    let tasks: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let (mut n, mut draw) =
+                    (0_u64, 0x2545_f491_4f6c_dd1d_u64.wrapping_mul(writer as u64 + 1) ^ u64::from(started.elapsed().subsec_nanos()));
+                while started.elapsed() < block {
+                    // Xorshift: any object, none twice in a row.
+                    draw ^= draw << 13;
+                    draw ^= draw >> 7;
+                    draw ^= draw << 17;
+                    let mut bytes = vec![b'y'; BYTES];
+                    bytes[..8].copy_from_slice(&draw.to_le_bytes());
+                    let payload = Payload::new(bytes, "text/plain").unwrap();
+                    let name = named(usize::try_from(draw % objects as u64).unwrap());
+                    let put = store.put_payload_if(("bench", name), payload, WriteCondition::MustExist, WriteOptions::new()).await.unwrap();
+                    assert!(matches!(put, Put::Committed(written) if written.changed));
+                    n += 1;
+                }
+                n
+            })
+        })
+        .collect();
+    let mut done = 0;
+    for task in tasks {
+        done += task.await.unwrap();
+    }
+    done as f64 / started.elapsed().as_secs_f64()
 }
 
 /// How a writer counts in a hot object.
@@ -201,16 +315,32 @@ async fn write(store: Store, writer: usize, started: Instant, block: Duration, d
     slowest
 }
 
-/// The same rows into the same tables by hand: object, change log and counter, `rows` of them a transaction, WAL and FULL.
-fn by_hand(runtime: &tokio::runtime::Runtime, path: &Path, rows: u64, block: Duration) -> f64 {
+/// How a loop is written by hand.
+#[derive(Clone, Copy)]
+struct ByHand {
+    /// Rows a transaction.
+    rows: u64,
+    /// With the rows of the change log.
+    log: bool,
+    synchronous: &'static str,
+}
+
+impl ByHand {
+    fn rows(rows: u64) -> Self {
+        Self { rows, log: true, synchronous: "FULL" }
+    }
+}
+
+/// The same rows into the same tables by hand: object, change log and counter, so many of them a transaction, WAL.
+fn by_hand(runtime: &tokio::runtime::Runtime, path: &Path, how: ByHand, block: Duration) -> f64 {
     drop(runtime.block_on(SqliteStore::open(path, &Clock::system())).unwrap());
     let connection = Connection::open(path).unwrap();
-    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;").unwrap();
+    connection.execute_batch(&format!("PRAGMA journal_mode = WAL; PRAGMA synchronous = {};", how.synchronous)).unwrap();
     let payload = vec![b'x'; BYTES];
     let (mut n, started) = (0_u64, Instant::now());
     while started.elapsed() < block {
         connection.execute_batch("BEGIN IMMEDIATE").unwrap();
-        for _ in 0..rows {
+        for _ in 0..how.rows {
             n += 1;
             let (id, name) = (i64::try_from(n).unwrap(), format!("{}-{}", n % WRITERS as u64, n / WRITERS as u64));
             let mut find = connection
@@ -223,10 +353,14 @@ fn by_hand(runtime: &tokio::runtime::Runtime, path: &Path, rows: u64, block: Dur
                 )
                 .unwrap();
             object.execute((&name, [7_u8; 16], id, &payload)).unwrap();
-            let mut change = connection
-                .prepare_cached("INSERT INTO onward_changes VALUES (?1 * 256, 0, 'put', 'default', 'bench', ?2, 1, NULL, NULL, NULL, NULL)")
-                .unwrap();
-            change.execute((id, &name)).unwrap();
+            if how.log {
+                let mut change = connection
+                    .prepare_cached(
+                        "INSERT INTO onward_changes VALUES (?1 * 256, 0, 'put', 'default', 'bench', ?2, 1, NULL, NULL, NULL, NULL)",
+                    )
+                    .unwrap();
+                change.execute((id, &name)).unwrap();
+            }
         }
         connection.execute("UPDATE onward_meta SET revision = ?1", [i64::try_from(n).unwrap()]).unwrap();
         connection.execute_batch("COMMIT").unwrap();

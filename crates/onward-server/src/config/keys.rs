@@ -88,7 +88,6 @@ pub(super) fn is_designed(name: &str) -> bool {
 /// Designed, not built.
 const DESIGNED: &[&str] = &[
     "audit.anchors",
-    "audit.archive",
     "audit.archive_after",
     "audit.checkpoint_every",
     "audit.keys_file",
@@ -325,16 +324,17 @@ pub(super) static KEYS: &[Key] = &[
     key!(
         "store.url" = r#""sqlite:./onward.db""#,
         Live::No,
-        Open,
+        Secret,
         |to, value| {
             let text = value.text()?;
-            if text != "memory:" && text.strip_prefix("sqlite:").is_none_or(str::is_empty) {
-                return Err("sqlite:PATH or memory:".to_owned());
+            let known = ["sqlite:", "postgres://", "postgresql://"];
+            if text != "memory:" && !known.iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme)) {
+                return Err("sqlite:PATH, postgres://HOST/DATABASE or memory:".to_owned());
             }
             text.clone_into(&mut to.store_url);
             Ok(())
         },
-        "Store, audit trail and locks: sqlite:PATH, or memory: where allowed."
+        "Store, audit trail and locks: sqlite:PATH, postgres://HOST/DATABASE, or memory: where allowed."
     ),
     key!(
         "store.history" = r#""7d""#,
@@ -362,14 +362,14 @@ pub(super) static KEYS: &[Key] = &[
         Secret,
         |to, value| {
             let text = value.text()?;
-            let known = ["sqlite:", "redis://", "rediss://"];
+            let known = ["sqlite:", "postgres://", "postgresql://", "redis://", "rediss://"];
             if !matches!(text, "" | "memory:") && !known.iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme)) {
-                return Err("redis://HOST, sqlite:PATH or memory:, or empty for beside the store".to_owned());
+                return Err("redis://HOST, postgres://HOST/DATABASE, sqlite:PATH or memory:, or empty for beside the store".to_owned());
             }
             text.clone_into(&mut to.locks_url);
             Ok(())
         },
-        "Locks apart from the store: redis://HOST, rediss://HOST, sqlite:PATH or memory:. Empty: beside the store."
+        "Locks apart from the store: redis://HOST, rediss://HOST, postgres://HOST/DATABASE, sqlite:PATH or memory:. Empty: beside the store."
     ),
     key!(
         "locks.enabled" = "true",
@@ -465,6 +465,18 @@ pub(super) static KEYS: &[Key] = &[
             Ok(())
         },
         "The key that signs checkpoints, another than audit.key. Empty: there are none."
+    ),
+    key!(
+        "audit.archive" = r#""""#,
+        Live::No,
+        Open,
+        |to, value| {
+            let text = value.text()?;
+            let fits = text.is_empty() || text.strip_prefix("file:").is_some_and(|path| !path.is_empty());
+            to.archive_url = if fits { text.to_owned() } else { return Err("file:PATH, or empty".into()) };
+            Ok(())
+        },
+        "Where segments of chains are archived: file:PATH, on another disk than the store. Empty: they are not."
     ),
     key!(
         "auth.rate.per_second" = "1000",

@@ -97,7 +97,7 @@ fn an_unknown_key_is_an_error_with_its_place_and_the_nearest_name() {
 #[test]
 fn a_key_that_is_not_built_says_so() {
     refused("[store]\npool = 16\n", "`store.pool` (onward.toml:2) is not built in this version: take it out");
-    refused("audit.archive = \"s3:a\"", "`audit.archive` (onward.toml:1) is not built in this version: take it out");
+    refused("audit.anchors = \"s3:a\"", "`audit.anchors` (onward.toml:1) is not built in this version: take it out");
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_value_out_of_bounds_says_what_it_should_be_and_never_what_it_was() {
         "`server.timeouts.header` (onward.toml:1) is a time with its unit (ms, s, m, h, d), from 100ms to 10m",
     );
     refused("locks.enabled = 2026-11-21", "`locks.enabled` (onward.toml:1) is a date or a fraction, which no key is");
-    for text in ["store.url = \"postgres://u:secret@h/d\"", "audit.key = \"secret\"", "auth.tokens = [{name=\"secret\"}]", "a = \"secret"] {
+    for text in ["store.url = \"mysql://u:secret@h/d\"", "audit.key = \"secret\"", "auth.tokens = [{name=\"secret\"}]", "a = \"secret"] {
         let error = load(text).unwrap_err().to_string();
         assert!(!error.contains("secret"), "{error}");
     }
@@ -172,4 +172,17 @@ fn the_documented_example_and_table_are_those_of_the_code() {
     assert!(page.contains(&example), "docs/configuration.md: put this in as the example:\n{example}");
     let table = Configuration::table();
     assert!(page.contains(&table), "docs/configuration.md: put this in as the table:\n{table}");
+}
+
+#[test]
+fn a_password_in_a_url_is_hidden() {
+    for (url, shown) in [
+        ("sqlite:./onward.db", "sqlite:./onward.db"),
+        ("postgres://u@h/db", "postgres://u@h/db"),
+        ("postgres://u:p:/@h:5432/db?sslmode=disable", "postgres://u:***@h:5432/db?sslmode=disable"),
+        ("postgres://h/db?user=u&password=p", "postgres://h/db?user=u&password=***"),
+        ("redis://:p@h", "redis://:***@h"),
+    ] {
+        assert_eq!(super::without_password(url), shown);
+    }
 }

@@ -10,6 +10,8 @@ use crate::cache::CacheEngine;
 use crate::cache::layers::{Breaker, Sharded, Tiered};
 use crate::commit::engine::CommitEngine;
 use crate::engine::memory::{MemoryCache, MemoryLocks, MemoryStore};
+#[cfg(feature = "postgres")]
+use crate::engine::postgres::{self as migrate, PostgresLocks, PostgresStore};
 #[cfg(feature = "redis")]
 use crate::engine::redis::{Address, RedisCache, RedisLocks};
 #[cfg(feature = "sqlite")]
@@ -28,6 +30,8 @@ const HEADER_BYTES: u64 = 100;
 enum Place {
     Memory,
     Sqlite(PathBuf),
+    #[cfg(feature = "postgres")]
+    Postgres(String),
     #[cfg(feature = "redis")]
     Redis(Box<Address>),
 }
@@ -37,23 +41,67 @@ fn place(url: &str) -> Result<Place> {
     if Address::is_meant(url) {
         return Address::parse(url).map(|address| Place::Redis(Box::new(address)));
     }
+    #[cfg(feature = "postgres")]
+    if PostgresStore::is_meant(url) {
+        return Ok(Place::Postgres(url.to_owned()));
+    }
     match url.split_once(':') {
         Some(("memory", "")) => Ok(Place::Memory),
         Some(("sqlite", path)) if !path.is_empty() => {
             let path = path.strip_prefix("//").unwrap_or(path);
             Ok(Place::Sqlite(PathBuf::from(path)))
         }
-        _ => Err(Error::invalid("a URL is memory:, sqlite:PATH or redis://HOST")),
+        _ => Err(Error::invalid("a URL is memory:, sqlite:PATH, postgres://HOST/DATABASE or redis://HOST")),
     }
 }
 
 impl Place {
+    fn has_cache(&self) -> bool {
+        match self {
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => true,
+            _ => false,
+        }
+    }
+
     fn has_store(&self) -> bool {
         match self {
             Self::Memory | Self::Sqlite(_) => true,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => true,
             #[cfg(feature = "redis")]
             Self::Redis(_) => false,
         }
+    }
+}
+
+/// What opening a store would do to its schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migration {
+    /// The schema that is there; `None`: there is no store yet.
+    pub found: Option<i32>,
+    /// The schema that this library reads and writes.
+    pub wanted: i32,
+    /// Whether the rows came from elsewhere, out of a dump or from a server that took over: then an epoch is drawn and numbers jump.
+    pub restored: bool,
+}
+
+impl Migration {
+    /// Asks a database; changes nothing.
+    pub(super) async fn of(config: &Config) -> Result<Self> {
+        match place(&config.store)? {
+            #[cfg(feature = "postgres")]
+            Place::Postgres(url) => {
+                let migrate::Migration { found, wanted, restored } = PostgresStore::plan(&url, &config.clock).await?;
+                Ok(Self { found, wanted, restored })
+            }
+            _ => Err(Error::unsupported("only a database has a plan: a file migrates when it is opened")),
+        }
+    }
+
+    /// Tells whether opening the store would change anything.
+    pub fn is_due(&self) -> bool {
+        self.restored || self.found != Some(self.wanted)
     }
 }
 
@@ -74,7 +122,13 @@ impl Engines {
     pub(super) async fn open(config: &Config) -> Result<Self> {
         let store = place(&config.store)?;
         let locks = config.locks_at.as_deref().map(place).transpose()?;
-        let cache = config.cache_at.as_deref().unwrap_or("memory:").split(',').map(place).collect::<Result<Vec<_>>>()?;
+        let cache = config
+            .cache_at
+            .as_deref()
+            .unwrap_or(if store.has_cache() { &config.store } else { "memory:" })
+            .split(',')
+            .map(place)
+            .collect::<Result<Vec<_>>>()?;
         let (commits, audit, file): (Arc<dyn CommitEngine>, Arc<dyn AuditEngine>, _) = match &store {
             Place::Memory => {
                 let store = Arc::new(MemoryStore::new());
@@ -83,6 +137,14 @@ impl Engines {
             Place::Sqlite(path) => {
                 let store = sqlite_store(path, config.files, &config.clock).await?;
                 (store.clone(), store, Some(path.clone()))
+            }
+            #[cfg(feature = "postgres")]
+            Place::Postgres(url) => {
+                let store = Arc::new(match config.files {
+                    Files::Make => PostgresStore::open(url, &config.clock).await?,
+                    Files::MustExist => PostgresStore::open_existing(url, &config.clock).await?,
+                });
+                (store.clone(), store, None)
             }
             #[cfg(feature = "redis")]
             Place::Redis(_) => {
@@ -121,6 +183,8 @@ async fn lock_engine(place: &Place, clock: &Clock) -> Result<Arc<dyn LockEngine>
         Place::Sqlite(path) => Ok(Arc::new(SqliteLocks::open(SqliteLocks::beside(path), clock.clone()).await?)),
         #[cfg(not(feature = "sqlite"))]
         Place::Sqlite(_) => Err(Error::unsupported("this build has no SQLite engine")),
+        #[cfg(feature = "postgres")]
+        Place::Postgres(url) => Ok(Arc::new(PostgresLocks::open(url, clock.clone()).await?)),
         #[cfg(feature = "redis")]
         Place::Redis(address) => Ok(Arc::new(RedisLocks::open(address).await?)),
     }

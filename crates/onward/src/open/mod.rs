@@ -9,8 +9,9 @@ use futures_core::future::BoxFuture;
 
 pub use config::Config;
 use engines::Engines;
+pub use engines::Migration;
 
-use crate::audit::{Trail, TrailOptions};
+use crate::audit::{Archive, Trail, TrailOptions};
 use crate::cache::{Cache, Flushed, Follower, Invalidation, WeakCache};
 use crate::commit::{CommitQueue, QueueOptions};
 use crate::guarded::GuardedWrite;
@@ -33,7 +34,8 @@ struct Inner {
 }
 
 impl Onward {
-    /// Opens everything on one URL, `memory:`, `sqlite:PATH` or (locks, and no store) `redis://HOST`, and heeds the environment as [`Config::with_environment`] does.
+    /// Opens everything on one URL, `memory:`, `sqlite:PATH`, `postgres://HOST/DATABASE` or (locks, and no store) `redis://HOST`, and heeds the
+    /// environment as [`Config::with_environment`] does.
     ///
     /// # Errors
     /// As [`Onward::connect`].
@@ -48,8 +50,20 @@ impl Onward {
     /// engine is too old or its schema too new. `Backend`: it is away, or not ours.
     pub async fn connect(config: Config) -> Result<Self> {
         let engines = Engines::open(&config).await?;
-        let Config { keys, signing, locks_enabled, lock_namespace, lock_targets, lock_scopes, cache, retention, clock, observer, .. } =
-            config;
+        let Config {
+            keys,
+            signing,
+            archive_at,
+            locks_enabled,
+            lock_namespace,
+            lock_targets,
+            lock_scopes,
+            cache,
+            retention,
+            clock,
+            observer,
+            ..
+        } = config;
         let options = QueueOptions { clock: clock.clone(), observer: observer.clone(), keys, retention };
         let queue = CommitQueue::start(engines.commits.clone(), options).await?;
 
@@ -76,11 +90,21 @@ impl Onward {
         // The consumer must not keep the cache alive, and must live as long as any handle of it.
         let consumer = deliverer.with_sink(Arc::new(cache.downgrade())).follow(&queue).await?;
         cache.keep(Follower(tokio::spawn(consumer)));
-        let mut audit = Trail::with(queue.clone(), engines.audit, TrailOptions { signing });
+        let archive = archive_at.as_deref().map(Archive::open).transpose()?;
+        let mut audit = Trail::with(queue.clone(), engines.audit, TrailOptions { signing, archive });
         if let Some(file) = &engines.file {
             audit = audit.with_drops_beside(file).await?;
         }
         Ok(Self(Arc::new(Inner { store: Store::new(queue, deliverer), locks, cache, audit })))
+    }
+
+    /// Tells what [`Onward::connect`] would do to the schema of a database; changes nothing.
+    ///
+    /// # Errors
+    /// As [`Onward::connect`]; [`Kind::Unsupported`](crate::Kind::Unsupported): the URL names no database, but a file, which migrates when it
+    /// is opened.
+    pub async fn plan(config: &Config) -> Result<Migration> {
+        Migration::of(config).await
     }
 
     /// Looks at the engines of the store and the cache and at what they stand on, such as the disk; changes nothing and may take a second.

@@ -58,6 +58,22 @@ impl PostgresStore {
         Ok(store)
     }
 
+    /// As [`PostgresStore::open`], but refuses a database that has no store, instead of making one.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::open`]; [`Kind::NotFound`](crate::Kind::NotFound): there is none.
+    pub async fn open_existing(url: &str, clock: &Clock) -> Result<Self> {
+        match Self::plan(url, clock).await?.found {
+            Some(_) => Self::open(url, clock).await,
+            None => Err(Error::not_found("the database has no store")),
+        }
+    }
+
+    /// Tells whether a URL is one of Postgres, well formed or not.
+    pub fn is_meant(url: &str) -> bool {
+        url.starts_with("postgres://") || url.starts_with("postgresql://")
+    }
+
     /// Tells what opening the store would do to the schema; changes nothing.
     ///
     /// # Errors

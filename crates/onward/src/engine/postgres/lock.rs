@@ -17,6 +17,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::connection::{COMMIT, Lent, Param, Server, Step, read};
+use super::lanes::Lanes;
 use super::leases::{self, CHANNEL};
 use super::listen::hear;
 use super::migrate;
@@ -50,6 +51,7 @@ struct Inner {
     clock: Clock,
     /// Where the time of leases begins on `clock`; `None`: they run on the server's.
     begins: Option<i64>,
+    lanes: Lanes,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -91,7 +93,16 @@ impl PostgresLocks {
         let (server, runtime) = (Server::at(url)?, Handle::current());
         migrate::ready(&server, &clock).await?;
         let (calls, renewals) = (server.pool(runtime.clone())?, server.pool(runtime.clone())?);
-        Ok(Self(Arc::new(Inner { server, calls, renewals, runtime, clock, begins, tasks: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { server, calls, renewals, runtime, clock, begins, lanes: Lanes::default(), tasks: Mutex::default() })))
+    }
+}
+
+impl PostgresLocks {
+    /// Does a call on keys to its end behind those before it, whoever waits for its answer.
+    async fn in_turn<T: Send + 'static>(&self, keys: Vec<LockKey>, call: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+        let (inner, turn) = (Arc::clone(&self.0), self.0.lanes.join(keys));
+        let done = self.0.runtime.spawn(async move { inner.lanes.run(turn, call).await }).await;
+        done.map_err(|e| Error::unknown("the runtime of the locks has ended").with_source(e))?
     }
 }
 
@@ -202,7 +213,8 @@ impl LockEngine for PostgresLocks {
     }
 
     fn try_acquire(&self, ask: Ask) -> BoxFuture<'_, Result<Tried>> {
-        Box::pin(async move { self.0.acquire(&ask).await })
+        let inner = Arc::clone(&self.0);
+        Box::pin(self.in_turn(vec![ask.key.clone()], async move { inner.acquire(&ask).await }))
     }
 
     fn renew(&self, batch: Vec<Renewal>) -> BoxFuture<'_, Result<Vec<Option<Renewed>>>> {
@@ -210,7 +222,8 @@ impl LockEngine for PostgresLocks {
     }
 
     fn release(&self, batch: Vec<Claim>) -> BoxFuture<'_, Result<Vec<Release>>> {
-        Box::pin(async move { self.0.release(&batch).await })
+        let inner = Arc::clone(&self.0);
+        Box::pin(self.in_turn(batch.iter().map(|claim| claim.key.clone()).collect(), async move { inner.release(&batch).await }))
     }
 
     fn inspect(&self, key: LockKey) -> BoxFuture<'_, Result<Option<LeaseRow>>> {
@@ -230,7 +243,8 @@ impl LockEngine for PostgresLocks {
     }
 
     fn take_over(&self, ask: Ask) -> BoxFuture<'_, Result<Option<FencingToken>>> {
-        Box::pin(async move { self.0.take_over(&ask).await })
+        let inner = Arc::clone(&self.0);
+        Box::pin(self.in_turn(vec![ask.key.clone()], async move { inner.take_over(&ask).await }))
     }
 
     fn raise(&self, newest: FencingToken) -> BoxFuture<'_, Result<()>> {

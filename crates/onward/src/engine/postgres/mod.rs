@@ -9,6 +9,7 @@ mod check;
 mod commit;
 mod connection;
 mod error;
+mod lanes;
 mod leases;
 mod list;
 mod listen;

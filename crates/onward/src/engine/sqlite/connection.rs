@@ -143,3 +143,31 @@ fn adopt(connection: &Connection, application_id: i32) -> Result<()> {
     connection.pragma_update(None, "application_id", application_id).map_err(before_commit)?;
     tx.commit().map_err(before_commit)
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    /// Two statements of ours, on tables of ours.
+    const HEAD: &str = "SELECT c.origin, h.seq, h.hash FROM onward_chains c JOIN onward_heads h ON h.chain = c.id WHERE c.name = ?1";
+    const STATE: &str = "SELECT before_meta, before_payload FROM onward_changes
+         WHERE namespace = ?1 AND kind = ?1 AND name = ?1 AND name IS NOT NULL AND id > 5 ORDER BY id LIMIT 1";
+
+    #[test]
+    fn what_is_bound_prepares_no_statement_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let writer = open(&path, 7, Durability::Full).unwrap();
+        writer.execute_batch(include_str!("schema.sql")).unwrap();
+        for connection in [&writer, &open_reader(&path).unwrap()] {
+            for sql in [HEAD, STATE] {
+                for bound in ["x", "y", "x"] {
+                    assert!(!connection.prepare_cached(sql).unwrap().exists([bound]).unwrap());
+                }
+                assert_eq!(connection.prepare_cached(sql).unwrap().get_status(StatementStatus::RePrepare), 0, "{sql}");
+            }
+        }
+    }
+}
