@@ -103,6 +103,9 @@ pub struct Entries {
     pub items: Vec<Sealed>,
     /// What to send as `cursor` for the next page; null at the end.
     pub next_cursor: Option<String>,
+    /// The ranges that the page could not look into, since their entries are purged, wholly or in part.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<(u64, u64)>,
 }
 
 /// A chain.
@@ -196,4 +199,28 @@ pub struct Verify {
     /// Hash only what is newer than the checkpoint.
     #[serde(default)]
     pub incremental: bool,
+    /// `listed`, the default: the files of archived segments are there. `read`: every entry in them is compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archives: Option<String>,
+}
+
+/// What to do to a segment, or to a range; each act reads its own members.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SegmentAct {
+    /// Only look whether it could be done.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// The first entry to hold; the first of the chain if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "number::optional")]
+    pub from_seq: Option<u64>,
+    /// The last entry to seal or to hold; the head if absent, and what comes, too.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "number::optional")]
+    pub to_seq: Option<u64>,
+    /// Until when restored entries stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// Purge the file of a purged segment instead of its rows.
+    #[serde(default)]
+    pub file: bool,
 }

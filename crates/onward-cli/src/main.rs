@@ -75,7 +75,7 @@ fn run(cli: Cli, out: &Out) -> Result<()> {
             Command::Dev(dev) => dev.run(out).await,
             Command::Serve(serve) => serve.run(out).await,
             Command::Config(config) => config.run(out).await,
-            Command::Prove(prove) => interruptible(prove.run(cli.global.output)).await,
+            Command::Prove(prove) => interruptible(prove.run(target.url.clone(), cli.global.output)).await,
             Command::ProveHolder(holder) => holder.run().await,
             Command::Lock(lock::Lock::Run(run)) => run.run(&target, out).await,
             Command::Lock(lock) => interruptible(lock.run(&target, out)).await,

@@ -9,7 +9,7 @@ use onward::Code;
 
 use crate::auth::{Least, Role};
 use crate::call::bad_path;
-use crate::ops::{admin, cache, chains, commit, info, locks, objects, proofs, tokens, transfer, verify, watch};
+use crate::ops::{admin, cache, chains, commit, info, locks, objects, proofs, segments, tokens, transfer, verify, watch};
 use crate::refusal::Refusal;
 use crate::run::{At, closes, new_id, run};
 use crate::state::State;
@@ -58,6 +58,14 @@ routes! {
     "/v1/chains/{chain}/export" { GET Viewer chains::export }
     "/v1/chains/{chain}/checkpoint" { GET Viewer proofs::checkpoint }
     "/v1/chains/{chain}/proofs" { GET Viewer proofs::proofs }
+    "/v1/chains/{chain}/segments" { GET Viewer segments::list, POST Operator segments::seal }
+    "/v1/chains/{chain}/segments/{from}" { GET Viewer segments::get }
+    "/v1/chains/{chain}/segments/{from}/archive" { POST Operator segments::archive }
+    "/v1/chains/{chain}/segments/{from}/restore" { POST Operator segments::restore }
+    "/v1/chains/{chain}/segments/{from}/purge" { POST Admin segments::purge }
+    "/v1/chains/{chain}/heal" { POST Operator segments::heal }
+    "/v1/chains/{chain}/holds" { GET Viewer segments::holds, POST Operator segments::hold }
+    "/v1/chains/{chain}/holds/{id}" { DELETE Operator segments::release }
     "/v1/chains/{chain}/verify" { POST Viewer verify::verify }
     "/v1/info" { GET Viewer info::info }
     "/v1/admin/compact" { POST Operator admin::compact }
@@ -108,7 +116,7 @@ fn is_designed(path: &str) -> bool {
     match (version, part, third) {
         (Some("v1"), Some("admin"), Some(_)) => true,
         (Some("v1"), Some("chains"), Some(_)) => {
-            let later = ["segments", "holds", "redactions", "keys", "operations", "heal"];
+            let later = ["redactions", "keys", "operations"];
             fourth.is_some_and(|word| later.contains(&word))
         }
         (Some("ui"), _, _) => true,

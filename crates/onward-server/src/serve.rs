@@ -227,6 +227,9 @@ async fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Onward, Star
         .with_cache_bytes(settings.cache_bytes)
         .with_lock_namespace(settings.lock_namespace.clone())
         .with_observer(metrics);
+    if !settings.archive_url.is_empty() {
+        config = config.with_archive_at(settings.archive_url.clone());
+    }
     if let Some(key) = &settings.signing_key {
         config = config.with_signing_key(key.clone());
     }

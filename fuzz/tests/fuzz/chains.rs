@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use onward::Result;
 use onward::audit::engine::AuditEngine;
-use onward::audit::verify::{Check, HeadRow, SavedHead, Source, Verdict, View, verify};
+use onward::audit::verify::{Check, Controls, HeadRow, SavedHead, Source, Verdict, View, verify};
 use onward::commit::{Commit, CommitOutcome, CommitQueue, QueueOptions, Retention};
 use onward::engine::memory::MemoryStore;
 use onward::model::{ChainName, Data, Entry, MacKeys, Row, RowRef};
@@ -25,7 +25,11 @@ struct Chain {
 }
 
 impl Source for Chain {
-    fn read(&self, from: i64, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
+    fn skeleton(&self, _: &str) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
+    fn read(&self, from: i64, _: &mut Controls, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
         let mut rows: Vec<&Row> = self.rows.iter().filter(|row| row.seq >= from).collect();
         rows.sort_by_key(|row| row.seq);
         for row in rows {
@@ -62,7 +66,7 @@ fn good() -> (Chain, MacKeys, SavedHead) {
         store.head(&name).await.unwrap().unwrap()
     });
     let mut rows = Vec::new();
-    let view = store.source(&name).unwrap().read(0, &mut |row| {
+    let view = store.source(&name).unwrap().read(0, &mut Controls::default(), &mut |row| {
         rows.push(row.to_row());
         ControlFlow::Continue(())
     });

@@ -57,6 +57,9 @@ pub(crate) struct Verify {
     /// Hash only what is newer than the saved head, which vouches for the rest
     #[arg(long, requires = "checkpoint", conflicts_with_all = ["from", "to"])]
     incremental: bool,
+    /// Compare every entry in the files of archived segments, too
+    #[arg(long, conflicts_with = "file")]
+    deep: bool,
     /// A file with the MAC key; only with an engine URL or an exported file
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -149,6 +152,9 @@ impl Verify {
             members.insert("vkey".to_owned(), Value::from(vkey.as_str()));
         } else if let Some(head) = self.saved()? {
             members.insert("checkpoint".to_owned(), Value::from(head.to_text()));
+        }
+        if self.deep {
+            members.insert("archives".to_owned(), Value::from("read"));
         }
         if self.incremental {
             members.insert("incremental".to_owned(), Value::from(true));

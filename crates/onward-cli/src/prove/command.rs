@@ -10,6 +10,7 @@ const EXAMPLES: &str = "\
 Examples:
   onward prove                           every scenario, in under half a minute
   onward prove paused-holder             one of them
+  onward prove all --url redis://127.0.0.1   with its locks and its cache on that Redis
   onward prove all -o json --seed 7      for machines, with a schedule that repeats";
 
 /// Run each bug without its protection, where it must appear, and with it, where it must not
@@ -32,11 +33,13 @@ pub(crate) struct Prove {
 
 impl Prove {
     /// Runs it.
-    pub(crate) async fn run(self, format: Option<output::Format>) -> Result<()> {
+    pub(crate) async fn run(self, url: Option<String>, format: Option<output::Format>) -> Result<()> {
         let options = Options {
             choice: self.scenario,
             rounds: self.rounds,
             seed: self.seed,
+            // The stores are files of its own, whatever the URL says: they are spoilt on purpose.
+            redis: url.filter(|url| url.starts_with("redis://") || url.starts_with("rediss://")),
             format: match format {
                 None | Some(output::Format::Table) => Format::Table,
                 Some(output::Format::Json | output::Format::Jsonl) => Format::Json,
@@ -59,7 +62,8 @@ pub(crate) struct ProveHolder {
 impl ProveHolder {
     /// Runs it.
     pub(crate) async fn run(self) -> Result<()> {
-        ended(hold(Holder { url: self.url, name: self.name, fenced: self.fenced }).await)
+        let locks = std::env::var(super::LOCKS).ok();
+        ended(hold(Holder { url: self.url, locks, name: self.name, fenced: self.fenced }).await)
     }
 }
 

@@ -4,10 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use onward::cache::{Cache, CacheOptions};
-use onward::engine::memory::MemoryCache;
-use onward::observe::Silent;
-use onward::time::Clock;
+use onward::cache::Cache;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -18,6 +15,8 @@ pub(super) const CLAIM: Claim =
     Claim { tried: "200 callers ask for one cold key: everyone loads, or get_or_load", counted: "loads beyond one" };
 
 const CALLERS: u64 = 200;
+/// Handles on one cache, as replicas have them.
+const REPLICAS: usize = 4;
 const ROUNDS: u64 = 5;
 
 /// What is slow to load, and how often it was.
@@ -42,8 +41,7 @@ impl Source {
 }
 
 pub(super) async fn run(setting: &Setting, side: Side) -> Outcome {
-    let engine = Arc::new(MemoryCache::new(Clock::system()));
-    let cache = Cache::new(engine, "prove", CacheOptions::default(), Clock::system(), Arc::new(Silent))?;
+    let caches = setting.caches(REPLICAS).await?;
     let plain = Arc::new(Mutex::new(HashMap::new()));
     let mut random = setting.random("herd");
     let rounds = setting.rounds(ROUNDS);
@@ -51,7 +49,8 @@ pub(super) async fn run(setting: &Setting, side: Side) -> Outcome {
     for round in 0..rounds {
         let source = Arc::new(Source { value: random.bits() >> 16, loads: AtomicU64::new(0), arrived: watch::Sender::new(0) });
         let callers: Vec<_> = (0..CALLERS)
-            .map(|_| match side {
+            .zip(caches.iter().cycle())
+            .map(|(_, cache)| match side {
                 Side::Unprotected => tokio::spawn(get_and_set(plain.clone(), round, source.clone())),
                 Side::Protected => tokio::spawn(get_or_load(cache.clone(), round, source.clone())),
             })

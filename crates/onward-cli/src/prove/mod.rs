@@ -2,7 +2,7 @@
 //!
 //! Owns the scenarios, their counts and their verdicts; holds no rule of the library. Both sides run one schedule, drawn from one seed;
 //! barriers force the bad interleaving, so that a count of zero on the unprotected side means that the proof is broken, not that the bug
-//! is rare. Everything runs on embedded engines in a temporary folder. Shows INV-1 (paused-holder), INV-2 (stale-cache), INV-3
+//! is rare. Everything runs on embedded engines in a temporary folder, or what is about a cache on a server that is named. Shows INV-1 (paused-holder), INV-2 (stale-cache), INV-3
 //! (lost-update, lost-create), INV-5 and INV-7 (tampering).
 //!
 //! Refuses to call a proof good that cannot fail: an unprotected count of zero is a failure too.
@@ -34,6 +34,9 @@ use crate::seed::{Random, draw_seed};
 /// How long one side of a scenario may take before it counts as hung.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// Tells the child where the locks are: a URL may hold a password, which a command line shows to everybody.
+const LOCKS: &str = "ONWARD_PROVE_LOCKS";
+
 /// Most rounds of a scenario.
 pub(crate) const ROUNDS_MAX: u64 = 10_000;
 
@@ -46,6 +49,8 @@ pub(crate) struct Options {
     pub(crate) rounds: Option<u64>,
     /// What everything random is drawn from; drawn and printed if absent.
     pub(crate) seed: Option<u32>,
+    /// The Redis that keeps locks and caches; locks lie beside the store and caches in memory if absent.
+    pub(crate) redis: Option<String>,
     /// Whether the answer is JSON.
     pub(crate) format: Format,
     /// Whether the protected side is protected.
@@ -81,7 +86,7 @@ pub(crate) async fn run(options: Options) -> u8 {
         return 2;
     }
     let seed = options.seed.unwrap_or_else(draw_seed);
-    let setting = match Setting::new(seed, options.rounds) {
+    let setting = match Setting::new(seed, options.rounds, options.redis.clone()) {
         Ok(setting) => setting,
         Err(e) => {
             report::complain(&format!("there is no room for the proofs: {e}"));
@@ -104,7 +109,7 @@ pub(crate) async fn run(options: Options) -> u8 {
         }
         shown.push(one);
     }
-    let proof = Proof::new(seed, clock.now().since(started), shown);
+    let proof = Proof::new(seed, options.redis.as_deref(), clock.now().since(started), shown);
     match options.format {
         Format::Table => report::print_end(&proof),
         Format::Json => report::print_json(&proof),

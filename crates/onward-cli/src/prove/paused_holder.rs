@@ -15,8 +15,9 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
-use super::setting::{Failure, open};
-use super::{Claim, Count, Outcome, Setting, Side};
+use super::setting::{Failure, open_with};
+use super::{Claim, Count, LOCKS, Outcome, Setting, Side};
+use crate::seed::draw_seed;
 
 pub(super) const CLAIM: Claim = Claim {
     tried: "a stopped process wakes up past its lease and writes: lock only, or its token in the commit",
@@ -38,6 +39,8 @@ const LATE: &str = "late";
 pub(crate) struct Holder {
     /// The URL of the SQLite file that both share.
     pub(crate) url: String,
+    /// Where the locks are; beside the store if absent.
+    pub(crate) locks: Option<String>,
     /// The name of the object and of the lock.
     pub(crate) name: String,
     /// Whether the write carries the fencing token.
@@ -56,7 +59,7 @@ pub(crate) async fn hold(holder: Holder) -> u8 {
 }
 
 async fn hold_and_write(holder: Holder) -> Result<(), Failure> {
-    let onward = open(&holder.url).await?;
+    let onward = open_with(&holder.url, holder.locks.as_deref()).await?;
     let lock = lock_key(&holder.name)?;
     // No wait: nobody else wants it yet.
     let grant = onward.locks().acquire(&lock, LockOptions::fail().with_ttl(LEASE).with_wait(Duration::ZERO)).await?;
@@ -98,7 +101,9 @@ async fn write(store: &Store, name: &str, text: &str, lock: &LockKey, fence: Opt
 pub(super) async fn run(setting: &Setting, side: Side) -> Outcome {
     let room = setting.room("paused-holder")?;
     let url = room.url("store.db");
-    let onward = open(&url).await?;
+    let onward = open_with(&url, setting.locks()).await?;
+    // Locks of another run may still be there.
+    let run = draw_seed();
     let rounds = setting.rounds(ROUNDS);
     let mut count = Count::default();
     let mut next = 0;
@@ -107,7 +112,8 @@ pub(super) async fn run(setting: &Setting, side: Side) -> Outcome {
         let turns: Vec<_> = batch
             .clone()
             .map(|round| {
-                let turn = Turn { store: onward.store(), locks: onward.locks(), url: url.clone(), name: format!("r{round}"), side };
+                let (url, at, name) = (url.clone(), setting.locks().map(str::to_owned), format!("{run:08x}-{round}"));
+                let turn = Turn { store: onward.store(), locks: onward.locks(), url, at, name, side };
                 let handle = Handle::current();
                 // A thread each: pipes and the wait for a stopped child block.
                 spawn_blocking(move || turn.play(&handle))
@@ -129,6 +135,8 @@ struct Turn {
     store: Store,
     locks: Locks,
     url: String,
+    /// Where the locks are, if not beside the store.
+    at: Option<String>,
     name: String,
     side: Side,
 }
@@ -137,7 +145,7 @@ impl Turn {
     /// Returns whether the late write landed.
     fn play(self, runtime: &Handle) -> Result<bool, Failure> {
         let fenced = self.side == Side::Protected;
-        let mut first = Paused::start(&self.url, &self.name, fenced)?;
+        let mut first = Paused::start(&self.url, self.at.as_deref(), &self.name, fenced)?;
         first.hear("held")?;
         let lock = lock_key(&self.name)?;
         let now = LockOptions::fail().with_wait(Duration::ZERO);
@@ -174,9 +182,13 @@ struct Paused {
 }
 
 impl Paused {
-    fn start(url: &str, name: &str, fenced: bool) -> Result<Self, Failure> {
+    fn start(url: &str, locks: Option<&str>, name: &str, fenced: bool) -> Result<Self, Failure> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["prove-holder", url, name]);
+        match locks {
+            Some(locks) => command.env(LOCKS, locks),
+            None => command.env_remove(LOCKS),
+        };
         if fenced {
             command.arg("--fenced");
         }

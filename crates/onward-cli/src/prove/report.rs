@@ -104,7 +104,7 @@ pub(super) struct Proof {
 }
 
 impl Proof {
-    pub(super) fn new(seed: u32, took: Duration, scenarios: Vec<Shown>) -> Self {
+    pub(super) fn new(seed: u32, url: Option<&str>, took: Duration, scenarios: Vec<Shown>) -> Self {
         let all = |verdict| scenarios.iter().any(|shown| shown.verdict == verdict);
         let verdict = if all(Verdict::Fail) {
             Verdict::Fail
@@ -113,7 +113,15 @@ impl Proof {
         } else {
             Verdict::Pass
         };
-        Self { schema: "onward.prove/1", version: env!("CARGO_PKG_VERSION"), url: None, seed, verdict, ms: millis(took), scenarios }
+        Self {
+            schema: "onward.prove/1",
+            version: env!("CARGO_PKG_VERSION"),
+            url: url.map(without_password),
+            seed,
+            verdict,
+            ms: millis(took),
+            scenarios,
+        }
     }
 
     pub(super) fn verdict(&self) -> Verdict {
@@ -183,5 +191,13 @@ pub(super) fn print_json(proof: &Proof) {
     match serde_json::to_string(proof) {
         Ok(json) => say(&json),
         Err(e) => complain(&format!("the answer cannot be written: {e}")),
+    }
+}
+
+/// Returns a URL as it may be shown.
+fn without_password(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, place)| place)),
+        None => url.to_owned(),
     }
 }

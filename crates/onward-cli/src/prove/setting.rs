@@ -3,12 +3,21 @@
 use std::error::Error;
 use std::io::{IsTerminal, Write, stderr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use onward::cache::{Cache, CacheEngine, CacheOptions};
+use onward::engine::memory::MemoryCache;
+use onward::observe::Silent;
+use onward::time::Clock;
 use onward::{Config, Onward};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-use crate::seed::Random;
+use crate::seed::{Random, draw_seed};
+
+/// How long a server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which way a scenario writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,12 +64,36 @@ pub(super) struct Setting {
     folder: TempDir,
     seed: u32,
     rounds: Option<u64>,
+    redis: Option<String>,
     progress: Progress,
 }
 
 impl Setting {
-    pub(super) fn new(seed: u32, rounds: Option<u64>) -> std::io::Result<Self> {
-        Ok(Self { folder: tempfile::Builder::new().prefix("onward-prove-").tempdir()?, seed, rounds, progress: Progress::default() })
+    pub(super) fn new(seed: u32, rounds: Option<u64>, redis: Option<String>) -> std::io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("onward-prove-").tempdir()?;
+        Ok(Self { folder, seed, rounds, redis, progress: Progress::default() })
+    }
+
+    /// Opens handles on one cache, as so many replicas have them: on a server each with connections of its own.
+    pub(super) async fn caches(&self, replicas: usize) -> onward::Result<Vec<Cache>> {
+        let mut caches = Vec::with_capacity(replicas);
+        match &self.redis {
+            None => {
+                let engine: Arc<dyn CacheEngine> = Arc::new(MemoryCache::new(Clock::system()));
+                for _ in 0..replicas {
+                    let options = CacheOptions::default();
+                    caches.push(Cache::new(engine.clone(), "prove", options, Clock::system(), Arc::new(Silent))?);
+                }
+            }
+            Some(url) => {
+                // A namespace of its own, which ends with its time: nobody else's keys are touched.
+                let namespace = format!("prove-{:08x}", draw_seed());
+                for _ in 0..replicas {
+                    caches.push(open(url).await?.cache_in(&namespace)?.with(CacheOptions::default().with_op_timeout(PATIENCE))?);
+                }
+            }
+        }
+        Ok(caches)
     }
 
     /// Returns how many rounds to run.
@@ -71,6 +104,11 @@ impl Setting {
     /// Returns the random numbers of a scenario: the same for both sides, so that they run one schedule.
     pub(super) fn random(&self, scenario: &str) -> Random {
         Random::new(self.seed, scenario)
+    }
+
+    /// Returns where locks are, if they are not beside the store.
+    pub(super) fn locks(&self) -> Option<&str> {
+        self.redis.as_deref()
     }
 
     /// Makes an empty folder for one side.
@@ -114,7 +152,17 @@ pub(super) fn url(path: &Path) -> String {
 
 /// Opens an embedded engine whatever the environment says: a kill switch that is set there would prove nothing.
 pub(super) async fn open(url: &str) -> onward::Result<Onward> {
-    Onward::connect(Config::new(url)).await
+    open_with(url, None).await
+}
+
+/// As [`open`], with its locks elsewhere.
+pub(super) async fn open_with(url: &str, locks: Option<&str>) -> onward::Result<Onward> {
+    let config = Config::new(url);
+    Onward::connect(match locks {
+        Some(locks) => config.with_locks_at(locks),
+        None => config,
+    })
+    .await
 }
 
 /// One line on stderr that says how far it is, if a terminal is there.

@@ -9,10 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use onward::cache::{Cache, CacheEngine, CacheOptions, Fill, Filled, How};
-use onward::engine::memory::MemoryCache;
-use onward::observe::Silent;
-use onward::time::Clock;
+use onward::cache::{Cache, Fill, Filled, How};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -78,14 +75,11 @@ enum Tried {
 }
 
 impl Tried {
-    fn new(side: Side) -> onward::Result<Self> {
+    async fn new(setting: &Setting, side: Side) -> onward::Result<Self> {
         if side == Side::Unprotected {
             return Ok(Tried::Plain(Arc::default()));
         }
-        let engine: Arc<dyn CacheEngine> = Arc::new(MemoryCache::new(Clock::system()));
-        let replica = |_| Cache::new(engine.clone(), "prove", CacheOptions::default(), Clock::system(), Arc::new(Silent));
-        let replicas = (0..REPLICAS).map(replica).collect::<onward::Result<Arc<[Cache]>>>()?;
-        Ok(Tried::Leased { replicas, refused: Arc::default() })
+        Ok(Tried::Leased { replicas: setting.caches(REPLICAS).await?.into(), refused: Arc::default() })
     }
 
     async fn read(&self, reader: usize, key: &str, source: &Source) -> Result<u64, Failure> {
@@ -170,7 +164,7 @@ impl Wave {
 }
 
 pub(super) async fn run(setting: &Setting, side: Side) -> Outcome {
-    let tried = Tried::new(side)?;
+    let tried = Tried::new(setting, side).await?;
     let mut random = setting.random("stale-cache");
     let rounds = setting.rounds(ROUNDS);
     let mut count = Count::default();

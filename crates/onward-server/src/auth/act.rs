@@ -88,6 +88,8 @@ impl Begun {
         // Its time is not the caller's: without the entry nothing is done, and that is what the answer says.
         match within(WRITTEN, append(call.onward(), begun.entry(json!({"state": "begun"}))?)).await {
             Some(Ok(())) => Ok(Some(begun)),
+            // An engine without a store has no trail: only a command with that engine inside comes here, `serve` needs a store.
+            Some(Err(error)) if error.kind() == onward::Kind::Unsupported => Ok(None),
             failed => {
                 let cause = failed.and_then(Result::err);
                 let refusal = Refusal::new(Code::Unavailable, "the act was not done: its entry in onward.admin cannot be written");

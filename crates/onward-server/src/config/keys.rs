@@ -88,7 +88,6 @@ pub(super) fn is_designed(name: &str) -> bool {
 /// Designed, not built.
 const DESIGNED: &[&str] = &[
     "audit.anchors",
-    "audit.archive",
     "audit.archive_after",
     "audit.checkpoint_every",
     "audit.keys_file",
@@ -466,6 +465,18 @@ pub(super) static KEYS: &[Key] = &[
             Ok(())
         },
         "The key that signs checkpoints, another than audit.key. Empty: there are none."
+    ),
+    key!(
+        "audit.archive" = r#""""#,
+        Live::No,
+        Open,
+        |to, value| {
+            let text = value.text()?;
+            let fits = text.is_empty() || text.strip_prefix("file:").is_some_and(|path| !path.is_empty());
+            to.archive_url = if fits { text.to_owned() } else { return Err("file:PATH, or empty".into()) };
+            Ok(())
+        },
+        "Where segments of chains are archived: file:PATH, on another disk than the store. Empty: they are not."
     ),
     key!(
         "auth.rate.per_second" = "1000",

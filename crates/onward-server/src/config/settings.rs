@@ -52,6 +52,8 @@ pub struct Settings {
     pub cache_unleased: bool,
     /// The key that seals audit entries.
     pub audit_key: MacKeys,
+    /// Where segments are archived; empty for nowhere.
+    pub archive_url: String,
     /// The key that signs checkpoints.
     pub signing_key: Option<CheckpointKey>,
     /// Requests that a token may send.

@@ -97,7 +97,7 @@ fn an_unknown_key_is_an_error_with_its_place_and_the_nearest_name() {
 #[test]
 fn a_key_that_is_not_built_says_so() {
     refused("[store]\npool = 16\n", "`store.pool` (onward.toml:2) is not built in this version: take it out");
-    refused("audit.archive = \"s3:a\"", "`audit.archive` (onward.toml:1) is not built in this version: take it out");
+    refused("audit.anchors = \"s3:a\"", "`audit.anchors` (onward.toml:1) is not built in this version: take it out");
 }
 
 #[test]

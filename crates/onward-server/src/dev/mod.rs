@@ -90,9 +90,10 @@ impl Dev {
         let signing = folder.secret("checkpoint.key", &seed, |text| CheckpointKey::parse(text).ok())?;
         let store = folder.path().join("onward.db");
         let store = store.to_str().ok_or_else(|| StartError::Usage("the data folder's name is not UTF-8".to_owned()))?;
+        let archive = format!("file:{}", folder.path().join("archive").display());
         let metrics = Arc::new(Metrics::default());
         // Keys in the environment win over the folder's own.
-        let config = Config::new(format!("sqlite:{store}")).with_keys(keys).with_signing_key(signing);
+        let config = Config::new(format!("sqlite:{store}")).with_keys(keys).with_signing_key(signing).with_archive_at(archive);
         let config = config.with_observer(metrics.clone()).with_environment()?;
         let onward = Onward::connect(config).await?;
         // One machine, one user: nobody else can be misled by what he saves.

@@ -135,7 +135,7 @@ pub(crate) async fn query(call: Call) -> Answer {
     let page = Page { limit: query.parse("limit", "1 to 1000")?.unwrap_or(100), after };
     let found = call.reading(chain.query(&filter, page)).await?;
     let next_cursor = found.next.map(|seq| cursor::seal(&seq.to_string(), &question));
-    json(StatusCode::OK, &Entries { items: found.items.iter().map(spell).collect(), next_cursor })
+    json(StatusCode::OK, &Entries { items: found.items.iter().map(spell).collect(), next_cursor, absent: found.absent })
 }
 
 /// Lines of JSON.

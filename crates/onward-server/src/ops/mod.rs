@@ -8,6 +8,7 @@ pub(crate) mod info;
 pub(crate) mod locks;
 pub(crate) mod objects;
 pub(crate) mod proofs;
+pub(crate) mod segments;
 pub(crate) mod tokens;
 pub(crate) mod transfer;
 pub(crate) mod verify;

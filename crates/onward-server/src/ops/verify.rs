@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use onward::audit::verify::{Check, Depth, Extent, Progress, Report, SavedHead};
+use onward::audit::verify::{Archives, Check, Depth, Extent, Progress, Report, SavedHead};
 use onward::audit::{Chain, Pace};
 use onward::model::{Seq, Vkey};
 use onward::{Code, Result};
@@ -66,6 +66,11 @@ fn check(asked: Verify) -> std::result::Result<Check, Refusal> {
         },
         saved,
         checkpoint,
+        archives: match asked.archives.as_deref() {
+            None | Some("listed") => Archives::Listed,
+            Some("read") => Archives::Read,
+            Some(_) => return Err(Refusal::member("/archives", "listed or read")),
+        },
         extent: if asked.incremental { Extent::Incremental } else { Extent::Full },
         ..Check::default()
     })

@@ -209,3 +209,31 @@ async fn checkpoints_and_proofs_are_read_and_checked() {
     client.get("/v1/chains/orders/checkpoint").await.is_problem(501, "unsupported");
     client.post("/v1/chains/orders/verify", json!({"checkpoint": "x", "vkey": "y"})).await.is_problem(400, "invalid_request");
 }
+
+#[tokio::test]
+async fn a_segment_is_sealed_for_a_reason_and_a_state_in_the_way_is_a_conflict() {
+    let client = Client::memory().await;
+    client.post(ENTRIES, json!({"entries": [{"kind": "a"}, {"kind": "b"}, {"kind": "c"}]})).await;
+    let because = [("content-type", "application/json"), ("onward-reason", "retention")];
+    let segments = "/v1/chains/orders/segments";
+    client.post(segments, json!({})).await.is_problem(400, "invalid_request");
+    let planned = client.send("POST", segments, &because, json!({"to_seq": 3, "dry_run": true}).to_string()).await.json();
+    assert_eq!((&planned["to"], &planned["state"]), (&json!(3), &json!("sealed")));
+    assert_eq!(client.get(segments).await.json(), json!({"items": [], "next_after": null}));
+    let sealed = client.send("POST", segments, &because, json!({"to_seq": 3}).to_string()).await.json();
+    assert_eq!((&sealed["from"], &sealed["gen"]), (&json!(1), &json!(1)));
+    assert_eq!(client.get(&format!("{segments}/1")).await.json(), sealed);
+    client.get(&format!("{segments}/2")).await.is_problem(404, "not_found");
+    client.send("POST", segments, &because, json!({"to_seq": 3}).to_string()).await.is_problem(409, "state_conflict");
+    client.send("POST", &format!("{segments}/1/restore"), &because, "{}".to_owned()).await.is_problem(501, "unsupported");
+    client.send("POST", &format!("{segments}/1/archive"), &because, "{}".to_owned()).await.is_problem(501, "unsupported");
+    let placed = client.send("POST", "/v1/chains/orders/holds", &because, json!({"from_seq": 2}).to_string()).await.json();
+    let id = placed["hold"]["id"].as_str().unwrap().to_owned();
+    assert_eq!(client.get("/v1/chains/orders/holds").await.json()["items"][0], placed["hold"]);
+    let gone = client.send("DELETE", &format!("/v1/chains/orders/holds/{id}"), &because, String::new()).await;
+    assert_eq!(gone.status, 200);
+    client.send("DELETE", &format!("/v1/chains/orders/holds/{id}"), &because, String::new()).await.is_problem(404, "not_found");
+    let healed = client.send("POST", "/v1/chains/orders/heal", &because, "{}".to_owned()).await.json();
+    assert_eq!(healed, json!({"finished": [], "waiting": [], "collected": 0}));
+    assert_eq!(client.post("/v1/chains/orders/verify", json!({"archives": "read"})).await.json()["verdict"], "ok");
+}

@@ -143,6 +143,32 @@ async fn a_reader_that_stands_still_is_left_with_a_place_to_resume_from() {
 }
 
 #[tokio::test]
+async fn a_reader_that_stands_still_between_two_events_is_told_so_at_last() {
+    let client = Client::impatient(std::time::Duration::from_millis(200)).await;
+    let mut events = client.events("/v1/watch", &[]).await;
+    // So small that even a few in one piece are not cut.
+    let ended = async {
+        for n in 0.. {
+            client.put(&format!("/v1/objects/doc/n{n}"), ("if-none-match", "*"), "\"x\"").await;
+            let shown = client.get("/metrics").await.body;
+            if String::from_utf8_lossy(&shown)
+                .lines()
+                .any(|line| line.contains("stream_end") && line.contains("slow") && line.ends_with(" 1"))
+            {
+                break;
+            }
+        }
+    };
+    crate::support::soon(ended).await;
+    let mut last = None;
+    while let Some(event) = events.next().await {
+        last = Some(event);
+    }
+    let last = last.unwrap();
+    assert_eq!((last.name.as_str(), &last.data["reason"]), ("bye", &"slow".into()));
+}
+
+#[tokio::test]
 async fn a_watch_by_label_tells_who_enters_and_who_leaves() {
     let client = Client::memory().await;
     let label = async |name: &str, label: &str| {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use super::archive::Archive;
 use super::drops::Drops;
 use super::engine::{AuditEngine, Select};
 use super::options::{AppendOptions, Filter, Found, Order, Page, TrailOptions};
@@ -15,7 +16,7 @@ use crate::model::limits::{PAGE_BYTES, REQUEST_ID_BYTES, SEQ_MAX};
 use crate::model::{ChainName, CheckpointKey, Entry, Hash, Head, RequestId, Revision, Sealed, Seq};
 use crate::observe::Event;
 use crate::time::Timestamp;
-use crate::{Error, Result};
+use crate::{Code, Error, Kind, Result};
 
 /// How many verifications run at a time in a process; one more is told to come back (C7).
 const VERIFICATIONS: usize = 4;
@@ -34,6 +35,7 @@ pub(super) struct Inner {
     pub(super) drops: Arc<Drops>,
     pub(super) blocks: Blocks,
     signing: Option<CheckpointKey>,
+    archive: Option<Archive>,
 }
 
 /// A chain and its head.
@@ -53,9 +55,14 @@ impl Trail {
 
     /// Makes a trail with more than the engine gives it.
     pub fn with(queue: CommitQueue, engine: Arc<dyn AuditEngine>, options: TrailOptions) -> Self {
-        let TrailOptions { signing } = options;
+        let TrailOptions { signing, archive } = options;
         let verifications = Arc::new(Semaphore::new(VERIFICATIONS));
-        Self(Arc::new(Inner { queue, engine, verifications, drops: Drops::new(), blocks: Blocks::default(), signing }))
+        Self(Arc::new(Inner { queue, engine, verifications, drops: Drops::new(), blocks: Blocks::default(), signing, archive }))
+    }
+
+    /// Returns the archive.
+    pub(super) fn archive(&self) -> Result<&Archive> {
+        self.0.archive.as_ref().ok_or_else(|| Error::unsupported("no archive was given"))
     }
 
     /// Returns the key that signs checkpoints.
@@ -244,10 +251,14 @@ impl Chain {
     /// Reads one entry.
     ///
     /// # Errors
-    /// [`Kind::NotFound`](crate::Kind::NotFound): no such chain or position. `Backend`: the engine is away, or the entry is damaged.
+    /// [`Kind::NotFound`](crate::Kind::NotFound): no such chain or position. `Expired`: the entry is purged; its segment can be restored.
+    /// `Backend`: the engine is away, or the entry is damaged.
     pub async fn get(&self, seq: Seq) -> Result<Sealed> {
         let found = self.trail.0.engine.entry(&self.name, seq).await.map_err(|e| e.during("get"))?;
-        found.ok_or_else(|| Error::not_found("no such entry").during("get"))
+        match found {
+            Some(entry) => Ok(entry),
+            None => Err(self.absent(seq.get(), || Error::not_found("no such entry")).await.during("get")),
+        }
     }
 
     /// Reads the head; `None` before the first append.
@@ -286,7 +297,32 @@ impl Chain {
         }
         let found = self.trail.0.engine.select(&self.name, &select).await.map_err(|e| e.during("query"))?;
         let found = found.ok_or_else(|| Error::not_found("no such chain").during("query"))?;
-        Ok(Found { items: found.items, next: found.next })
+        let (from, to) = match (found.next, filter.order) {
+            (Some(next), Order::Ascending) => (select.from, next.get()),
+            (Some(next), Order::Descending) => (next.get(), select.to),
+            (None, _) => (select.from, select.to),
+        };
+        let absent = self.absences(from, to).await.map_err(|e| e.during("query"))?;
+        Ok(Found { items: found.items, next: found.next, absent })
+    }
+
+    /// Why an entry is not there: purged, or what `otherwise` says.
+    pub(super) async fn absent(&self, seq: u64, otherwise: impl FnOnce() -> Error) -> Error {
+        match self.segment_of(seq).await {
+            Ok(Some(segment)) if segment.state.may_lack_rows() => {
+                let message = format!("the entry is {}; its segment begins at {}", segment.state, segment.from);
+                Error::new(Kind::Expired, Code::CursorCompacted, message)
+            }
+            Ok(_) => otherwise(),
+            Err(error) => error,
+        }
+    }
+
+    /// The parts of a range whose entries may be purged.
+    async fn absences(&self, from: u64, to: u64) -> Result<Vec<(u64, u64)>> {
+        let segments = self.all_segments().await?;
+        let lacking = segments.iter().filter(|segment| segment.state.may_lack_rows() && segment.from <= to && segment.to >= from);
+        Ok(lacking.map(|segment| (segment.from.max(from), segment.to.min(to))).collect())
     }
 
     /// Reads entries as they come, each once, in order.

@@ -6,9 +6,10 @@ use futures_core::future::BoxFuture;
 
 use super::options::Order;
 use super::verify::Source;
-use crate::Result;
+use crate::commit::Guard;
 use crate::model::{ChainName, Hash, Head, Sealed, Seq};
 use crate::time::Timestamp;
+use crate::{Error, Result};
 
 /// Which entries to read. Every bound is inclusive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,35 @@ pub struct Selected {
     pub next: Option<Seq>,
 }
 
+/// A bounded step over the rows of one segment. It touches neither a head nor a counter, and appends go on beside it.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The chain.
+    pub chain: ChainName,
+    /// What must hold in the batch's own transaction: the segment and the holds are as the worker last saw them.
+    pub guards: Vec<Guard>,
+    /// What moves.
+    pub rows: Moved,
+}
+
+/// Rows that go or come.
+#[derive(Clone, Debug)]
+pub enum Moved {
+    /// Deletes the rows that stand there with these very hashes and are no control entries.
+    Out(Vec<(u64, Hash)>),
+    /// Inserts what is not there; what stands in its place stays.
+    In(Vec<Sealed>),
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Batched {
+    /// It is durable; so many rows moved.
+    Done(u64),
+    /// A guard failed, and nothing moved.
+    Refused,
+}
+
 /// The reading half of an engine for the audit trail.
 ///
 /// Each answer is one consistent view. An entry that was acknowledged is in every later answer (INV-5).
@@ -71,6 +101,21 @@ pub trait AuditEngine: Debug + Send + Sync {
 
     /// Reads the hashes of the entries `from..=to` that are there, with their seqs, in order; a caller asks for 8,192 at most.
     fn hashes<'a>(&'a self, chain: &'a ChainName, from: u64, to: u64) -> BoxFuture<'a, Result<Vec<(u64, Hash)>>>;
+
+    /// Moves rows of a segment in a short transaction of its own, if the guards hold in it (C1), durably (C3).
+    ///
+    /// # Errors
+    /// As [`Writer::finish`](crate::commit::engine::Writer::finish); an effect that is unknown is settled by the same batch again.
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported): [the engine keeps no segments](AuditEngine::keeps_segments).
+    fn move_rows(&self, batch: Batch) -> BoxFuture<'_, Result<Batched>> {
+        drop(batch);
+        Box::pin(std::future::ready(Err(Error::unsupported("this engine keeps no segments"))))
+    }
+
+    /// Tells whether the engine can move rows of segments; without that nothing is sealed (C9).
+    fn keeps_segments(&self) -> bool {
+        false
+    }
 
     /// Opens what a verifier reads. Blocks, and so does the source: not for a thread of the runtime.
     ///

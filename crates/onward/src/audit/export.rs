@@ -74,7 +74,7 @@ pub(super) struct Footer {
 }
 
 impl Line {
-    fn of(entry: &Sealed) -> Self {
+    pub(super) fn of(entry: &Sealed) -> Self {
         let text = std::str::from_utf8(&entry.data).ok().filter(|text| !text.chars().any(char::is_control));
         Self {
             seq: entry.seq.get(),
@@ -94,7 +94,7 @@ impl Line {
     }
 }
 
-fn lay<T: Serialize>(out: &mut Vec<u8>, line: &T) -> Result<()> {
+pub(super) fn lay<T: Serialize>(out: &mut Vec<u8>, line: &T) -> Result<()> {
     serde_json::to_writer(&mut *out, line).map_err(|e| Error::integrity("an entry cannot be written as JSON").with_source(e))?;
     out.push(b'\n');
     Ok(())
@@ -134,7 +134,7 @@ impl Export {
     ///
     /// # Errors
     /// [`Kind::Backend`](crate::Kind::Backend): the engine is away, call again; or `integrity_failure`: an entry is missing or damaged, and
-    /// there is nothing that could be exported.
+    /// there is nothing that could be exported. `Expired`: an entry is purged.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -160,7 +160,9 @@ impl Export {
         let missing = || Error::integrity("an entry is missing from the chain").during("export");
         let entries = found.ok_or_else(missing)?.items;
         let dense = entries.iter().zip(self.next..).all(|(entry, seq)| entry.seq.get() == seq);
-        let (true, Some(last)) = (dense, entries.last()) else { return Err(missing()) };
+        let (true, Some(last)) = (dense, entries.last()) else {
+            return Err(self.chain.absent(self.next, missing).await.during("export"));
+        };
         let mut out = Vec::new();
         if let (None, Some(first)) = (self.last, entries.first()) {
             let head = self.chain.head().await.map_err(|e| e.during("export"))?.ok_or_else(missing)?;

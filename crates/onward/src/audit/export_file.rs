@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use parking_lot::Mutex;
 
 use super::export::{FORMAT, FORMAT_VERSION, Footer, Header, Line};
-use super::verify::{self, Check, Extent, HeadRow, Progress, Report, Source, View};
+use super::verify::{self, Check, Controls, Extent, HeadRow, Progress, Report, Source, View};
 use crate::model::limits::SEQ_MAX;
 use crate::model::merkle::Frontier;
 use crate::model::{ChainName, Hash, MacKeys, Row, RowRef, Seq};
@@ -30,8 +30,8 @@ pub fn verify_export(
     keys: &MacKeys,
     watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Report> {
-    let mut lines = Lines { input: BufReader::new(file), buffer: Vec::new() };
-    let header = lines.header()?;
+    let rows = Rows::open(file)?;
+    let header = rows.header();
     let chain = ChainName::new(&header.chain).map_err(|_| malformed("its header names no chain"))?;
     let Check { saved, checkpoint, depth, .. } = check.clone();
     let outside = |size: u64| !(header.from..=header.to).contains(&size);
@@ -42,9 +42,8 @@ pub fn verify_export(
         return Err(Error::invalid("a checkpoint is compared with an export that begins with the chain and reaches its size"));
     }
     let from = if header.from > 1 { Some(Seq::new(header.from)?) } else { None };
-    let check = Check { from, to: None, depth, saved, checkpoint, extent: Extent::Full, threads: 1 };
-    let state = State { lines, header, begun: false, ahead: None, tree: Frontier::default(), at: 0, footer: None };
-    verify::verify(&FileSource(Mutex::new(state)), &chain, &check, keys, watch)
+    let check = Check { from, to: None, depth, saved, checkpoint, extent: Extent::Full, threads: 1, ..Check::default() };
+    verify::verify(&FileSource(Mutex::new(rows)), &chain, &check, keys, watch)
 }
 
 fn malformed(message: &str) -> Error {
@@ -103,9 +102,10 @@ fn newer_form() -> Error {
     Error::unsupported("the export is of a newer version")
 }
 
-struct FileSource<R>(Mutex<State<R>>);
+struct FileSource<R>(Mutex<Rows<R>>);
 
-struct State<R> {
+/// The rows of an exported file.
+pub(super) struct Rows<R> {
     lines: Lines<R>,
     header: Header,
     /// Whether the entry before the range was handed out.
@@ -119,7 +119,7 @@ struct State<R> {
 }
 
 impl<R: Read + Send> Source for FileSource<R> {
-    fn read(&self, from: i64, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
+    fn read(&self, from: i64, _: &mut Controls, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
         let mut state = self.0.lock();
         // A first look at what there is; no row stands there.
         if from < i64::MAX {
@@ -128,12 +128,41 @@ impl<R: Read + Send> Source for FileSource<R> {
         Ok(Some(View { origin: state.header.origin.clone(), head: Some(state.head()) }))
     }
 
+    fn skeleton(&self, _: &str) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
     fn another(&self) -> Result<Box<dyn Source>> {
         Err(Error::unsupported("a file is read by one thread"))
     }
 }
 
-impl<R: Read> State<R> {
+impl<R: Read> Rows<R> {
+    /// Reads the header.
+    pub(super) fn open(file: R) -> Result<Self> {
+        let mut lines = Lines { input: BufReader::new(file), buffer: Vec::new() };
+        let header = lines.header()?;
+        Ok(Self { lines, header, begun: false, ahead: None, tree: Frontier::default(), at: 0, footer: None })
+    }
+
+    pub(super) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    pub(super) fn footer(&self) -> Option<&Footer> {
+        self.footer.as_ref()
+    }
+
+    /// The root over the rows so far.
+    pub(super) fn root(&self) -> Hash {
+        self.tree.root()
+    }
+
+    /// What the lines are read from.
+    pub(super) fn input(&self) -> &R {
+        self.lines.input.get_ref()
+    }
+
     fn hand_out(&mut self, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<()> {
         if !self.begun {
             self.begun = true;
@@ -156,7 +185,7 @@ impl<R: Read> State<R> {
     }
 
     /// Reads the next row; `None` behind the last, with the footer read and nothing behind it.
-    fn row(&mut self) -> Result<Option<Row>> {
+    pub(super) fn row(&mut self) -> Result<Option<Row>> {
         if let Some(row) = self.ahead.take() {
             return Ok(Some(row));
         }

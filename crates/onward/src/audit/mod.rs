@@ -23,6 +23,8 @@
 //! # Ok::<(), onward::Error>(()) }).unwrap();
 //! ```
 
+mod archive;
+mod archive_file;
 mod chain;
 mod drop_file;
 mod drops;
@@ -32,11 +34,13 @@ mod export_file;
 mod options;
 mod prove;
 mod saved;
+mod segment;
 mod tail;
 mod verdicts;
 mod verification;
 pub mod verify;
 
+pub use archive::Archive;
 pub use chain::{Chain, ChainInfo, Receipt, Trail};
 pub use drops::Appended;
 pub use export::Export;
@@ -44,6 +48,7 @@ pub use export_file::verify_export;
 pub use options::{AppendOptions, Filter, Found, Order, Page, TrailOptions};
 pub use prove::{Consistency, Inclusion};
 pub use saved::{read_saved_head, save_head};
+pub use segment::{Act, Healed, Hold, Holds, Segment};
 pub use tail::{From, Tail};
 pub use verdicts::KeptVerdict;
 pub use verification::Pace;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::archive::Archive;
 use crate::model::limits::PAGE_ITEMS;
 use crate::model::{CheckpointKey, FencingToken, LockKey, Sealed, Seq};
 use crate::time::Timestamp;
@@ -63,6 +64,8 @@ impl AppendOptions {
 pub struct TrailOptions {
     /// The key that signs checkpoints; without one there are none.
     pub signing: Option<CheckpointKey>,
+    /// Where segments are archived; without one they are not.
+    pub archive: Option<Archive>,
 }
 
 /// In which order entries come.
@@ -129,4 +132,6 @@ pub struct Found {
     pub items: Vec<Sealed>,
     /// Where the next page begins; `None` at the end.
     pub next: Option<Seq>,
+    /// The ranges that the page could not look into, since their entries are purged, wholly or in part.
+    pub absent: Vec<(u64, u64)>,
 }

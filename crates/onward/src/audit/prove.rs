@@ -238,6 +238,23 @@ impl Chain {
         Ok(())
     }
 
+    /// Fills what was purged from the skeletons.
+    async fn hashes_known(&self, leaves: Range<u64>, found: Vec<(u64, Hash)>) -> Result<Vec<Hash>> {
+        let mut all: Vec<Option<Hash>> = vec![None; usize::try_from(leaves.end - leaves.start).unwrap_or(0)];
+        let mut put = |seq: u64, hash: Hash| {
+            if let Some(place) = seq.checked_sub(leaves.start + 1).and_then(|place| all.get_mut(usize::try_from(place).ok()?)) {
+                *place = Some(hash);
+            }
+        };
+        for segment in self.all_segments().await?.iter().filter(|segment| segment.from <= leaves.end && segment.to > leaves.start) {
+            let (from, to) = (segment.from.max(leaves.start + 1), segment.to.min(leaves.end));
+            let known = self.known_hashes(segment, from, to).await?;
+            (from..).zip(known).for_each(|(seq, hash)| put(seq, hash));
+        }
+        found.into_iter().for_each(|(seq, hash)| put(seq, hash));
+        all.into_iter().collect::<Option<Vec<_>>>().ok_or_else(missing)
+    }
+
     /// Reads the hashes of the entries whose leaves are in a range, at most 8,192.
     pub(super) async fn hashes(&self, leaves: Range<u64>) -> Result<Vec<Hash>> {
         let wanted = leaves.end - leaves.start;
@@ -246,7 +263,7 @@ impl Chain {
         if found.len() as u64 == wanted && dense {
             return Ok(found.into_iter().map(|(_, hash)| hash).collect());
         }
-        Err(missing())
+        self.hashes_known(leaves, found).await
     }
 }
 

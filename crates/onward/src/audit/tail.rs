@@ -57,6 +57,7 @@ impl Tail {
     ///
     /// # Errors
     /// [`Kind::Backend`](crate::Kind::Backend): the engine is away, call again; or `integrity_failure`: an entry is missing or damaged.
+    /// `Expired`: the next entry is purged.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing: an entry is taken only when it is returned.
@@ -91,7 +92,7 @@ impl Tail {
                 let dense = found.items.iter().zip(*next..).all(|(entry, seq)| entry.seq.get() == seq);
                 // A position beyond the end is waited for; a hole never fills.
                 if !dense {
-                    return Err(Error::integrity("an entry is missing from the chain"));
+                    return Err(self.chain.absent(*next, || Error::integrity("an entry is missing from the chain")).await);
                 }
                 self.ready = found.items.into();
                 Ok(())

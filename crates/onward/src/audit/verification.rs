@@ -6,10 +6,13 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use super::archive::Archive;
 use super::chain::Chain;
-use super::verify::{self, Check, Progress, Report};
+use super::verify::{self, Check, Controls, Filed, Progress, Report, Source, View};
+use crate::model::RowRef;
 use crate::observe::Event;
 use crate::retry;
 use crate::time::{Clock, Moment};
@@ -85,14 +88,15 @@ impl Chain {
             .map_err(|_| Error::overloaded("too many verifications run", Duration::from_secs(1)))?;
         let (engine, name, keys) = (inner.engine.clone(), self.name().clone(), inner.queue.keys().clone());
         let clock = inner.queue.clock().clone();
+        let archive = self.trail().archive().ok().cloned();
         // Closed when the future below is dropped: then nobody waits for the walk.
         let (alive, mut gone) = oneshot::channel::<()>();
-        let runtime = tokio::runtime::Handle::current();
+        let runtime = Handle::current();
         let walk = move || {
             let _permit = permit;
             let begun = clock.now();
-            let source = engine.source(&name)?;
-            verify::verify(&*source, &name, &check, &keys, &mut |progress| {
+            let source = WithFiles { inner: engine.source(&name)?, archive, runtime: runtime.clone() };
+            verify::verify(&source, &name, &check, &keys, &mut |progress| {
                 watch(progress);
                 runtime.block_on(wait(&clock, begun + pace.due(progress), &mut gone))
             })
@@ -100,6 +104,31 @@ impl Chain {
         let ended = tokio::task::spawn_blocking(walk).await;
         drop(alive);
         ended.map_err(|e| Error::unavailable("the verification ended early").with_source(e)).flatten()
+    }
+}
+
+/// A chain in its engine, and its files in the archive.
+struct WithFiles {
+    inner: Box<dyn Source>,
+    archive: Option<Archive>,
+    runtime: Handle,
+}
+
+impl Source for WithFiles {
+    fn read(&self, from: i64, controls: &mut Controls, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
+        self.inner.read(from, controls, each)
+    }
+
+    fn skeleton(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.inner.skeleton(name)
+    }
+
+    fn file(&self, name: &str) -> Result<Filed> {
+        self.archive.as_ref().map_or(Ok(Filed::Unseen), |archive| archive.find(name, &self.runtime))
+    }
+
+    fn another(&self) -> Result<Box<dyn Source>> {
+        Ok(Box::new(Self { inner: self.inner.another()?, archive: self.archive.clone(), runtime: self.runtime.clone() }))
     }
 }
 

@@ -19,6 +19,7 @@ pub struct Config {
     pub(super) cache_at: Option<String>,
     pub(super) keys: MacKeys,
     pub(super) signing: Option<CheckpointKey>,
+    pub(super) archive_at: Option<String>,
     pub(super) files: Files,
     pub(super) locks_enabled: bool,
     pub(super) lock_namespace: String,
@@ -43,8 +44,8 @@ pub(super) enum Files {
 const CACHE_BYTES: usize = 64 << 20;
 
 impl Config {
-    /// Everything on one URL, `memory:`, `sqlite:PATH`, `postgres://HOST/DATABASE` or (locks, and no store) `redis://HOST`, with nothing read
-    /// from the environment; the cache is in memory.
+    /// Everything on one URL, `memory:`, `sqlite:PATH`, `postgres://HOST/DATABASE` or (locks and a cache, no store) `redis://HOST`, with
+    /// nothing read from the environment; the cache is in memory, or on Redis.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             store: url.into(),
@@ -52,6 +53,7 @@ impl Config {
             cache_at: None,
             keys: MacKeys::none(),
             signing: None,
+            archive_at: None,
             files: Files::Make,
             locks_enabled: true,
             lock_namespace: LocksConfig::default().namespace,
@@ -67,7 +69,7 @@ impl Config {
     }
 
     /// Reads `ONWARD__LOCKS__ENABLED` (`true` or `false`) and the keys of the audit trail: `ONWARD__AUDIT__KEY` and
-    /// `ONWARD__AUDIT__SIGNING_KEY`, or the files that these names with `_FILE` name.
+    /// `ONWARD__AUDIT__SIGNING_KEY`, or the files that these names with `_FILE` name; and the URL of the archive, `ONWARD__AUDIT__ARCHIVE`.
     ///
     /// # Errors
     /// [`Kind::Invalid`](crate::Kind::Invalid): another value, both forms of a key, or a file that cannot be read. Nothing weaker is done.
@@ -83,6 +85,9 @@ impl Config {
         if let Some(text) = secret("ONWARD__AUDIT__SIGNING_KEY")? {
             self.signing = Some(CheckpointKey::parse(&text)?);
         }
+        if let Some(url) = var("ONWARD__AUDIT__ARCHIVE")? {
+            self.archive_at = Some(url);
+        }
         Ok(self)
     }
 
@@ -94,7 +99,9 @@ impl Config {
         self
     }
 
-    /// Keeps the cache at this URL; in the process's memory by default, which `memory:` says, too.
+    /// Keeps the cache at this URL: `redis://HOST`, several of them with commas between, which share the keys, or `memory:`.
+    ///
+    /// By default it is in the process's memory, or where everything is, if that is Redis. All processes must name the same servers.
     #[must_use]
     pub fn with_cache_at(mut self, url: impl Into<String>) -> Self {
         self.cache_at = Some(url.into());
@@ -112,6 +119,13 @@ impl Config {
     #[must_use]
     pub fn with_signing_key(mut self, key: CheckpointKey) -> Self {
         self.signing = Some(key);
+        self
+    }
+
+    /// Archives segments of chains at this URL, `file:PATH`.
+    #[must_use]
+    pub fn with_archive_at(mut self, url: impl Into<String>) -> Self {
+        self.archive_at = Some(url.into());
         self
     }
 

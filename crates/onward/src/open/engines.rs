@@ -56,6 +56,14 @@ fn place(url: &str) -> Result<Place> {
 }
 
 impl Place {
+    fn has_cache(&self) -> bool {
+        match self {
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => true,
+            _ => false,
+        }
+    }
+
     fn has_store(&self) -> bool {
         match self {
             Self::Memory | Self::Sqlite(_) => true,
@@ -114,7 +122,13 @@ impl Engines {
     pub(super) async fn open(config: &Config) -> Result<Self> {
         let store = place(&config.store)?;
         let locks = config.locks_at.as_deref().map(place).transpose()?;
-        let cache = config.cache_at.as_deref().unwrap_or("memory:").split(',').map(place).collect::<Result<Vec<_>>>()?;
+        let cache = config
+            .cache_at
+            .as_deref()
+            .unwrap_or(if store.has_cache() { &config.store } else { "memory:" })
+            .split(',')
+            .map(place)
+            .collect::<Result<Vec<_>>>()?;
         let (commits, audit, file): (Arc<dyn CommitEngine>, Arc<dyn AuditEngine>, _) = match &store {
             Place::Memory => {
                 let store = Arc::new(MemoryStore::new());

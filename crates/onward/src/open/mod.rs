@@ -11,7 +11,7 @@ pub use config::Config;
 use engines::Engines;
 pub use engines::Migration;
 
-use crate::audit::{Trail, TrailOptions};
+use crate::audit::{Archive, Trail, TrailOptions};
 use crate::cache::{Cache, Flushed, Follower, Invalidation, WeakCache};
 use crate::commit::{CommitQueue, QueueOptions};
 use crate::guarded::GuardedWrite;
@@ -50,8 +50,20 @@ impl Onward {
     /// engine is too old or its schema too new. `Backend`: it is away, or not ours.
     pub async fn connect(config: Config) -> Result<Self> {
         let engines = Engines::open(&config).await?;
-        let Config { keys, signing, locks_enabled, lock_namespace, lock_targets, lock_scopes, cache, retention, clock, observer, .. } =
-            config;
+        let Config {
+            keys,
+            signing,
+            archive_at,
+            locks_enabled,
+            lock_namespace,
+            lock_targets,
+            lock_scopes,
+            cache,
+            retention,
+            clock,
+            observer,
+            ..
+        } = config;
         let options = QueueOptions { clock: clock.clone(), observer: observer.clone(), keys, retention };
         let queue = CommitQueue::start(engines.commits.clone(), options).await?;
 
@@ -78,7 +90,8 @@ impl Onward {
         // The consumer must not keep the cache alive, and must live as long as any handle of it.
         let consumer = deliverer.with_sink(Arc::new(cache.downgrade())).follow(&queue).await?;
         cache.keep(Follower(tokio::spawn(consumer)));
-        let mut audit = Trail::with(queue.clone(), engines.audit, TrailOptions { signing });
+        let archive = archive_at.as_deref().map(Archive::open).transpose()?;
+        let mut audit = Trail::with(queue.clone(), engines.audit, TrailOptions { signing, archive });
         if let Some(file) = &engines.file {
             audit = audit.with_drops_beside(file).await?;
         }

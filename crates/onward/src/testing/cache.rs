@@ -10,6 +10,7 @@ pub mod breaker_cases;
 pub mod cases;
 pub mod faults;
 pub mod flight_cases;
+pub mod guard_cases;
 pub mod save_cases;
 pub mod stale_cases;
 pub mod staleness;
@@ -116,12 +117,9 @@ macro_rules! cache_conformance {
                 a_purge_under_an_old_epoch_still_lands, invalidating_a_key_drops_all_fields,
                 invalidating_a_field_kills_sibling_fills_not_values, listing_shows_user_fields_only, any_bytes_are_a_field_name,
                 an_entry_ends_with_its_ttl, an_abandoned_lease_frees_the_key,
-                a_dropped_lease_frees_the_key, absence_is_remembered_until_invalidated, no_fill_lands_under_a_guard,
-                overlapping_guards_hold_until_the_last, release_purges_even_if_the_guard_was_lost,
-                the_65th_guard_owner_is_turned_away, a_flush_keeps_guards, a_commit_sent_twice_stores_once,
+                a_dropped_lease_frees_the_key, absence_is_remembered_until_invalidated, a_commit_sent_twice_stores_once,
                 a_lease_of_another_slot_is_superseded, an_unreadable_entry_is_a_miss, a_reservation_replaces_only_the_entry_it_names, nothing_remains_after_the_fill_ttl,
-                bytes_keep_their_media_type, bad_input_is_refused_before_anything_is_sent, every_removal_kills_the_fill_in_flight,
-                writer_killed_between_commit_and_release, keys_are_bytes_and_never_folded, a_key_has_4096_fields_at_most;
+                bytes_keep_their_media_type, bad_input_is_refused_before_anything_is_sent, every_removal_kills_the_fill_in_flight, keys_are_bytes_and_never_folded, a_key_has_4096_fields_at_most;
             flight_cases: many_callers_one_load, two_processes_one_load, a_follower_never_gets_an_older_superseded_load,
                 the_leader_always_gets_its_value, a_dropped_or_panicking_leader_hands_over, a_parked_leader_is_overtaken,
                 a_loader_that_asks_for_its_own_key_fails, a_loader_error_goes_to_all_who_waited,
@@ -141,6 +139,7 @@ macro_rules! cache_conformance {
                 queue_overflow_moves_the_epoch, a_flush_that_fails_waits, an_open_breaker_answers_at_once, an_open_breaker_still_invalidates,
                 a_purge_dropped_midway_waits, a_typed_hit_is_none_while_a_purge_waits, a_purge_that_fails_during_its_replay_still_waits;
             save_cases: a_save_kills_the_fills_in_flight, no_save_lands_under_a_guard, a_save_of_bytes_keeps_their_type_and_the_siblings;
+            guard_cases: no_fill_lands_under_a_guard, overlapping_guards_hold_until_the_last, release_purges_even_if_the_guard_was_lost, the_65th_guard_owner_is_turned_away, a_flush_keeps_guards, writer_killed_between_commit_and_release;
             typed_cases: a_typed_hit_goes_with_its_entry, a_typed_hit_is_of_the_value_that_is_there, a_typed_hit_is_of_its_key_and_type,
                 a_typed_load_fills_for_all;
             faults: a_hanging_engine_hangs_no_call, a_lookup_that_fails_loads_without_a_fill, a_reservation_that_fails_loads_without_a_fill,

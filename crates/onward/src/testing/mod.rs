@@ -4,7 +4,9 @@
 
 pub mod audit;
 pub mod audit_drops;
+pub mod audit_life;
 pub mod audit_proofs;
+pub mod audit_reads;
 pub mod cache;
 pub mod decide;
 pub mod history;

@@ -5,7 +5,9 @@
 mod drops;
 mod export;
 mod proofs;
+mod schedules;
 mod tamper;
+mod tamper_past;
 
 use onward::engine::memory::MemoryStore;
 use onward::engine::postgres::PostgresStore;
@@ -36,4 +38,6 @@ async fn postgres() -> Harness {
 
 onward::audit_conformance!(on_memory, memory);
 onward::audit_conformance!(on_sqlite, sqlite);
+onward::audit_life_conformance!(life_on_memory, memory);
+onward::audit_life_conformance!(life_on_sqlite, sqlite);
 onward::audit_conformance!(on_postgres, postgres);

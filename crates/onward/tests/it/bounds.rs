@@ -139,3 +139,34 @@ async fn a_quiet_store_folds_its_log_and_a_closed_one_leaves_none() {
     retry::deadline(&clock, clock.now() + Duration::from_secs(20), cut).await.expect("it is cut off");
     assert_eq!(other.query_row("SELECT count(*) FROM onward_objects", [], |row| row.get::<_, i64>(0)).unwrap(), 1);
 }
+
+/// Whoever is next keeps the turn until the write lock is its own, and gives it on while it writes: so the one that wrote last finds
+/// another at the door.
+#[tokio::test]
+async fn a_writer_keeps_its_turn_until_the_write_lock_is_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let store = onward::Onward::open(&format!("sqlite:{}", path.display())).await.unwrap().store();
+    let turn = std::fs::OpenOptions::new().write(true).open(folder.path().join("store.db.turn")).unwrap();
+    let is_free = || turn.try_lock().is_ok_and(|()| turn.unlock().is_ok());
+    drop(store.create(("thing", "a"), &1).await.unwrap());
+    assert!(is_free(), "nobody writes");
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    raw.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let writing = tokio::spawn({
+        let store = store.clone();
+        async move { store.create(("thing", "b"), &1).await }
+    });
+    let clock = onward::time::Clock::system();
+    let until = clock.now() + std::time::Duration::from_secs(10);
+    while is_free() {
+        assert!(clock.now() < until, "the writer that waits for the write lock has no turn");
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..1_000 {
+        assert!(!is_free(), "the turn was given on before the write lock was had");
+    }
+    raw.execute_batch("COMMIT").unwrap();
+    drop(writing.await.unwrap().unwrap());
+    assert!(is_free(), "a turn ends with its write");
+}

@@ -246,3 +246,75 @@ async fn decoded_values_count_against_the_bound() {
     }
     assert_eq!(cache.stats().await.unwrap(), plain);
 }
+
+#[tokio::test]
+async fn each_key_lies_on_one_shard_and_every_call_goes_there() {
+    let clock = Clock::manual();
+    let engines: Vec<Arc<dyn CacheEngine>> = (0..3).map(|_| Arc::new(MemoryCache::new(clock.clone())) as _).collect();
+    let sharded = Arc::new(Sharded::new(["a", "b", "c"].into_iter().zip(engines.iter().cloned())).unwrap());
+    let cache = Cache::new(sharded, "default", CacheOptions::default(), clock.clone(), Arc::new(Silent)).unwrap();
+    let held = async |field: fn(onward::cache::CacheStats) -> u64| {
+        let mut counts = Vec::new();
+        for engine in &engines {
+            counts.push(field(engine.stats("default").await.unwrap()));
+        }
+        counts
+    };
+    let keys: Vec<String> = (0..300).map(|key| format!("k{key}")).collect();
+    let mut leases = Vec::new();
+    for key in &keys {
+        let Lookup::Lease(lease) = cache.begin::<u64>(key).await.unwrap() else { panic!("expected a lease") };
+        leases.push(lease);
+    }
+    let reserved = held(|stats| stats.reservations).await;
+    assert!(reserved.iter().all(|count| (60..140).contains(count)) && reserved.iter().sum::<u64>() == 300, "{reserved:?}");
+    for lease in leases {
+        assert_eq!(lease.commit(&1).await.unwrap(), Filled::Stored);
+    }
+    assert_eq!(held(|stats| stats.entries).await, reserved, "a fill lands where its lease is");
+    let found = cache.get_many::<u64, _>(&keys).await.unwrap();
+    assert!(found.iter().all(|one| *one.as_ref().unwrap() == Some(Some(1))));
+    let _ = cache.invalidate_many(&keys[..150]).await.unwrap();
+    for key in &keys[150..299] {
+        let _ = cache.invalidate(key).await.unwrap();
+    }
+    assert_eq!(held(|stats| stats.entries).await.iter().sum::<u64>(), 1);
+    cache.flush_namespace().await.unwrap();
+    assert_eq!(held(|stats| stats.entries).await, [0, 0, 0]);
+    let guard = cache.write_guard(&keys).await.unwrap();
+    assert_eq!(held(|stats| stats.guarded).await, reserved);
+    let _ = guard.release().await.unwrap();
+    assert_eq!(held(|stats| stats.guarded).await, [0, 0, 0]);
+}
+
+/// The second forget of `Tiered`: a copy that is made while the far purge is on its way is of the old value.
+#[tokio::test]
+async fn a_near_copy_made_while_the_far_purge_is_on_its_way_is_forgotten() {
+    let clock = Clock::manual();
+    let far = FaultyCache::new(Arc::new(MemoryCache::new(clock.clone())));
+    let engine = Arc::new(tiered(&clock, Arc::clone(&far) as _));
+    let cache = Cache::new(engine, "default", CacheOptions::default(), clock, Arc::new(Silent)).unwrap();
+    for purge in 0..3 {
+        let Lookup::Lease(lease) = cache.begin::<u64>("k").await.unwrap() else { panic!("expected a lease") };
+        assert_eq!(lease.commit(&1).await.unwrap(), Filled::Stored);
+        let gate = FaultGate::shut();
+        far.fail(if purge == 2 { Call::Flush } else { Call::Invalidate }, Fault::SlowRequest(gate.clone()));
+        let purging = tokio::spawn({
+            let cache = cache.clone();
+            async move {
+                match purge {
+                    0 => drop(cache.invalidate("k").await.unwrap()),
+                    1 => drop(cache.invalidate_many(&["k"]).await.unwrap()),
+                    _ => drop(cache.flush_namespace().await.unwrap()),
+                }
+            }
+        });
+        gate.reached().await;
+        // The near copy is gone already, the far value not yet: this read makes a copy of it.
+        assert_eq!(cache.get("k").await.unwrap(), Some(Some(1u64)), "purge {purge}");
+        gate.open();
+        purging.await.unwrap();
+        far.heal();
+        assert_eq!(cache.get::<u64>("k").await.unwrap(), None, "purge {purge}");
+    }
+}

@@ -17,6 +17,7 @@ mod observe;
 mod outside;
 mod own_table;
 mod planted;
+mod postgres;
 mod redis;
 mod schema;
 mod schema_processes;

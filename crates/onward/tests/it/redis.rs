@@ -1,6 +1,8 @@
 //! Redis: its servers for tests, and the parts on it.
 
 mod cache;
+mod cache_faults;
+mod wiring;
 
 use onward::testing::servers::{Keep, Redis};
 

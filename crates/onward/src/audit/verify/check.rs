@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::look::{Eye, Seen};
 use super::walk::Walk;
-use super::{Depth, Report, SavedHead, Source};
+use super::{Controls, Depth, Report, SavedHead, Source};
 use crate::model::limits::{PAGE_BYTES, PAGE_ITEMS};
-use crate::model::{ChainName, Checkpoint, MacKeys, RowRef, Seq};
+use crate::model::{ChainName, Checkpoint, MacKeys, Row, RowRef, Seq};
 use crate::{Code, Error, Kind, Result};
 
 /// Most threads of one verification.
@@ -30,6 +30,8 @@ pub struct Check {
     pub checkpoint: Option<Checkpoint>,
     /// Which entries to hash.
     pub extent: Extent,
+    /// How far to look at the files of archived segments.
+    pub archives: Archives,
     /// How many threads read and hash, at most 16; 0 and 1 are the caller's own.
     pub threads: usize,
 }
@@ -43,6 +45,17 @@ pub enum Extent {
     Full,
     /// Only those behind the saved head, which must be given: it vouches for the entries up to its size, and those are not looked at again.
     Incremental,
+}
+
+/// How far a verification looks at the files of archived segments, where it has an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Archives {
+    /// That they are there, and as long as they should be.
+    #[default]
+    Listed,
+    /// Every byte and every entry in them.
+    Read,
 }
 
 /// How far a walk is.
@@ -76,9 +89,11 @@ pub fn verify(
     watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Report> {
     refuse(chain, check)?;
-    let mut walk = Walk::new(chain, check, keys);
-    let Some(view) = source.read(i64::MAX, &mut |_| ControlFlow::Break(()))? else { return walk.no_chain() };
+    let mut walk = Walk::new(source, chain, check, keys);
+    let mut controls = Controls::default();
+    let Some(view) = source.read(i64::MAX, &mut controls, &mut |_| ControlFlow::Break(()))? else { return walk.no_chain() };
     walk.begin(&view);
+    walk.learn(&controls.rows);
     let mut watch = |walk: &Walk<'_>| match watch(walk.progress()) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(Error::new(Kind::Backend, Code::DeadlineExceeded, "the verification was stopped before its end")),
@@ -87,11 +102,16 @@ pub fn verify(
     let mut from = walk.before_first();
     loop {
         let mut window = Window::new(i64::MAX);
-        let view = source.read(from, &mut |row| {
+        let (mut controls, mut rows) = (walk.past.wanted(), Vec::new());
+        let view = source.read(from, &mut controls, &mut |row| {
             window.take(&row)?;
-            walk.take(&row)
+            rows.push(walk.look(&row));
+            ControlFlow::Continue(())
         })?;
         let Some(view) = view else { return walk.no_chain() };
+        // What excuses an absence was read in the same view.
+        walk.learn(&controls.rows);
+        walk.judge_all(rows)?;
         if window.rows == 0 && walk.is_beyond(&view) {
             return Err(Error::invalid("the range begins beyond the end of the chain"));
         }
@@ -99,7 +119,14 @@ pub fn verify(
         watch(&walk)?;
         match window.next {
             Some(next) if !walk.cut => from = next,
-            _ => return walk.end(&view),
+            _ => {
+                let mut controls = Controls { index: Some(Vec::new()), ..walk.past.wanted() };
+                source.read(i64::MAX, &mut controls, &mut |_| ControlFlow::Break(()))?;
+                walk.learn(&controls.rows);
+                walk.check_index(controls.index.as_deref().unwrap_or_default());
+                walk.check_files(source)?;
+                return walk.end(&view);
+            }
         }
         // The first entry, which tells the origin, lies behind.
         if check.threads > 1 && from > 1 {
@@ -160,8 +187,14 @@ impl Window {
     }
 }
 
-/// The rows of one window, and whether the chain ended in it.
-type Ahead = Result<(Vec<Seen>, bool)>;
+/// The reads of one window, and whether the chain ended in it.
+type Ahead = Result<(Vec<Part>, bool)>;
+
+/// What one read brought: control entries, and rows from the same view.
+struct Part {
+    controls: Vec<Row>,
+    rows: Vec<Seen>,
+}
 
 /// Walks on up to the head that is known, with threads that read and hash windows ahead; returns the first position behind them.
 ///
@@ -177,6 +210,7 @@ fn in_threads(source: &dyn Source, from: i64, walk: &mut Walk<'_>, watch: &mut d
     let threads = walk.check.threads.min(THREADS_MAX).min(windows);
     let sources = (0..threads).map(|_| source.another()).collect::<Result<Vec<_>>>()?;
     std::thread::scope(|scope| {
+        let known = walk.past.fold.last;
         let mut ahead: Vec<Receiver<Ahead>> = Vec::with_capacity(threads);
         for (thread, source) in sources.into_iter().enumerate() {
             let (sender, receiver) = sync_channel(1);
@@ -184,29 +218,36 @@ fn in_threads(source: &dyn Source, from: i64, walk: &mut Walk<'_>, watch: &mut d
             let begins = (from..end).step_by(PAGE_ITEMS).take(windows).skip(thread).step_by(threads);
             std::thread::Builder::new()
                 .name("onward-verify".to_owned())
-                .spawn_scoped(scope, move || look_ahead(&*source, eye, begins.map(|begin| (begin, begin + step)), &sender))
+                .spawn_scoped(scope, move || look_ahead(&*source, eye, known, begins.map(|begin| (begin, begin + step)), &sender))
                 .map_err(|e| Error::unavailable("no thread for the verification").with_source(e))?;
             ahead.push(receiver);
         }
         // Leaving early drops the receivers, and that ends the threads.
         for window in 0..windows {
             let gone = || Error::unavailable("a thread of the verification ended early");
-            let (rows, ended) = ahead.get(window % threads).and_then(|receiver| receiver.recv().ok()).ok_or_else(gone)??;
-            let over = rows.into_iter().any(|row| walk.judge(row).is_break());
+            let (parts, ended) = ahead.get(window % threads).and_then(|receiver| receiver.recv().ok()).ok_or_else(gone)??;
+            for Part { controls, rows } in parts {
+                walk.learn(&controls);
+                // The view of this window may be older than that of one before it.
+                walk.past.seen_to = controls.last().map_or(known, |row| row.seq);
+                walk.judge_all(rows)?;
+            }
+            let over = walk.cut;
             watch(walk)?;
             // A head may claim far more entries than there are.
             if over || ended {
                 break;
             }
         }
-        Ok(walk.reached + 1)
+        // The last windows may be holes.
+        Ok(walk.reached.saturating_add(1))
     })
 }
 
 /// Reads and hashes the windows of one thread.
-fn look_ahead(source: &dyn Source, mut eye: Eye<'_>, windows: impl Iterator<Item = (i64, i64)>, sender: &SyncSender<Ahead>) {
+fn look_ahead(source: &dyn Source, mut eye: Eye<'_>, known: i64, windows: impl Iterator<Item = (i64, i64)>, sender: &SyncSender<Ahead>) {
     for (begin, until) in windows {
-        let ahead = look_at(source, &mut eye, begin, until);
+        let ahead = look_at(source, &mut eye, known, begin, until);
         let over = !matches!(ahead, Ok((_, false)));
         if sender.send(ahead).is_err() || over {
             return;
@@ -214,19 +255,20 @@ fn look_ahead(source: &dyn Source, mut eye: Eye<'_>, windows: impl Iterator<Item
     }
 }
 
-fn look_at(source: &dyn Source, eye: &mut Eye<'_>, begin: i64, until: i64) -> Ahead {
-    let (mut seen, mut from) = (Vec::new(), begin);
+fn look_at(source: &dyn Source, eye: &mut Eye<'_>, known: i64, begin: i64, until: i64) -> Ahead {
+    let (mut parts, mut from) = (Vec::new(), begin);
     loop {
-        let mut window = Window::new(until);
-        let view = source.read(from, &mut |row| {
+        let (mut window, mut controls, mut rows) = (Window::new(until), Controls::after(known), Vec::new());
+        let view = source.read(from, &mut controls, &mut |row| {
             window.take(&row)?;
-            seen.push(eye.look(&row));
+            rows.push(eye.look(&row));
             ControlFlow::Continue(())
         })?;
         view.ok_or_else(|| Error::unavailable("the chain went away while it was verified"))?;
+        parts.push(Part { controls: controls.rows, rows });
         match window.next {
             Some(next) if next < until => from = next,
-            next => return Ok((seen, next.is_none())),
+            next => return Ok((parts, next.is_none())),
         }
     }
 }

@@ -50,6 +50,8 @@ pub(super) struct Seen {
     /// The leaf of the stored hash, if that is one.
     pub(super) leaf: Option<Hash>,
     pub(super) sealed: bool,
+    /// Whether its flag says that it is a control entry.
+    pub(super) pinned: bool,
     pub(super) mac: MacState,
     pub(super) content: Option<(FindingCode, &'static str)>,
     pub(super) control: Option<(FindingCode, &'static str)>,
@@ -83,6 +85,7 @@ impl<'a> Eye<'a> {
             control: control(row),
             mac: self.mac(row, &computed),
             sealed: !row.kid.is_empty(),
+            pinned: row.flags.cast_unsigned() & PINNED != 0,
             bytes: row.bytes(),
             stored,
             computed,

@@ -7,16 +7,20 @@
 //! `verify.py` beside this file does the same with nothing of ours: Python's standard library and the database file.
 
 mod check;
+mod files;
 mod look;
+mod past;
 mod report;
 mod saved;
+pub(crate) mod segment;
 mod source;
 mod walk;
 
-pub use check::{Check, Extent, Progress, verify};
+pub use check::{Archives, Check, Extent, Progress, verify};
 pub use report::{Depth, FINDINGS_MAX, Finding, FindingCode, Report, Verdict};
 pub use saved::{SAVED_HEAD_BYTES, SavedHead};
-pub use source::{HeadRow, Source, View};
+pub use segment::{ArchiveFile, SEGMENT_ROWS, SegmentState};
+pub use source::{Controls, Filed, HeadRow, Source, View};
 
 #[cfg(test)]
 mod tests;

@@ -102,6 +102,16 @@ finding_codes! {
     Truncated = "TRUNCATED", "the end was cut or the database was put back; restore the missing rows";
     /// The chain has another history than a head that was saved outside.
     Diverged = "DIVERGED", "the database was rewritten, swapped or put back and then continued; compare it with a backup";
+    /// The skeleton of a segment is not the one that was sealed, or contradicts a row.
+    Skeleton = "BROKEN(skeleton)", "compare the skeleton and the rows with a backup";
+    /// The file of a segment is missing or damaged, and the rows are there.
+    Degraded = "DEGRADED", "put the file back before the segment is purged";
+    /// The file of a segment is missing or damaged, and the rows are not there.
+    Lost = "LOST", "put the file back from a copy; the skeleton still proves what it must hold";
+    /// The index of segments is not what the chain tells.
+    Index = "INDEX_MISMATCH", "compare the objects of kind onward.segment with a backup; the chain tells what they should be";
+    /// Something is still there that was purged.
+    Leftover = "LEFTOVER", "remove it: nothing needs it any more";
     /// Something that is needed to judge is absent.
     Undetermined = "UNDETERMINED", "give the key and verify again";
 }
@@ -109,7 +119,7 @@ finding_codes! {
 impl FindingCode {
     /// Tells whether the finding makes the chain broken.
     pub const fn is_bad(self) -> bool {
-        !matches!(self, FindingCode::Undetermined)
+        !matches!(self, FindingCode::Undetermined | FindingCode::Leftover)
     }
 }
 
@@ -200,6 +210,9 @@ pub struct Report {
     /// How many rows were hashed.
     #[serde(with = "number")]
     pub rows_hashed: u64,
+    /// How many entries were known by the skeleton of their segment only.
+    #[serde(default, with = "number")]
+    pub rows_known: u64,
     /// Which entries were hashed.
     #[serde(default)]
     pub extent: Extent,
@@ -254,6 +267,9 @@ impl fmt::Display for Report {
             writeln!(f, "{}: {} findings more", self.chain, self.findings_left_out)?;
         }
         write!(f, "{}: {}, entries {}..{}, {} hashed", self.chain, self.verdict, self.from_seq, self.to_seq, self.rows_hashed)?;
+        if self.rows_known > 0 {
+            write!(f, ", {} known by skeleton", self.rows_known)?;
+        }
         f.write_str(if self.authenticated { ", authenticated" } else { ", not authenticated" })?;
         match self.attested_to {
             Some(size) => write!(f, ", attested to {size}"),
@@ -268,11 +284,13 @@ pub(super) struct Findings {
     pub(super) list: Vec<Finding>,
     pub(super) left_out: u64,
     bad: bool,
+    undetermined: bool,
 }
 
 impl Findings {
     pub(super) fn add(&mut self, code: FindingCode, from_seq: u64, to_seq: u64, reason: &str) {
         self.bad |= code.is_bad();
+        self.undetermined |= code == FindingCode::Undetermined;
         // Near the end of the list only: one row may have several findings, and a cause that goes on has one of them in each row.
         let recent = self.list.iter_mut().rev().take(FindingCode::ALL.len());
         let mut same = recent.filter(|last| last.code == code && last.to_seq.checked_add(1) == Some(from_seq) && last.reason == reason);
@@ -290,10 +308,12 @@ impl Findings {
     }
 
     pub(super) fn verdict(&self) -> Verdict {
-        match (self.bad, self.list.is_empty()) {
-            (true, _) => Verdict::Broken,
-            (false, false) => Verdict::Undetermined,
-            (false, true) => Verdict::Ok,
+        if self.bad {
+            Verdict::Broken
+        } else if self.undetermined {
+            Verdict::Undetermined
+        } else {
+            Verdict::Ok
         }
     }
 }

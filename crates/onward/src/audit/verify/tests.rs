@@ -19,11 +19,15 @@ struct Stored {
 }
 
 impl Source for Stored {
-    fn read(&self, from: i64, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
+    fn read(&self, from: i64, _: &mut Controls, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
         let mut rows: Vec<&Row> = self.rows.iter().filter(|row| row.seq >= from).collect();
         rows.sort_by_key(|row| row.seq);
         let _ = rows.into_iter().try_for_each(|row| each(row.view()));
         Ok(Some(View { origin: self.origin.clone(), head: self.head.clone() }))
+    }
+
+    fn skeleton(&self, _: &str) -> Result<Option<Vec<u8>>> {
+        Ok(None)
     }
 
     fn another(&self) -> Result<Box<dyn Source>> {
@@ -368,7 +372,11 @@ fn a_report_is_bounded_and_counts_the_rest() {
 fn a_walk_without_a_verdict_is_an_error() {
     struct Nothing;
     impl Source for Nothing {
-        fn read(&self, _: i64, _: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
+        fn read(&self, _: i64, _: &mut Controls, _: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
+            Ok(None)
+        }
+
+        fn skeleton(&self, _: &str) -> Result<Option<Vec<u8>>> {
             Ok(None)
         }
 

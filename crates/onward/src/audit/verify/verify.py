@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Checks the audit chains of an Onward database, or an exported chain, without any code of Onward.
 
-    verify.py onward.db [--chain NAME] [--key FILE] [--checkpoint FILE [--vkey VKEY]]
+    verify.py onward.db [--chain NAME] [--key FILE] [--checkpoint FILE [--vkey VKEY]] [--archive FOLDER]
+    zstd -dc entries.ndjson.zst | verify.py --export - [--key FILE]
     verify.py --export orders.ndjson [--key FILE] [--checkpoint FILE [--vkey VKEY]]
     verify.py --inclusion proof.json --checkpoint FILE --vkey VKEY
     verify.py --self-test
@@ -44,6 +45,11 @@ NEXT = {
     "BROKEN(root)": "verify against a head that was saved outside: the rows or the head were rewritten",
     "TRUNCATED": "the end was cut or the database was put back; restore the missing rows",
     "DIVERGED": "the database was rewritten, swapped or put back and then continued; compare it with a backup",
+    "BROKEN(skeleton)": "compare the skeleton and the rows with a backup",
+    "DEGRADED": "put the file back before the segment is purged",
+    "LOST": "put the file back from a copy; the skeleton still proves what it must hold",
+    "INDEX_MISMATCH": "compare the objects of kind onward.segment with a backup; the chain tells what they should be",
+    "LEFTOVER": "remove it: nothing needs it any more",
     "UNDETERMINED": "give the key and verify again",
 }
 FINDINGS_MAX = 1000
@@ -135,11 +141,95 @@ class Frontier:
 class Before:
     """What is known of the row before."""
 
-    def __init__(self, row, computed):
-        self.seq, self.at, self.stored, self.computed, self.sealed = row.seq, row.at, row.hash, computed, bool(row.kid)
+    def __init__(self, seq, at, stored, computed, sealed):
+        self.seq, self.at, self.stored, self.computed, self.sealed = seq, at, stored, computed, sealed
 
     def has(self, some_hash):
         return some_hash in (self.stored, self.computed)
+
+
+class Past:
+    """The segments of a chain as its control entries tell of them, and the skeletons that stay of what was purged."""
+
+    CHUNK = 8192
+    STEPS = {
+        "segment.archived": ("archived", ("sealed",)), "segment.purge_begun": ("purging", ("archived",)),
+        "segment.purged": ("purged", ("purging",)), "segment.restore_begun": ("restoring", ("purged", "purging")),
+        "segment.restored": ("archived", ("restoring",)), "segment.file_purged": ("file_purged", ("purged",)),
+    }
+    LACKING = ("purging", "purged", "restoring", "file_purged")
+
+    def __init__(self, connection=None, name=b""):
+        self.connection, self.name, self.lives, self.cursor, self.passed = connection, name, {}, None, []
+
+    def take(self, row):
+        """Takes the next control entry; returns why it cannot be one of ours."""
+        try:
+            step, kind = json.loads(row.data), row.kind.decode()
+            begin, generation = step["from"], step["gen"]
+            if kind == "segment.sealed":
+                last = list(self.lives.values())[-1]["to"] if self.lives else 0
+                life = {key: step[key] for key in ("from", "to", "place")}
+                life.update({key: bytes.fromhex(step[key]) for key in ("prev", "last", "skeleton")})
+                if begin != last + 1 or not begin <= step["to"] < min(begin + (1 << 20), row.seq) or generation != 1:
+                    return "a segment begins where the one before it ends, and lies before the entry that seals it"
+                self.lives[begin] = {**life, "gen": 1, "state": "sealed", "archive": None}
+                return None
+            if begin not in self.lives:
+                return "a control entry tells of a segment that was never sealed"
+            life = self.lives[begin]
+            if kind not in self.STEPS:
+                return "a control entry of a segment has an unknown kind"
+            state, before = self.STEPS[kind]
+            if life["state"] not in before or generation != life["gen"] + 1:
+                return "a segment cannot come to this state from the one before"
+            life["gen"], life["state"] = generation, state
+            if kind == "segment.archived":
+                file = step["archive"]
+                life["archive"] = {"name": file["name"], "bytes": file["bytes"], "sha256": bytes.fromhex(file["sha256"])}
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return "a control entry of a segment is malformed"
+
+    def of(self, seq):
+        return next((life for life in self.lives.values() if life["from"] <= seq <= life["to"]), None)
+
+    def at(self, seq, add):
+        """What is known of an entry: its hash, whether it is a control entry, and the state; a walk asks for each, in order."""
+        life = self.of(seq)
+        if life is None:
+            self.cursor = None
+            return None
+        index, offset = divmod(seq - life["from"], self.CHUNK)
+        if self.cursor is None or self.cursor[:2] != (life["from"], index):
+            self.cursor = self.begin(life, index, offset, add)
+        chunk, rows, digest, whole = self.cursor[2:]
+        known = None
+        if chunk is not None:
+            known = chunk[offset * 32:offset * 32 + 32], bool(chunk[rows * 32 + offset // 8] >> offset % 8 & 1), life["state"]
+        if seq == life["to"] and whole:
+            if digest.digest() != life["skeleton"] or known[0] != life["last"]:
+                add("BROKEN(skeleton)", life["from"], life["to"], "the skeleton is not the one that was sealed")
+            self.passed.append(life)
+        return known
+
+    def begin(self, life, index, offset, add):
+        before = self.cursor if self.cursor and self.cursor[:2] == (life["from"], index - 1) and self.cursor[5] else None
+        name = b"%s/%016d/%s/%03d" % (self.name, life["from"], life["place"].encode(), index)
+        found = self.connection.execute(
+            "SELECT payload FROM onward_objects WHERE namespace = 'default' AND kind = 'onward.skeleton' AND name = ?",
+            (name.decode("utf-8", "replace"),)).fetchone()
+        chunk = found[0] if found else None
+        rows = min(life["to"] + 1 - life["from"] - index * self.CHUNK, self.CHUNK)
+        if not isinstance(chunk, bytes) or len(chunk) != rows * 32 + (rows + 7) // 8:
+            chunk = None
+            first = life["from"] + index * self.CHUNK
+            add("BROKEN(skeleton)", first, min(life["to"], first + self.CHUNK - 1), "a part of the skeleton is missing or damaged")
+        digest = before[4].copy() if before else hashlib.sha256()
+        digest.update(chunk or b"")
+        return life["from"], index, chunk, rows, digest, offset == 0 and chunk is not None and (index == 0 or before is not None)
+
+    def next_excuse(self, seq):
+        return next((life["from"] for life in self.lives.values() if life["from"] > seq and life["state"] in self.LACKING), None)
 
 
 class Walk:
@@ -149,7 +239,8 @@ class Walk:
         self.name, self.origin, self.keys, self.saved, self.first = name, origin, keys, saved, first
         self.findings, self.left_out = [], 0
         self.before, self.frontier = None, Frontier()
-        self.rows_hashed, self.seen_sealed, self.attested_to = 0, False, None
+        self.rows_hashed, self.rows_known, self.seen_sealed, self.attested_to = 0, 0, False, None
+        self.past, self.lost_at = Past(), 0
         if not origin.endswith(b"/" + name):
             self.add("BROKEN(origin)", 1, 1, "the origin of the chain is not that of its name")
 
@@ -170,8 +261,8 @@ class Walk:
             reason = "a row stands before the first entry" if outside else "two rows have one position"
             return self.add("BROKEN(foreign)", max(row.seq, 0), max(row.seq, 0), reason)
         if row.seq > expected:
-            self.add("BROKEN(gap)", expected, row.seq - 1, "entries are missing")
-            self.before = self.frontier = None
+            self.absent(expected, row.seq - 1)
+        known = self.past.at(row.seq, self.add)
         if row.seq == 1 and self.first == 1:
             self.find_origin(row)
         computed = row.compute_hash(self.origin)
@@ -179,12 +270,97 @@ class Walk:
         self.check_links(row)
         self.check_content(row, computed)
         self.check_mac(row, computed)
-        self.compare_saved(row, computed)
+        self.check_known(row, computed, known)
+        self.compare_saved(row.seq, row.hash, computed)
         if self.frontier is not None and len(row.hash) == 32:
             self.frontier.push(row.hash)
         else:
             self.frontier = None
-        self.before = Before(row, computed)
+        self.before = Before(row.seq, row.at, row.hash, computed, bool(row.kid))
+
+    def learn(self, rows):
+        """Takes the control entries of segments; only those count that verify themselves."""
+        for row in rows:
+            good = row.hash == row.compute_hash(self.origin) and bool(row.kid) == (row.mac is not None)
+            if good and row.kid and self.keys:
+                good = row.kid in self.keys and hmac.compare_digest(seal(self.keys[row.kid], row.hash), row.mac)
+            why = self.past.take(row) if good else "a control entry that does not verify excuses nothing"
+            if why:
+                self.add("BROKEN(control)", row.seq, row.seq, why)
+
+    def absent(self, first, last):
+        """Takes entries that are not there: known by their skeleton where they may be absent, a gap where not."""
+        seq = first
+        while seq <= last:
+            known = self.past.at(seq, self.add)
+            if known and known[2] in Past.LACKING:
+                if known[1]:
+                    self.add("BROKEN(gap)", seq, seq, "a control entry is missing, which no purge removes")
+                self.known(seq, known[0])
+                seq += 1
+                continue
+            excuse = self.past.next_excuse(seq)
+            end = min(last, excuse - 1) if excuse else last
+            self.add("BROKEN(gap)", seq, end, "entries are missing")
+            self.before = self.frontier = None
+            self.lost_at, seq = end, end + 1
+
+    def known(self, seq, entry_hash):
+        life = self.past.lives.get(seq)
+        if life and self.before and not self.before.has(life["prev"]):
+            self.add("BROKEN(link)", seq, seq, "the segment does not link to the entry before it")
+        self.rows_known += 1
+        self.compare_saved(seq, entry_hash, entry_hash)
+        if self.frontier is not None:
+            self.frontier.push(entry_hash)
+        at, sealed = (self.before.at, self.before.sealed) if self.before else (-(1 << 63), self.seen_sealed)
+        self.before = Before(seq, at, entry_hash, entry_hash, sealed)
+
+    def check_known(self, row, computed, known):
+        if known is None:
+            return
+        entry_hash, pinned, state = known
+        if row.hash != entry_hash:
+            if state in Past.LACKING:
+                self.add("BROKEN(foreign)", row.seq, row.seq, "the row is not the one that was purged from this place")
+            elif row.hash == computed:
+                self.add("BROKEN(skeleton)", row.seq, row.seq, "the row is not the one that the skeleton knows")
+        elif bool(row.flags & PINNED) != pinned:
+            self.add("BROKEN(control)", row.seq, row.seq, "the skeleton knows the row otherwise: as a control entry, or as none")
+        elif not pinned and state in ("purged", "file_purged"):
+            self.add("LEFTOVER", row.seq, row.seq, "the entry is purged, and its row is still there")
+
+    def check_index(self, payloads):
+        rows = []
+        for payload in payloads:
+            try:
+                row = json.loads(payload)
+                rows.append((row["from"], row["gen"], row["state"]))
+            except (ValueError, LookupError, TypeError, RecursionError):
+                rows.append(None)
+        for life in self.past.lives.values():
+            if (life["from"], life["gen"], life["state"]) not in rows:
+                self.add("INDEX_MISMATCH", life["from"], life["to"], "the row of the segment is not what the chain tells of it")
+        if len(rows) > len(self.past.lives) or None in rows:
+            self.add("INDEX_MISMATCH", 0, 0, "there are rows of segments that the chain does not tell of")
+
+    def check_files(self, archive):
+        for life in self.past.passed:
+            file, state, lack = life["archive"], life["state"], None
+            if file is None:
+                continue
+            path = os.path.join(archive, *file["name"].split("/"))
+            if not os.path.isfile(path):
+                lack = "the file of the segment is missing"
+            elif os.path.getsize(path) != file["bytes"] or file_hash(path) != file["sha256"]:
+                lack = "the file of the segment is damaged"
+            if state == "file_purged":
+                if lack is None:
+                    self.add("LEFTOVER", life["from"], life["to"], "the file is purged, and it is still there")
+            elif lack and state == "archived":
+                self.add("DEGRADED", life["from"], life["to"], lack)
+            elif lack:
+                self.add("LOST", life["from"], life["to"], lack)
 
     def find_origin(self, first):
         """Notices that the rows belong to another chain, and goes on with their own origin so that other findings stay exact."""
@@ -234,24 +410,24 @@ class Walk:
                 self.add("BROKEN(mac)", row.seq, row.seq, "the mac is not that of the key")
         self.seen_sealed = self.seen_sealed or sealed
 
-    def compare_saved(self, row, computed):
+    def compare_saved(self, seq, stored, computed):
         saved = self.saved
-        if not saved or saved["size"] != row.seq or saved["origin"] != self.origin:
+        if not saved or saved["size"] != seq or saved["origin"] != self.origin:
             return
         root, clean = None, not self.findings
         if self.frontier is not None:
             frontier = Frontier(self.frontier.size, self.frontier.roots)
             frontier.push(computed)
             root = frontier.root()
-        if saved["hash"] is not None and saved["hash"] not in (row.hash, computed):
-            self.add("DIVERGED", 1, row.seq, "the entry at the size of the saved head has another hash")
+        if saved["hash"] is not None and saved["hash"] not in (stored, computed):
+            self.add("DIVERGED", 1, seq, "the entry at the size of the saved head has another hash")
         elif clean and root is not None and root != saved["root"]:
-            self.add("DIVERGED", 1, row.seq, "the root at the size of the saved head is another")
+            self.add("DIVERGED", 1, seq, "the root at the size of the saved head is another")
         elif clean and (saved["hash"] is not None or root is not None):
-            self.attested_to = row.seq
+            self.attested_to = seq
 
     def end(self, head):
-        last = self.before.seq if self.before else 0
+        last = self.before.seq if self.before else self.lost_at
         self.check_head(head, last)
         if self.keys and not self.seen_sealed and last:
             self.add("BROKEN(mac)", min(self.first, last), last, "a key was given, and no entry is sealed")
@@ -284,8 +460,9 @@ class Walk:
 
     def report(self):
         """Prints the findings and the verdict; returns the exit code."""
-        bad = any(finding[0] != "UNDETERMINED" for finding in self.findings)
-        verdict = "broken" if bad else "undetermined" if self.findings else "ok"
+        bad = any(finding[0] not in ("UNDETERMINED", "LEFTOVER") for finding in self.findings)
+        unclear = any(finding[0] == "UNDETERMINED" for finding in self.findings)
+        verdict = "broken" if bad else "undetermined" if unclear else "ok"
         name = self.name.decode("utf-8", "replace")
         for code, first, last, reason in self.findings:
             print(f"{name} {code} {first}..{last}: {reason}; {NEXT[code]}")
@@ -294,9 +471,10 @@ class Walk:
         good = verdict == "ok"
         authenticated = good and bool(self.keys) and self.before is not None and self.before.sealed
         attested = f"attested to {self.attested_to}" if good and self.attested_to else "not attested"
-        print(f"{name}: {verdict}, entries {self.first}..{self.before.seq if self.before else 0}, {self.rows_hashed} hashed, "
+        print(f"{name}: {verdict}, entries {self.first}..{self.before.seq if self.before else 0}, {self.rows_hashed} hashed"
+              f"{f', {self.rows_known} known by skeleton' if self.rows_known else ''}, "
               f"{'authenticated' if authenticated else 'not authenticated'}, {attested}")
-        return 1 if bad else 2 if self.findings else 0
+        return 1 if bad else 2 if unclear else 0
 
 
 def is_text(data):
@@ -507,11 +685,31 @@ def verify_inclusion(options):
     return 0 if good else 1
 
 
-def verify_chain(connection, chain, name, origin, keys, saved):
+def file_hash(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while True:
+            piece = file.read(1 << 20)
+            if not piece:
+                return digest.digest()
+            digest.update(piece)
+
+
+def verify_chain(connection, chain, name, origin, keys, saved, archive):
     walk = Walk(name, origin, keys, saved)
+    walk.past = Past(connection, name)
+    controls = (f"SELECT {Row.COLUMNS} FROM onward_entries WHERE chain = ? AND flags & 1 = 1 AND substr(kind, 1, 8) = 'segment.' "
+                "AND seq > 0 ORDER BY seq")
+    walk.learn([Row(*columns) for columns in connection.execute(controls, (chain,))])
     for columns in connection.execute(f"SELECT {Row.COLUMNS} FROM onward_entries WHERE chain = ? ORDER BY seq", (chain,)):
         walk.row(Row(*columns))
     head = connection.execute("SELECT seq, hash, frontier, at FROM onward_heads WHERE chain = ?", (chain,)).fetchone()
+    text = name.decode("utf-8", "replace")
+    walk.check_index([payload for (payload,) in connection.execute(
+        "SELECT payload FROM onward_objects WHERE namespace = 'default' AND kind = 'onward.segment' AND name >= ? AND name < ? ORDER BY name",
+        (text + "/", text + "0"))])
+    if archive:
+        walk.check_files(archive)
     walk.end(head)
     return walk.report()
 
@@ -528,7 +726,7 @@ def verify_database(options):
         chains = [chain for chain in chains if chain[1] == wanted]
     for _, name, origin in chains:
         check_types((), (name, origin))
-    codes = [verify_chain(connection, chain, name or b"", origin or b"", keys, saved) for chain, name, origin in chains]
+    codes = [verify_chain(connection, chain, name or b"", origin or b"", keys, saved, options.archive) for chain, name, origin in chains]
     if wanted and not chains:
         if not saved:
             raise CannotRun("no such chain")
@@ -641,7 +839,7 @@ def verify_export(file, keys, saved):
     walk, tree, at = Walk(header["chain"], header["origin"], keys, saved, first), Frontier(), 0
     if first > 1:
         # All that the file knows of the entry before the range is its hash.
-        walk.before = Before(Row(first - 1, b"", header["prev"], None, b"", -(1 << 63), b"", b"", None, None, b"", None, 0), header["prev"])
+        walk.before = Before(first - 1, -(1 << 63), header["prev"], header["prev"], False)
         walk.frontier = None
     line = read_line(file)
     while not line.startswith(b'{"end":'):
@@ -708,6 +906,7 @@ def main():
     parser.add_argument("--checkpoint", metavar="FILE", help="a head that was saved outside")
     parser.add_argument("--vkey", metavar="VKEY", help="the key that checks the signature of the checkpoint: ORIGIN+ID+KEY")
     parser.add_argument("--inclusion", metavar="FILE", help="a proof that an entry is in the checkpoint, instead of a database")
+    parser.add_argument("--archive", metavar="FOLDER", help="the archive, whose files are looked at, too")
     parser.add_argument("--self-test", action="store_true", help="check the worked example of the entry layout")
     options = parser.parse_args()
     if options.self_test:

@@ -2,11 +2,14 @@
 
 use std::ops::ControlFlow;
 
+use super::files::{Lack, look_for};
 use super::look::{Digest, Eye, MacState, Seen};
+use super::past::{Known, Past};
 use super::report::Findings;
-use super::{Check, Depth, Extent, FindingCode, HeadRow, Progress, Report, Verdict, View};
+use super::segment::Life;
+use super::{Check, Depth, Extent, FindingCode, HeadRow, Progress, Report, SegmentState, Source, Verdict, View};
 use crate::model::merkle::Frontier;
-use crate::model::{ChainName, Hash, MacKeys, RowRef, Seq, genesis};
+use crate::model::{ChainName, Hash, MacKeys, Row, RowRef, Seq, genesis};
 use crate::{Error, Result};
 
 /// A row's seq as a report shows it.
@@ -29,6 +32,13 @@ impl Before {
     fn is(&self, hash: &Digest) -> bool {
         *hash == self.stored || hash.is(&self.computed)
     }
+}
+
+/// What is taken as it is of the entry before a range.
+struct Believed {
+    at: i64,
+    stored: Digest,
+    sealed: bool,
 }
 
 /// What was said outside about the chain at a size.
@@ -63,8 +73,16 @@ pub(super) struct Walk<'a> {
     before: Option<Before>,
     /// The tree over all rows so far; absent in a walk that begins behind entries that nobody vouches for, and after a hole.
     frontier: Option<Frontier>,
+    /// The last entry of the newest gap.
+    lost_at: u64,
     /// Whether the walk ended at `to`, before the chain did.
     pub(super) cut: bool,
+    /// The segments, whose entries may be absent.
+    pub(super) past: Past<'a>,
+    /// Entries that were known by a skeleton only.
+    rows_known: u64,
+    /// What kept the walk from reading on.
+    pub(super) failed: Option<Error>,
     /// The seq of the last row that came, whatever it was.
     pub(super) reached: i64,
     head: i64,
@@ -77,7 +95,7 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(chain: &'a ChainName, check: &'a Check, keys: &'a MacKeys) -> Self {
+    pub(super) fn new(source: &'a dyn Source, chain: &'a ChainName, check: &'a Check, keys: &'a MacKeys) -> Self {
         let depth = check.depth.unwrap_or(if keys.is_empty() { Depth::Public } else { Depth::Keyed });
         let since = check.saved.as_ref().filter(|_| check.extent == Extent::Incremental);
         let first = since.map_or_else(|| check.from.map_or(1, Seq::get), |saved| saved.size + 1);
@@ -95,7 +113,11 @@ impl<'a> Walk<'a> {
                 Some(saved) => Some(saved.frontier.clone()),
                 None => (first == 1).then(Frontier::default),
             },
+            lost_at: 0,
             cut: false,
+            past: Past::new(source, chain),
+            rows_known: 0,
+            failed: None,
             reached: i64::MIN,
             head: 0,
             rows_hashed: 0,
@@ -127,7 +149,7 @@ impl<'a> Walk<'a> {
     }
 
     fn last_seq(&self) -> u64 {
-        self.before.as_ref().map_or(0, |before| before.seq)
+        self.before.as_ref().map_or(self.lost_at, |before| before.seq)
     }
 
     fn add(&mut self, code: FindingCode, seq: u64, reason: &str) {
@@ -153,41 +175,63 @@ impl<'a> Walk<'a> {
         self.head = view.head.as_ref().map_or(0, |head| head.seq);
     }
 
-    /// Takes the next row.
-    pub(super) fn take(&mut self, row: &RowRef<'_>) -> ControlFlow<()> {
+    /// Looks at the next row.
+    pub(super) fn look(&mut self, row: &RowRef<'_>) -> Seen {
         if row.seq == 1 && self.first == 1 && self.before.is_none() {
             self.find_origin(row);
         }
-        let seen = self.eye.look(row);
-        self.judge(seen)
+        self.eye.look(row)
+    }
+
+    /// Takes the control entries of segments that were read together with the next rows.
+    pub(super) fn learn(&mut self, controls: &[Row]) {
+        for (code, first, last, reason) in self.past.learn(controls, &self.origin, self.keys, self.depth) {
+            self.findings.add(code, first, last, reason);
+        }
+    }
+
+    /// Takes rows that were looked at, until the range ends.
+    ///
+    /// # Errors
+    /// A skeleton could not be read.
+    pub(super) fn judge_all(&mut self, rows: Vec<Seen>) -> Result<()> {
+        for row in rows {
+            if self.judge(row).is_break() {
+                break;
+            }
+        }
+        self.failed.take().map_or(Ok(()), Err)
     }
 
     /// Takes the next row, which was looked at.
-    pub(super) fn judge(&mut self, row: Seen) -> ControlFlow<()> {
-        if self.check.to.is_some_and(|to| row.seq > to.get().cast_signed()) {
-            self.cut = true;
-            return ControlFlow::Break(());
-        }
-        self.reached = row.seq;
-        let seq = position(row.seq);
+    fn judge(&mut self, row: Seen) -> ControlFlow<()> {
         let expected = match &self.before {
             Some(before) => before.seq + 1,
             // The believed row before a range that does not begin at the first entry.
             None if self.first > 1 => self.first - 1,
             None => 1,
         };
+        if let Some(to) = self.check.to.filter(|to| row.seq > to.get().cast_signed()) {
+            self.cut = true;
+            self.absent(expected, to.get());
+            return ControlFlow::Break(());
+        }
+        self.reached = row.seq;
+        let seq = position(row.seq);
         if row.seq < 1 || seq < expected {
             let reason = if row.seq < 1 { "a row stands before the first entry" } else { "two rows have one position" };
             self.add(FindingCode::Foreign, seq, reason);
             return ControlFlow::Continue(());
         }
         if seq > expected {
-            self.findings.add(FindingCode::Gap, expected, seq - 1, "entries are missing");
-            self.before = None;
-            self.frontier = None;
+            self.absent(expected, seq - 1);
+        }
+        let known = self.known(seq);
+        if self.failed.is_some() {
+            return ControlFlow::Break(());
         }
         if seq < self.first {
-            self.believe(row, seq);
+            self.believe(Believed { at: row.at, stored: row.stored, sealed: row.sealed }, seq);
             return ControlFlow::Continue(());
         }
         self.rows_hashed += 1;
@@ -200,7 +244,8 @@ impl<'a> Walk<'a> {
             self.add(code, seq, reason);
         }
         self.check_mac(&row, seq);
-        self.compare_saved(&row, seq);
+        self.check_known(&row, seq, known.as_ref());
+        self.compare_saved(&row.stored, &row.computed, seq);
         match (&mut self.frontier, row.leaf) {
             (Some(frontier), Some(leaf)) => frontier.push_leaf(leaf),
             _ => self.frontier = None,
@@ -209,8 +254,80 @@ impl<'a> Walk<'a> {
         ControlFlow::Continue(())
     }
 
+    /// Takes entries that are not there: known by their skeleton where they may be absent, a gap where not.
+    fn absent(&mut self, first: u64, last: u64) {
+        let mut seq = first;
+        while seq <= last && self.failed.is_none() {
+            match self.known(seq).filter(|known| known.state.may_lack_rows()) {
+                Some(known) => {
+                    if known.pinned {
+                        self.add(FindingCode::Gap, seq, "a control entry is missing, which no purge removes");
+                    }
+                    self.pass(seq, known.hash);
+                    seq += 1;
+                }
+                None => {
+                    let end = self.past.next_excuse(seq).map_or(last, |next| last.min(next - 1));
+                    self.findings.add(FindingCode::Gap, seq, end, "entries are missing");
+                    (self.before, self.frontier, self.lost_at) = (None, None, end);
+                    seq = end + 1;
+                }
+            }
+        }
+    }
+
+    /// Passes an entry that is known by its skeleton only.
+    fn pass(&mut self, seq: u64, hash: Hash) {
+        let stored = Digest::Whole(hash);
+        if seq < self.first {
+            let (at, sealed) = (i64::MIN, self.seen_sealed);
+            return self.believe(Believed { at, stored, sealed }, seq);
+        }
+        let (at, sealed) = self.before.as_ref().map_or((i64::MIN, self.seen_sealed), |before| (before.at, before.sealed));
+        if let (Some(prev), Some(before)) = (self.past.begins(seq), &self.before)
+            && !before.is(&Digest::Whole(prev))
+        {
+            self.add(FindingCode::Link, seq, "the segment does not link to the entry before it");
+        }
+        self.rows_known += 1;
+        self.compare_saved(&stored, &hash, seq);
+        if let Some(frontier) = &mut self.frontier {
+            frontier.push(&hash);
+        }
+        self.before = Some(Before { seq, at, stored, computed: hash, sealed });
+    }
+
+    /// What the segment of an entry knows of it.
+    fn known(&mut self, seq: u64) -> Option<Known> {
+        let mut found = Vec::new();
+        let known = self.past.at(seq, &mut found);
+        found.into_iter().for_each(|(code, first, last, reason)| self.findings.add(code, first, last, reason));
+        known.unwrap_or_else(|error| {
+            self.failed = Some(error);
+            None
+        })
+    }
+
+    /// Compares a row with the skeleton of its segment.
+    fn check_known(&mut self, row: &Seen, seq: u64, known: Option<&Known>) {
+        let Some(known) = known else { return };
+        // An edited row was found by then.
+        let is_whole = row.stored.is(&row.computed);
+        if !row.stored.is(&known.hash) {
+            if known.state.may_lack_rows() {
+                self.add(FindingCode::Foreign, seq, "the row is not the one that was purged from this place");
+            } else if is_whole {
+                self.add(FindingCode::Skeleton, seq, "the row is not the one that the skeleton knows");
+            }
+        } else if row.pinned != known.pinned {
+            self.add(FindingCode::Control, seq, "the skeleton knows the row otherwise: as a control entry, or as none");
+        } else if !known.pinned && matches!(known.state, SegmentState::Purged | SegmentState::FilePurged) {
+            self.add(FindingCode::Leftover, seq, "the entry is purged, and its row is still there");
+        }
+    }
+
     /// Takes the row before the range as it is; the saved head of an incremental walk must be that row.
-    fn believe(&mut self, row: Seen, seq: u64) {
+    fn believe(&mut self, row: Believed, seq: u64) {
         let computed = match &row.stored {
             Digest::Whole(stored) => *stored,
             Digest::Odd(_) => genesis(""),
@@ -279,20 +396,72 @@ impl<'a> Walk<'a> {
         self.seen_sealed |= row.sealed;
     }
 
-    fn compare_saved(&mut self, row: &Seen, seq: u64) {
+    fn compare_saved(&mut self, stored: &Digest, computed: &Hash, seq: u64) {
         let Some(saved) = Trusted::of(self.check).filter(|saved| saved.size == seq && saved.origin == self.origin) else { return };
         let root = self.frontier.as_ref().map(|frontier| {
             let mut frontier = frontier.clone();
-            frontier.push(&row.computed);
+            frontier.push(computed);
             frontier.root()
         });
         let clean = self.findings.is_empty();
-        if saved.hash.is_some_and(|hash| !row.stored.is(hash) && row.computed != *hash) {
+        if saved.hash.is_some_and(|hash| !stored.is(hash) && computed != hash) {
             self.findings.add(FindingCode::Diverged, 1, seq, "the entry at the size of the saved head has another hash");
         } else if clean && root.is_some_and(|root| root != *saved.root) {
             self.findings.add(FindingCode::Diverged, 1, seq, "the root at the size of the saved head is another");
         } else if clean && (saved.hash.is_some() || root.is_some()) {
             self.attested_to = Some(seq);
+        }
+    }
+
+    /// Looks for the files of the segments that were passed, and compares the index with what the chain tells.
+    pub(super) fn check_files(&mut self, source: &dyn Source) -> Result<()> {
+        for from in std::mem::take(&mut self.past.passed) {
+            let Some(life) = self.past.fold.lives.get(&from).cloned() else { continue };
+            let Some(file) = &life.archive else { continue };
+            let mut found = look_for(source, self.chain, file, &life, self.check.archives, &self.origin)?;
+            if found.is_some() {
+                // It may have gone, or come, since its state was read.
+                let mut controls = self.past.wanted();
+                source.read(i64::MAX, &mut controls, &mut |_| ControlFlow::Break(()))?;
+                self.learn(&controls.rows);
+            }
+            let state = self.past.fold.lives.get(&from).map_or(life.state(), Life::state);
+            if life.state() != state {
+                found = look_for(source, self.chain, file, &life, self.check.archives, &self.origin)?;
+            }
+            let code = match (state, &found) {
+                (SegmentState::FilePurged, None) => Some((FindingCode::Leftover, "the file is purged, and it is still there")),
+                (SegmentState::FilePurged, Some(_)) => None,
+                (_, Some(Lack::Unseen)) => None,
+                (SegmentState::Archived, Some(lack)) => Some((FindingCode::Degraded, lack.reason())),
+                (_, Some(lack)) => Some((FindingCode::Lost, lack.reason())),
+                (_, None) => None,
+            };
+            if let Some((code, reason)) = code {
+                self.findings.add(code, life.border.from, life.border.to, reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the index of segments with what the chain tells.
+    pub(super) fn check_index(&mut self, index: &[Vec<u8>]) {
+        #[derive(serde::Deserialize)]
+        struct Indexed {
+            from: u64,
+            #[serde(rename = "gen")]
+            generation: u64,
+            state: SegmentState,
+        }
+        let rows: Vec<Option<Indexed>> = index.iter().map(|row| serde_json::from_slice(row).ok()).collect();
+        for (from, life) in &self.past.fold.lives {
+            let fits = |row: &Indexed| row.from == *from && row.generation == life.generation && row.state == life.state();
+            if !rows.iter().flatten().any(fits) {
+                self.findings.add(FindingCode::Index, *from, life.border.to, "the row of the segment is not what the chain tells of it");
+            }
+        }
+        if rows.len() > self.past.fold.lives.len() || rows.iter().any(Option::is_none) {
+            self.findings.add(FindingCode::Index, 0, 0, "there are rows of segments that the chain does not tell of");
         }
     }
 
@@ -384,6 +553,7 @@ impl<'a> Walk<'a> {
             attested_to: self.attested_to.filter(|_| good),
             attested_hash: self.check.saved.as_ref().filter(|_| good && self.attested_to.is_some()).map(|saved| saved.hash),
             rows_hashed: self.rows_hashed,
+            rows_known: self.rows_known,
         }
     }
 }

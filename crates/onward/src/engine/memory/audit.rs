@@ -1,5 +1,6 @@
 //! The audit trail in memory.
 
+use std::collections::HashMap;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
@@ -9,12 +10,13 @@ use super::MemoryStore;
 use super::commit::State;
 use crate::Result;
 use crate::audit::Order;
-use crate::audit::engine::{AuditEngine, Select, Selected};
-use crate::audit::verify::{HeadRow, Source, View};
-use crate::model::{ChainName, Hash, Head, RowRef, Sealed, Seq};
+use crate::audit::engine::{AuditEngine, Batch, Batched, Moved, Select, Selected};
+use crate::audit::verify::{Controls, HeadRow, Source, View};
+use crate::model::limits::PAGE_ITEMS;
+use crate::model::{ChainName, Hash, Head, Key, RowRef, Sealed, Seq};
 
-/// How many entries a source takes at a time: the store is not held while they are looked at.
-const AT_A_TIME: usize = 256;
+/// How many entries one read of a source hands out: the store is not held while they are looked at.
+const WINDOW: usize = PAGE_ITEMS + 1;
 
 fn entries<'a>(state: &'a State, chain: &ChainName) -> &'a [Arc<Sealed>] {
     state.entries.get(chain).map_or(&[], Vec::as_slice)
@@ -79,6 +81,36 @@ impl AuditEngine for MemoryStore {
         Box::pin(std::future::ready(Ok(found)))
     }
 
+    fn keeps_segments(&self) -> bool {
+        true
+    }
+
+    fn move_rows(&self, batch: Batch) -> BoxFuture<'_, Result<Batched>> {
+        let moved = self.write(|state| {
+            if !batch.guards.iter().all(|guard| state.holds(guard)) {
+                return Batched::Refused;
+            }
+            let rows = state.entries.entry(batch.chain).or_default();
+            let before = rows.len();
+            match batch.rows {
+                Moved::Out(out) => {
+                    let out: HashMap<u64, Hash> = out.into_iter().collect();
+                    rows.retain(|entry| entry.is_pinned() || out.get(&entry.seq.get()) != Some(&entry.hash));
+                    Batched::Done((before - rows.len()) as u64)
+                }
+                Moved::In(entries) => {
+                    for entry in entries {
+                        if let Err(place) = rows.binary_search_by_key(&entry.seq, |entry| entry.seq) {
+                            rows.insert(place, Arc::new(entry));
+                        }
+                    }
+                    Batched::Done((rows.len() - before) as u64)
+                }
+            }
+        });
+        Box::pin(std::future::ready(Ok(moved)))
+    }
+
     fn source(&self, chain: &ChainName) -> Result<Box<dyn Source>> {
         Ok(Box::new(MemorySource { store: self.clone(), chain: chain.clone() }))
     }
@@ -108,23 +140,23 @@ struct MemorySource {
 }
 
 impl Source for MemorySource {
-    fn read(&self, from: i64, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
-        // Entries are only ever added: those that stand now are one consistent view, however they are read.
-        let view = self.store.read(|state| state.heads.get(&self.chain).map(|head| (head.clone(), entries(state, &self.chain).len())));
-        let Some((head, end)) = view else { return Ok(None) };
-        let mut next = self.store.read(|state| entries(state, &self.chain).partition_point(|entry| entry.seq.get().cast_signed() < from));
-        'rows: while next < end {
-            let some: Vec<Arc<Sealed>> = self.store.read(|state| {
-                let some = entries(state, &self.chain).get(next..end.min(next + AT_A_TIME)).unwrap_or_default();
-                some.to_vec()
-            });
-            next += AT_A_TIME;
-            for entry in &some {
-                if each(RowRef::from(&**entry)).is_break() {
-                    break 'rows;
-                }
+    fn read(&self, from: i64, controls: &mut Controls, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
+        let view = self.store.read(|state| {
+            let head = state.heads.get(&self.chain)?.clone();
+            let all = entries(state, &self.chain);
+            let behind = |seq: i64| all.get(all.partition_point(|entry| entry.seq.get().cast_signed() <= seq)..).unwrap_or_default();
+            // Small next to the rest: nothing but control entries is looked at twice.
+            let pinned = behind(controls.after).iter().filter(|entry| entry.is_pinned() && entry.kind.starts_with("segment."));
+            controls.rows.extend(pinned.map(|entry| RowRef::from(&**entry).to_row()));
+            if let Some(index) = &mut controls.index {
+                index.extend(state.of_kind("onward.segment", self.chain.as_str()).map(|object| object.value.bytes().to_vec()));
             }
-        }
+            // As many as a window holds, and one that shows that there are more.
+            let some: Vec<Arc<Sealed>> = behind(from.saturating_sub(1)).iter().take(WINDOW).cloned().collect();
+            Some((head, some))
+        });
+        let Some((head, rows)) = view else { return Ok(None) };
+        let _ = rows.iter().try_for_each(|entry| each(RowRef::from(&**entry)));
         let row = HeadRow {
             seq: head.seq.get().cast_signed(),
             hash: head.hash.as_bytes().to_vec(),
@@ -132,6 +164,11 @@ impl Source for MemorySource {
             at: head.at.as_micros(),
         };
         Ok(Some(View { origin: head.origin.to_string(), head: Some(row) }))
+    }
+
+    fn skeleton(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let key = Key::new("onward.skeleton", name)?;
+        Ok(self.store.read(|state| state.object(&key).map(|object| object.value.bytes().to_vec())))
     }
 
     fn another(&self) -> Result<Box<dyn Source>> {

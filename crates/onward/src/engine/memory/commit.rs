@@ -9,7 +9,7 @@ use futures_core::future::BoxFuture;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, Scan, StoreMeta, Wanted, Writer};
-use crate::commit::{Past, Prune, Pruned, ROW_BYTES, Record};
+use crate::commit::{Guard, Past, Prune, Pruned, ROW_BYTES, Record};
 use crate::model::{ChainName, Epoch, FencingToken, Head, Key, LockKey, Object, RequestId, Revision, Sealed, Version};
 use crate::time::Timestamp;
 use crate::{Error, Result, random};
@@ -44,6 +44,27 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Returns an object.
+    pub(super) fn object(&self, key: &Key) -> Option<&Arc<Object>> {
+        self.objects.get(key)
+    }
+
+    /// Tells whether a guard holds.
+    pub(super) fn holds(&self, guard: &Guard) -> bool {
+        let version = self.objects.get(guard.key()).map(|object| object.meta.version);
+        match guard {
+            Guard::Absent(_) => version.is_none(),
+            Guard::Exists(_) => version.is_some(),
+            Guard::At(_, at) => version == Some(*at),
+        }
+    }
+
+    /// Returns the objects of a kind that belong to a chain.
+    pub(super) fn of_kind<'a>(&'a self, kind: &'a str, chain: &'a str) -> impl Iterator<Item = &'a Arc<Object>> {
+        let mine = move |key: &Key| key.kind() == kind && key.name().split('/').next() == Some(chain);
+        self.objects.iter().filter(move |(key, _)| mine(key)).map(|(_, object)| object)
+    }
+
     fn remember(&mut self, plan: &Plan) {
         while self.expiries.first().is_some_and(|(ends, _)| *ends <= plan.now) {
             let Some((ends, id)) = self.expiries.pop_first() else { return };
@@ -99,6 +120,14 @@ impl MemoryStore {
             entries: HashMap::new(),
         };
         Self(Arc::new(Shared { state: RwLock::new(state), right: Right::default(), refuses }))
+    }
+
+    /// Changes something beside the batches of the queue, which it waits for.
+    pub(super) fn write<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        self.0.right.take();
+        let changed = change(&mut self.0.state.write());
+        self.0.right.give_back();
+        changed
     }
 
     /// Looks at everything at one moment.

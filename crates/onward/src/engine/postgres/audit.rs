@@ -14,7 +14,7 @@ use super::error::before_commit;
 use super::rows::{self, col, damaged, signed, unsigned};
 use crate::audit::Order;
 use crate::audit::engine::{AuditEngine, Select, Selected};
-use crate::audit::verify::{HeadRow, Source, View};
+use crate::audit::verify::{Controls, HeadRow, Source, View};
 use crate::model::limits::PAYLOAD_BYTES;
 use crate::model::{ChainName, Hash, Head, RowRef, Sealed, Seq};
 use crate::{Error, Result};
@@ -256,11 +256,16 @@ impl PostgresSource {
 }
 
 impl Source for PostgresSource {
-    fn read(&self, from: i64, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
+    fn read(&self, from: i64, _: &mut Controls, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
         let view = self.view(from, each);
         // Whatever it came to, the snapshot ends.
         let ended = self.ask(&[Step::Plain("ROLLBACK")]);
         view.and_then(|view| ended.map(|_| view))
+    }
+
+    fn skeleton(&self, _: &str) -> Result<Option<Vec<u8>>> {
+        // The engine keeps no segments.
+        Ok(None)
     }
 
     fn another(&self) -> Result<Box<dyn Source>> {

@@ -31,6 +31,11 @@ const JUMP: u64 = 1 << 32;
 const HOME: &str = "(SELECT system_identifier FROM pg_control_system()) || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) || '/' || \
      (SELECT oid FROM pg_database WHERE datname = current_database()) || '/' || 'onward_meta'::regclass::oid";
 
+/// Whether there is a store. It reads the catalogue: a session remembers that a name was not there, and forgets that only when it comes to
+/// another table, not while it waits for the advisory lock.
+const THERE: &str = "SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'onward_meta' AND pg_table_is_visible(oid)),
+     current_setting('server_encoding')";
+
 /// Whether the database is as this library wants it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -46,7 +51,7 @@ pub(super) enum State {
 
 /// Looks at the database.
 pub(super) async fn look(client: &Client) -> Result<State> {
-    let there = one(client, "SELECT to_regclass('onward_meta') IS NOT NULL, current_setting('server_encoding')").await?;
+    let there = one(client, THERE).await?;
     if col::<&str>(&there, 1)? != "UTF8" {
         return Err(Error::unsupported("the encoding of the database is not UTF8"));
     }

@@ -33,7 +33,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 /// The facts, the number of the schema, and the number of this transaction; whoever reads them has the writer's right.
 const TAKE: &str = concat!(
     "SELECT epoch, revision, version_floor, compacted, newest_token, origin, newest_at, restore_floor, schema_version, ",
-    "pg_current_xact_id()::text FROM onward_meta FOR UPDATE"
+    "pg_current_xact_id()::text || ' ' || extract(epoch FROM pg_postmaster_start_time()) FROM onward_meta FOR UPDATE"
 );
 
 pub(super) struct PostgresWriter {
@@ -157,7 +157,12 @@ impl Work<'_> {
         let mut pauses = Backoff::new(PAUSES.0, PAUSES.1);
         while clock.now() < until {
             if let Ok(client) = self.connect().await {
-                let question = [Step::With("SELECT pg_xact_status($1::text::xid8)", vec![(&transaction, Type::TEXT)])];
+                let question = [Step::With(
+                    "SELECT CASE pg_xact_status(split_part($1, ' ', 1)::xid8) WHEN 'committed' THEN
+           CASE WHEN split_part($1, ' ', 2) = extract(epoch FROM pg_postmaster_start_time())::text THEN 'committed' ELSE 'unsure' END
+         ELSE pg_xact_status(split_part($1, ' ', 1)::xid8) END",
+                    vec![(&transaction, Type::TEXT)],
+                )];
                 let answer = ask(&client, &question).await.map(|rows| rows.concat());
                 match answer.as_deref().map(|rows| rows.first().and_then(|row| col::<Option<&str>>(row, 0).ok().flatten())) {
                     Ok(Some("committed")) => {
@@ -165,6 +170,8 @@ impl Work<'_> {
                         return Ok(());
                     }
                     Ok(Some("aborted")) => return Err(lost),
+                    // A server that crashed may give a number that was never written down to another transaction.
+                    Ok(Some("unsure")) => break,
                     // It may still be at it: the server has not seen yet that nobody waits.
                     Ok(_) | Err(_) => {}
                 }

@@ -14,8 +14,8 @@ use super::connection;
 use super::error::before_commit;
 use super::rows::{self, col, damaged, signed, unsigned};
 use crate::audit::Order;
-use crate::audit::engine::{AuditEngine, Select, Selected};
-use crate::audit::verify::{HeadRow, Source, View};
+use crate::audit::engine::{AuditEngine, Batch, Batched, Select, Selected};
+use crate::audit::verify::{Controls, HeadRow, Source, View};
 use crate::model::limits::PAYLOAD_BYTES;
 use crate::model::{ChainName, Hash, Head, Row, RowRef, Sealed, Seq};
 use crate::{Error, Result};
@@ -127,6 +127,18 @@ impl AuditEngine for SqliteStore {
         }))
     }
 
+    fn keeps_segments(&self) -> bool {
+        true
+    }
+
+    fn move_rows(&self, batch: Batch) -> BoxFuture<'_, Result<Batched>> {
+        let store = self.clone();
+        Box::pin(async move {
+            let moved = tokio::task::spawn_blocking(move || store.move_now(&batch)).await;
+            moved.map_err(|e| Error::unknown("the batch ended early").with_source(e))?
+        })
+    }
+
     fn source(&self, chain: &ChainName) -> Result<Box<dyn Source>> {
         Ok(Box::new(SqliteSource::open(self.path(), chain)?))
     }
@@ -216,18 +228,29 @@ struct SqliteSource {
     chain: ChainName,
     /// The statement that reads rows.
     rows: String,
+    /// The statement that reads control entries of segments.
+    controls: String,
 }
+
+/// The statement that reads the index of a chain's segments.
+const SEGMENTS: &str = "SELECT payload FROM onward_objects WHERE namespace = 'default' AND kind = 'onward.segment'
+    AND name >= ?1 || '/' AND name < ?1 || '0' ORDER BY name";
 
 impl SqliteSource {
     /// Opens a connection of its own: a long walk keeps no reading thread from others.
     fn open(path: &Path, chain: &ChainName) -> Result<Self> {
         let rows = format!("SELECT {} FROM onward_entries WHERE chain = ?1 AND seq >= ?2 ORDER BY seq", columns());
-        Ok(Self { connection: connection::open_reader(path)?, path: path.to_owned(), chain: chain.clone(), rows })
+        // Few rows, which an index of their own finds.
+        let controls = format!(
+            "SELECT {} FROM onward_entries WHERE chain = ?1 AND seq > ?2 AND flags & 1 = 1 AND substr(kind, 1, 8) = 'segment.' ORDER BY seq",
+            columns()
+        );
+        Ok(Self { connection: connection::open_reader(path)?, path: path.to_owned(), chain: chain.clone(), rows, controls })
     }
 }
 
 impl Source for SqliteSource {
-    fn read(&self, from: i64, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
+    fn read(&self, from: i64, controls: &mut Controls, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
         // One short read transaction a window: the log never has to keep a whole walk's past.
         let tx = self.connection.unchecked_transaction().map_err(before_commit)?;
         let mut find = prepare(&tx, "SELECT id, origin FROM onward_chains WHERE name = ?1")?;
@@ -239,6 +262,21 @@ impl Source for SqliteSource {
             let column = |index| Ok::<_, Error>(bytes(row, index)?.unwrap_or_default().to_vec());
             Ok(HeadRow { seq: col(row, 0)?, hash: column(1)?, frontier: column(2)?, at: col(row, 3)? })
         })?;
+        let mut find = prepare(&tx, &self.controls)?;
+        let mut found = find.query(params![id, controls.after]).map_err(before_commit)?;
+        while let Some(row) = found.next().map_err(before_commit)? {
+            controls.rows.push(entry_row(row)?);
+        }
+        if let Some(index) = &mut controls.index {
+            let mut find = prepare(&tx, SEGMENTS)?;
+            let mut found = find.query(params![self.chain.as_str()]).map_err(before_commit)?;
+            while let Some(row) = found.next().map_err(before_commit)? {
+                index.push(bytes(row, 0)?.unwrap_or_default().to_vec());
+            }
+        }
+        if from == i64::MAX {
+            return Ok(Some(View { origin: String::from_utf8_lossy(&origin).into_owned(), head }));
+        }
         let mut find = prepare(&tx, &self.rows)?;
         let mut found = find.query(params![id, from]).map_err(before_commit)?;
         while let Some(row) = found.next().map_err(before_commit)? {
@@ -247,6 +285,14 @@ impl Source for SqliteSource {
             }
         }
         Ok(Some(View { origin: String::from_utf8_lossy(&origin).into_owned(), head }))
+    }
+
+    fn skeleton(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let mut find = prepare(
+            &self.connection,
+            "SELECT payload FROM onward_objects WHERE namespace = 'default' AND kind = 'onward.skeleton' AND name = ?1",
+        )?;
+        one(&mut find, params![name], |row| Ok(bytes(row, 0)?.unwrap_or_default().to_vec()))
     }
 
     fn another(&self) -> Result<Box<dyn Source>> {

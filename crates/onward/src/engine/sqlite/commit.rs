@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
+use parking_lot::Mutex;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::connection::{self, Durability};
@@ -31,7 +32,13 @@ pub(super) const APPLICATION_ID: i32 = 0x6f6e_7764;
 const SCHEMA: Schema = Schema {
     what: "store",
     first: "onward_meta",
-    steps: &[include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql"), include_str!("schema_4.sql")],
+    steps: &[
+        include_str!("schema.sql"),
+        include_str!("schema_2.sql"),
+        include_str!("schema_3.sql"),
+        include_str!("schema_4.sql"),
+        include_str!("schema_5.sql"),
+    ],
 };
 
 /// After about this many written rows the log is copied back into the database, behind the answers.
@@ -56,6 +63,8 @@ impl Default for Bounds {
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     path: Arc<PathBuf>,
+    /// The writer of segments' rows: opened when it is needed first, one batch at a time.
+    pub(super) mover: Arc<Mutex<Option<SqliteWriter>>>,
     readers: Readers,
     wal: Wal,
 }
@@ -85,7 +94,7 @@ impl SqliteStore {
             })?;
             backup::tidy(&path);
             let readers = Readers::open(&path, bounds.read)?;
-            Ok(Self { readers, wal: Wal::of(&path, bounds.wal_bytes), path: Arc::new(path) })
+            Ok(Self { readers, mover: Arc::default(), wal: Wal::of(&path, bounds.wal_bytes), path: Arc::new(path) })
         };
         tokio::task::spawn_blocking(open).await.map_err(|e| Error::unavailable("the store could not be opened").with_source(e))?
     }
@@ -95,12 +104,27 @@ impl SqliteStore {
         &self.path
     }
 
+    pub(super) fn open_writer(&self) -> Result<SqliteWriter> {
+        let mut connection = connection::open(&self.path, APPLICATION_ID, Durability::Full)?;
+        connection::queue(&mut connection)?;
+        self.wal.prepare(&connection)?;
+        Ok(SqliteWriter {
+            connection,
+            turn: Turn::open(&turn::beside(&self.path))?,
+            wal: self.wal.clone(),
+            written: 0,
+            tidied: 0,
+            full: true,
+        })
+    }
+
     pub(super) fn readers(&self) -> &Readers {
         &self.readers
     }
 }
 
-struct SqliteWriter {
+#[derive(Debug)]
+pub(super) struct SqliteWriter {
     connection: Connection,
     turn: Turn,
     wal: Wal,
@@ -323,6 +347,31 @@ impl SqliteWriter {
         Ok(pruned)
     }
 
+    /// Does something in a transaction of its own; says in how many rows.
+    pub(super) fn transact<T>(&mut self, work: impl FnOnce(&Connection) -> Result<(T, usize)>) -> Result<T> {
+        self.take_right()?;
+        let (done, rows) = work(&self.connection).inspect_err(|_| self.roll_back())?;
+        self.connection.execute_batch(if rows == 0 { "ROLLBACK" } else { "COMMIT" }).map_err(|e| {
+            self.roll_back();
+            at_commit(e)
+        })?;
+        self.written += rows;
+        self.make_room();
+        Ok(done)
+    }
+
+    fn make_room(&mut self) {
+        // Nothing came since it was here last: folded now, a later open or reader finds a short log.
+        let idle = self.written > 0 && self.written == self.tidied;
+        if self.written >= CHECKPOINT_ROWS || idle {
+            self.written = 0;
+            Wal::fold(&self.connection);
+        }
+        self.tidied = self.written;
+        // So that a store that nobody writes to any more, since it is not ready, comes back by itself.
+        self.full = self.wal.make_room(&self.connection).is_err();
+    }
+
     fn finish_now(&mut self, plan: &Plan) -> Result<()> {
         self.carry_out(plan).inspect_err(|_| self.roll_back())?;
         self.connection.execute_batch("COMMIT").map_err(|e| {
@@ -358,15 +407,7 @@ impl Writer for SqliteWriter {
     }
 
     fn tidy(&mut self) -> BoxFuture<'_, ()> {
-        // Nothing came since it was here last: folded now, a later open or reader finds a short log.
-        let idle = self.written > 0 && self.written == self.tidied;
-        if self.written >= CHECKPOINT_ROWS || idle {
-            self.written = 0;
-            Wal::fold(&self.connection);
-        }
-        self.tidied = self.written;
-        // So that a store that nobody writes to any more, since it is not ready, comes back by itself.
-        self.full = self.wal.make_room(&self.connection).is_err();
+        self.make_room();
         Box::pin(std::future::ready(()))
     }
 
@@ -386,17 +427,7 @@ impl CommitEngine for SqliteStore {
     }
 
     fn writer(&self) -> Result<Box<dyn Writer>> {
-        let mut connection = connection::open(&self.path, APPLICATION_ID, Durability::Full)?;
-        connection::queue(&mut connection)?;
-        self.wal.prepare(&connection)?;
-        Ok(Box::new(SqliteWriter {
-            connection,
-            turn: Turn::open(&turn::beside(&self.path))?,
-            wal: self.wal.clone(),
-            written: 0,
-            tidied: 0,
-            full: true,
-        }))
+        Ok(Box::new(self.open_writer()?))
     }
 
     fn ready(&self) -> Result<()> {

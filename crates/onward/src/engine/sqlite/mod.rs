@@ -18,6 +18,7 @@ mod log;
 mod migrate;
 mod reader;
 mod rows;
+mod segments;
 mod turn;
 mod wal;
 

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 #[cfg(feature = "redis")]
 pub use cluster::RedisCluster;
 #[cfg(feature = "postgres")]
-pub use postgres::Postgres;
+pub use postgres::{Pooler, Postgres};
 pub use proxy::Proxy;
 #[cfg(feature = "redis")]
 pub use redis::{Keep, Redis};

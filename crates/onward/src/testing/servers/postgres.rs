@@ -208,6 +208,57 @@ impl Postgres {
     }
 }
 
+/// A private `pgbouncer` in transaction mode before a server; dropping it kills it.
+#[derive(Debug)]
+pub struct Pooler {
+    _folder: Folder,
+    port: u16,
+    child: Child,
+}
+
+impl Pooler {
+    /// Starts one with few connections to the server, so that clients meet each other's sessions.
+    pub fn before(server: &Postgres) -> Self {
+        let folder = Folder::new("pgbouncer");
+        if let Some((user, group)) = servant() {
+            chown(folder.path(), Some(user), Some(group)).expect("root may");
+        }
+        let port = free_port();
+        let settings = format!(
+            "[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+             auth_type = any\npool_mode = transaction\ndefault_pool_size = 3\nignore_startup_parameters = extra_float_digits\n\
+             [databases]\n* = host=127.0.0.1 port={} user=onward\n",
+            server.port()
+        );
+        let file = folder.path().join("pgbouncer.ini");
+        std::fs::write(&file, settings).expect("the folder is ours");
+        let mut pooler = Command::new("pgbouncer");
+        if let Some((user, group)) = servant() {
+            pooler.uid(user).gid(group);
+        }
+        pooler.arg("-q").arg(&file).current_dir(folder.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = pooler.spawn().expect("pgbouncer is installed");
+        let patience = Clock::system().now() + PATIENCE;
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Clock::system().now() < patience, "pgbouncer does not answer");
+            std::thread::yield_now();
+        }
+        Self { _folder: folder, port, child }
+    }
+
+    /// Returns the URL of a database of the server behind it.
+    pub fn url(&self, database: &str) -> String {
+        url(self.port, database)
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Drop for Postgres {
     fn drop(&mut self) {
         self.kill();

@@ -1,0 +1,175 @@
+//! Archiving: every entry of a segment in a file, read back and compared before anything counts on it.
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use super::worker::{Worker, check_free, check_state};
+use super::{Act, Segment};
+use crate::audit::archive::Archive;
+use crate::audit::archive_file::{ArchiveReader, ArchiveWriter};
+use crate::audit::chain::Chain;
+use crate::audit::verify::{ArchiveFile, Filed, SegmentState};
+use crate::model::limits::PAGE_ITEMS;
+use crate::model::{EntryHasher, Row, Seq};
+use crate::{Error, Result};
+
+/// The stand-alone verifier, which lies beside every file.
+const VERIFIER: &str = include_str!("../verify/verify.py");
+
+impl Chain {
+    /// Writes a sealed segment to the archive, and reads it back.
+    ///
+    /// The head is taken once, for one entry, when everything is there.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`](crate::Kind::Conflict): the segment is not sealed, or another worker is at it. `Unsupported`: there is no archive.
+    /// `NotFound`: no such segment. `Backend`: the engine or the archive is away, or `integrity_failure`: an entry or the file is not what
+    /// it should be.
+    ///
+    /// # Cancel safety
+    /// Dropped before its last commit, it leaves a file that nobody names; it is collected later.
+    pub async fn archive(&self, from: Seq, act: &Act) -> Result<Segment> {
+        self.archive_segment(from.get(), act).await.map_err(|e| e.during("archive"))
+    }
+
+    async fn archive_segment(&self, from: u64, act: &Act) -> Result<Segment> {
+        act.check()?;
+        let archive = self.trail().archive()?.clone();
+        let states = [SegmentState::Sealed];
+        let (segment, _) = self.load(from).await?;
+        check_state(&segment, &states)?;
+        check_free(&segment, self.trail().queue().clock().wall())?;
+        if act.dry {
+            return Ok(segment);
+        }
+        let mut worker = Worker::take(self, from, &states, act).await?;
+        let folder = format!("{}/{}", folder(self, &worker.segment).await?, worker.attempt());
+        let name = format!("{folder}/entries.ndjson.zst");
+        let written = async {
+            let file = write(&mut worker, &archive, &name).await?;
+            archive.put(&format!("{folder}/verify.py"), VERIFIER.as_bytes().to_vec()).await?;
+            compare(self, &archive, &worker.segment, &file).await?;
+            let data = Map::from_iter([("archive".to_owned(), serde_json::to_value(&file).unwrap_or(Value::Null))]);
+            let next = |segment: &mut Segment| {
+                (segment.state, segment.archive, segment.attempt_until) = (SegmentState::Archived, Some(file.clone()), None);
+            };
+            worker.step("segment.archived", Vec::new(), next, data).await
+        };
+        if let Err(error) = written.await {
+            // What nobody names harms nobody; what may be named stays.
+            if error.effect() == crate::Effect::NotApplied {
+                for name in archive.list(&folder).await.unwrap_or_default() {
+                    let _ = archive.delete(&name).await;
+                }
+            }
+            let _ = worker.leave().await;
+            return Err(error);
+        }
+        Ok(worker.segment)
+    }
+}
+
+/// Where the files of a segment lie.
+pub(super) async fn folder(chain: &Chain, segment: &Segment) -> Result<String> {
+    let head = chain.head().await?.ok_or_else(|| Error::not_found("no such chain"))?;
+    let origin = hex::encode(Sha256::digest(head.origin.as_bytes()));
+    Ok(format!("{}/{}-{}", origin.get(..16).unwrap_or_default(), segment.from, segment.to))
+}
+
+async fn write(worker: &mut Worker<'_>, archive: &Archive, name: &str) -> Result<ArchiveFile> {
+    let (chain, border) = (worker.chain, worker.segment.border());
+    let head = chain.head().await?.ok_or_else(|| Error::not_found("no such chain"))?;
+    let mut writer = ArchiveWriter::new(chain.name(), &head.origin, &border)?;
+    let mut upload = archive.begin(name).await?;
+    let mut next = border.from;
+    while next <= border.to {
+        let entries = chain.rows(next, border.to).await?;
+        for entry in &entries {
+            writer.push(entry)?;
+        }
+        next += entries.len() as u64;
+        upload.write(writer.take()).await?;
+        worker.at(next - border.from).await?;
+    }
+    let (rest, file) = writer.end(name.to_owned(), border.last)?;
+    upload.write(rest).await?;
+    upload.end().await?;
+    Ok(file)
+}
+
+/// Reads a file to its end and compares each entry with the skeleton.
+pub(super) async fn compare(chain: &Chain, archive: &Archive, segment: &Segment, file: &ArchiveFile) -> Result<()> {
+    let mut pages = Pages::open(chain, archive, segment, file).await?;
+    while pages.next().await?.is_some() {}
+    Ok(())
+}
+
+/// The entries of a file, page by page, each compared with the skeleton.
+pub(super) struct Pages<'a> {
+    chain: &'a Chain,
+    segment: &'a Segment,
+    hasher: EntryHasher,
+    pages: mpsc::Receiver<Result<Vec<Row>>>,
+    next: u64,
+}
+
+impl<'a> Pages<'a> {
+    pub(super) async fn open(chain: &'a Chain, archive: &Archive, segment: &'a Segment, file: &ArchiveFile) -> Result<Self> {
+        let head = chain.head().await?.ok_or_else(|| Error::not_found("no such chain"))?;
+        let (sender, pages) = mpsc::channel(2);
+        let (archive, file, border, name, origin) =
+            (archive.clone(), file.clone(), segment.border(), chain.name().clone(), head.origin.to_string());
+        let runtime = tokio::runtime::Handle::current();
+        let hasher = EntryHasher::new(&origin);
+        let read = move || {
+            let read = || -> Result<()> {
+                let Filed::There(_, input) = archive.find(&file.name, &runtime)? else {
+                    return Err(Error::integrity("the file of the segment is missing from the archive"));
+                };
+                let mut reader = ArchiveReader::open(input, &file, &border, &name, &origin)?;
+                let mut page = Vec::with_capacity(PAGE_ITEMS);
+                while let Some(row) = reader.next()? {
+                    page.push(row);
+                    if page.len() == PAGE_ITEMS && sender.blocking_send(Ok(std::mem::take(&mut page))).is_err() {
+                        // Nobody reads on.
+                        return Ok(());
+                    }
+                }
+                // An empty page is the end.
+                let _ = sender.blocking_send(Ok(page)).is_ok() && sender.blocking_send(Ok(Vec::new())).is_ok();
+                Ok(())
+            };
+            if let Err(error) = read() {
+                let _ = sender.blocking_send(Err(error));
+            }
+        };
+        drop(tokio::task::spawn_blocking(read));
+        Ok(Self { chain, segment, hasher, pages, next: segment.from })
+    }
+
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<Row>>> {
+        let ended = || Error::unavailable("the file of the segment was not read to its end");
+        let page = self.pages.recv().await.ok_or_else(ended)??;
+        let wrong = || Error::integrity("the file of the segment does not hold what was sealed");
+        if page.is_empty() {
+            return if self.next == self.segment.to + 1 { Ok(None) } else { Err(wrong()) };
+        }
+        let end = self.next + page.len() as u64;
+        if end > self.segment.to + 1 {
+            return Err(wrong());
+        }
+        let known = self.chain.known_hashes(self.segment, self.next, end - 1).await?;
+        let same = page.iter().zip(&known).all(|(row, known)| self.hasher.hash(&row.view()) == *known);
+        if !same {
+            return Err(wrong());
+        }
+        self.next = end;
+        Ok(Some(page))
+    }
+}
+
+/// What a control entry says of a file.
+pub(super) fn named(file: Option<&ArchiveFile>) -> Map<String, Value> {
+    Map::from_iter([("file".to_owned(), json!(file.map(|file| &file.name)))])
+}
