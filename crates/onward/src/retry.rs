@@ -36,6 +36,7 @@ pub async fn sleep_until(clock: &Clock, until: Moment) {
 }
 
 /// Holds this thread up for `time`: for threads of our own that wait for something outside the process, where nothing wakes them.
+#[cfg(feature = "sqlite")]
 pub(crate) fn nap(time: Duration) {
     #[allow(clippy::disallowed_methods, reason = "the one place that sleeps")]
     std::thread::sleep(time);

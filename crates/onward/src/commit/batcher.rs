@@ -21,7 +21,7 @@ use super::retention::{Prune, Pruned, Retention};
 use crate::model::{ChainName, Fingerprint, Head, MacKeys, RequestId, Revision, Sealed};
 use crate::observe::{Event, tell};
 use crate::time::{Moment, Timestamp};
-use crate::{Code, Effect, Error, Result, retry};
+use crate::{Code, Effect, Error, Result};
 
 /// Most commits of one transaction.
 const BATCH_COMMITS: usize = 512;
@@ -33,16 +33,6 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 const PRUNE_ROWS: usize = 1_000;
 /// Most objects that expire at a time.
 const EXPIRE_OBJECTS: usize = 128;
-
-/// A batch that takes so much longer than its commits waited for a disk.
-const SLOW: Duration = Duration::from_millis(1);
-/// About what a commit takes beside the disk.
-const EACH: Duration = Duration::from_micros(20);
-/// The part of such a batch that the next one waits for callers who were just answered.
-const PART: u32 = 8;
-/// How long it naps between two looks whether they are back, and how often it looks at most.
-const LOOK: Duration = Duration::from_micros(100);
-const LOOKS_MOST: u128 = 50;
 
 /// How often the writer looks for the next commit of a lone caller before it sleeps: tens of microseconds.
 const LOOKS: u32 = 2_000;
@@ -88,9 +78,7 @@ impl Batcher {
         let mut batch = Vec::with_capacity(BATCH_COMMITS);
         let line = self.line.clone();
         let mut alone = false;
-        let mut callers = Callers::default();
         while let Some(first) = next_task(&mut queue, alone).await {
-            callers.gather(&queue);
             let _work = line.work(self.options.clock.now());
             let mut next = Some(first);
             let mut bytes = 0;
@@ -112,12 +100,10 @@ impl Batcher {
                 next = if full { None } else { queue.try_recv().ok() };
             }
             alone = batch.len() == 1;
-            let (commits, began) = (batch.len(), self.options.clock.now());
             self.line.leave(batch.iter().map(|pending| (&pending.commit, pending.size)));
             if !batch.is_empty() {
                 self.write(&mut batch).await;
             }
-            callers = Callers::of(commits, queue.len(), self.options.clock.now().since(began));
             if let Some((up_to, answer)) = compact {
                 // Whoever left needs no answer.
                 let _ = answer.send(self.prune(up_to).await.map_err(|e| e.during("compact")));
@@ -302,40 +288,6 @@ async fn next_task(queue: &mut mpsc::Receiver<Task>, alone: bool) -> Option<Task
     queue.recv().await
 }
 
-/// Who may be in the next batch.
-#[derive(Debug, Default)]
-struct Callers {
-    /// Those of the last batch, and those who waited when it was answered.
-    all: usize,
-    /// How long they are worth waiting for.
-    worth: Duration,
-}
-
-impl Callers {
-    fn of(answered: usize, waiting: usize, took: Duration) -> Self {
-        let disk = took.saturating_sub(EACH.saturating_mul(u32::try_from(answered).unwrap_or(u32::MAX)));
-        let worth = if disk < SLOW { Duration::ZERO } else { disk / PART };
-        Self { all: answered.saturating_add(waiting).min(BATCH_COMMITS), worth }
-    }
-
-    /// Waits for callers who were just answered, if the disk is slow: otherwise one half of them would always be in one batch, and the
-    /// other half in the next.
-    fn gather(&self, queue: &mpsc::Receiver<Task>) {
-        for _ in 0..self.looks() {
-            // The first one is taken already.
-            if queue.len() + 1 >= self.all {
-                return;
-            }
-            retry::nap(LOOK);
-        }
-    }
-
-    /// How often to look; counted, since a nap takes as long as it takes (C7).
-    fn looks(&self) -> u128 {
-        (self.worth.as_micros() / LOOK.as_micros()).min(LOOKS_MOST)
-    }
-}
-
 fn late(hint: Duration) -> Error {
     Error::overloaded("the deadline passed while the commit waited", hint).during("commit")
 }
@@ -451,19 +403,4 @@ pub(super) fn replayed(receipt: &Receipt) -> Receipt {
     receipt.replayed = true;
     receipt.writes.iter_mut().for_each(|written| written.replayed = true);
     receipt
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn callers_are_waited_for_on_a_slow_disk_only_and_not_for_long() {
-        let looks = |commits, micros| Callers::of(commits, 0, Duration::from_micros(micros)).looks();
-        // Sixty commits take more than a millisecond of work, and no disk.
-        assert_eq!((looks(60, 1_500), looks(1, 900)), (0, 0));
-        assert_eq!((looks(64, 1_280 + 4_000), looks(2, 5_000)), (5, 6));
-        assert_eq!(looks(1, 60_000_000), LOOKS_MOST);
-        assert_eq!(Callers::of(500, 500, Duration::ZERO).all, BATCH_COMMITS);
-    }
 }
