@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::connection::{COMMIT, Param, Step};
+use super::connection::{Param, Step};
 use super::log;
 use super::rows::{self, damaged, signed};
 use crate::commit::engine::{Plan, Wanted};
@@ -300,7 +300,7 @@ impl<'a> Columns<'a> {
         Ok(())
     }
 
-    /// The statements that carry the plan out, up to its COMMIT.
+    /// The statements that carry the plan out.
     pub(super) fn steps(&self) -> Vec<Step<'_>> {
         let mut steps = Vec::with_capacity(16);
         let logs = !self.log.is_empty();
@@ -324,7 +324,6 @@ impl<'a> Columns<'a> {
         if logs {
             steps.push(Step::Plain(&self.word));
         }
-        steps.push(Step::Plain(COMMIT));
         steps
     }
 

@@ -146,3 +146,6 @@ CREATE TABLE onward_leases (
 -- Every token is above this, whatever rows are gone (C4).
 CREATE TABLE onward_tokens (id smallint PRIMARY KEY CHECK (id = 1), floor bigint NOT NULL);
 INSERT INTO onward_tokens VALUES (1, 0);
+
+-- Each writer's newest batch, written in the batch's own transaction: it says whether a COMMIT without an answer was applied.
+CREATE TABLE onward_writers (id text COLLATE "C" PRIMARY KEY, batch bigint NOT NULL, at bigint NOT NULL) WITH (fillfactor = 30);

@@ -1,7 +1,8 @@
 //! The one writing connection of a process: takes the counter's row, reads, carries out a plan, commits.
 //!
 //! It lives on the writer's thread, whose runtime drives it: no other thread wakes for a batch. What a lost connection leaves open is
-//! settled by asking the server what became of the transaction.
+//! settled by asking what the table says that this writer wrote last: never a transaction's number, which a server that crashed gives to
+//! another transaction.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -23,37 +24,41 @@ use crate::commit::{Prune, Pruned};
 use crate::model::{Key, Revision, Version};
 use crate::retry::Backoff;
 use crate::time::{Clock, Timestamp};
-use crate::{Error, Kind, Result, retry};
+use crate::{Error, Kind, Result, random, retry};
 
 /// How long a batch tries to begin, and how long it asks what became of a COMMIT.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The first and the longest pause between two tries.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 
-/// The facts, the number of the schema, and the number of this transaction; whoever reads them has the writer's right.
-const TAKE: &str = concat!(
-    "SELECT epoch, revision, version_floor, compacted, newest_token, origin, newest_at, restore_floor, schema_version, ",
-    "pg_current_xact_id()::text || ' ' || extract(epoch FROM pg_postmaster_start_time()) FROM onward_meta FOR UPDATE"
-);
+/// The facts and the number of the schema; whoever reads them has the writer's right.
+const TAKE: &str = "SELECT epoch, revision, version_floor, compacted, newest_token, origin, newest_at, restore_floor, schema_version FROM onward_meta FOR UPDATE";
+
+/// Names the batch in its own transaction; beside it, what writers left that are long gone.
+const NAME: &str = "INSERT INTO onward_writers (id, batch, at) VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET batch = $2, at = $3";
+/// Forgets writers that have not written for a day.
+const FORGET: &str = "DELETE FROM onward_writers WHERE at < $1";
+/// A day, in microseconds.
+const DAY_US: i64 = 24 * 3_600 * 1_000_000;
+/// How many batches one writer carries out between two such looks.
+const FORGET_EVERY: i64 = 10_000;
 
 pub(super) struct PostgresWriter {
     server: Server,
     clock: Clock,
     /// Made when it is first needed: a runtime may not be dropped by another one's task.
     runtime: Option<Runtime>,
-    session: Option<Session>,
-}
-
-/// The writer's connection.
-struct Session {
-    client: Client,
-    /// The number of the transaction that it is in.
-    transaction: String,
+    /// The writer's connection.
+    session: Option<Client>,
+    /// Who writes, drawn anew for each writer.
+    id: String,
+    /// The number of its newest batch.
+    batch: i64,
 }
 
 impl PostgresWriter {
     pub(super) fn new(server: Server, clock: Clock) -> Self {
-        Self { server, clock, runtime: None, session: None }
+        Self { server, clock, runtime: None, session: None, id: random::uuid_v4().to_string(), batch: 0 }
     }
 
     /// Runs work on this thread.
@@ -65,7 +70,7 @@ impl PostgresWriter {
                 .build()
                 .map_err(|e| Error::unavailable("no runtime for the writer").with_source(e))?,
         };
-        let mut on = Work { server: &self.server, clock: &self.clock, session: &mut self.session };
+        let mut on = Work { server: &self.server, clock: &self.clock, session: &mut self.session, id: &self.id, batch: &mut self.batch };
         let done = runtime.block_on(work(&mut on));
         self.runtime = Some(runtime);
         done
@@ -76,7 +81,9 @@ impl PostgresWriter {
 struct Work<'a> {
     server: &'a Server,
     clock: &'a Clock,
-    session: &'a mut Option<Session>,
+    session: &'a mut Option<Client>,
+    id: &'a str,
+    batch: &'a mut i64,
 }
 
 impl Work<'_> {
@@ -95,20 +102,20 @@ impl Work<'_> {
     }
 
     /// Does something in a new transaction up to its COMMIT; again, if the connection is lost or others' transactions are in the way.
-    async fn begin<T>(&mut self, mut first: impl AsyncFnMut(&Client) -> Result<(T, String), Trouble>) -> Result<T> {
+    async fn begin<T>(&mut self, mut first: impl AsyncFnMut(&Client) -> Result<T, Trouble>) -> Result<T> {
         let clock = Clock::system();
         let until = clock.now() + PATIENCE;
         let mut pauses = Backoff::new(PAUSES.0, PAUSES.1);
         loop {
             let trouble = match self.session.take() {
-                Some(session) => Ok(session.client),
+                Some(client) => Ok(client),
                 None => self.connect().await.map_err(|error| Trouble { passes: error.kind() == Kind::Backend, lost: true, error }),
             };
             let trouble = match trouble {
                 Err(trouble) => trouble,
                 Ok(client) => match in_time(first(&client)).await {
-                    Ok(Ok((done, transaction))) => {
-                        *self.session = Some(Session { client, transaction });
+                    Ok(Ok(done)) => {
+                        *self.session = Some(client);
                         return Ok(done);
                     }
                     Ok(Err(trouble)) if trouble.lost => trouble,
@@ -130,50 +137,55 @@ impl Work<'_> {
         self.begin(async |client| read(client, wanted).await).await
     }
 
-    /// Sends the rest of the transaction and its COMMIT at once.
-    async fn finish(&mut self, steps: Vec<Step<'_>>) -> Result<()> {
-        let Some(Session { client, transaction }) = self.session.take() else { return Err(silent()) };
+    /// Sends the rest of the transaction, the name of the batch and the COMMIT at once.
+    async fn finish(&mut self, mut steps: Vec<Step<'_>>) -> Result<()> {
+        let Some(client) = self.session.take() else { return Err(silent()) };
+        *self.batch += 1;
+        let (id, batch, now) = (self.id, *self.batch, self.clock.wall().as_micros());
+        let long_ago = now - DAY_US;
+        steps.push(Step::With(NAME, vec![(&id, Type::TEXT), (&batch, Type::INT8), (&now, Type::INT8)]));
+        if batch % FORGET_EVERY == 1 {
+            steps.push(Step::With(FORGET, vec![(&long_ago, Type::INT8)]));
+        }
+        steps.push(Step::Plain(COMMIT));
         let answers = in_time(together(&client, &steps)).await;
         // What failed leaves a transaction that its COMMIT only ends; the statement that the server refused says why.
         let failed = answers.map(|answers| answers.into_iter().find_map(Result::err));
         match failed {
             Ok(None) => {
-                *self.session = Some(Session { client, transaction: String::new() });
+                *self.session = Some(client);
                 Ok(())
             }
             Ok(Some(failure)) if is_refusal(&failure) => {
                 *self.session = rolled_back(client).await;
                 Err(before_commit(failure))
             }
-            Ok(Some(failure)) => self.settle(&transaction, before_commit(failure)).await,
-            Err(silent) => self.settle(&transaction, silent).await,
+            Ok(Some(failure)) => self.settle(before_commit(failure)).await,
+            Err(silent) => self.settle(silent).await,
         }
     }
 
-    /// Asks the server what became of a transaction whose COMMIT has no answer.
-    async fn settle(&mut self, transaction: &str, lost: Error) -> Result<()> {
+    /// Finds out what became of a batch whose COMMIT has no answer.
+    ///
+    /// The right is taken first: whoever has it knows that the lost transaction has ended, since it had it, too. Then the table says
+    /// whether the batch is there.
+    async fn settle(&mut self, lost: Error) -> Result<()> {
         let clock = Clock::system();
         let until = clock.now() + PATIENCE;
         let mut pauses = Backoff::new(PAUSES.0, PAUSES.1);
         while clock.now() < until {
             if let Ok(client) = self.connect().await {
-                let question = [Step::With(
-                    "SELECT CASE pg_xact_status(split_part($1, ' ', 1)::xid8) WHEN 'committed' THEN
-           CASE WHEN split_part($1, ' ', 2) = extract(epoch FROM pg_postmaster_start_time())::text THEN 'committed' ELSE 'unsure' END
-         ELSE pg_xact_status(split_part($1, ' ', 1)::xid8) END",
-                    vec![(&transaction, Type::TEXT)],
-                )];
-                let answer = ask(&client, &question).await.map(|rows| rows.concat());
-                match answer.as_deref().map(|rows| rows.first().and_then(|row| col::<Option<&str>>(row, 0).ok().flatten())) {
-                    Ok(Some("committed")) => {
-                        *self.session = Some(Session { client, transaction: String::new() });
-                        return Ok(());
-                    }
-                    Ok(Some("aborted")) => return Err(lost),
-                    // A server that crashed may give a number that was never written down to another transaction.
-                    Ok(Some("unsure")) => break,
-                    // It may still be at it: the server has not seen yet that nobody waits.
-                    Ok(_) | Err(_) => {}
+                let id = self.id;
+                let question = [
+                    Step::Plain(BEGIN),
+                    Step::With(TAKE, Vec::new()),
+                    Step::With("SELECT batch FROM onward_writers WHERE id = $1", vec![(&id, Type::TEXT)]),
+                    Step::Plain("ROLLBACK"),
+                ];
+                if let Ok(answers) = ask(&client, &question).await {
+                    let written = answers.get(2).and_then(|rows| rows.first()).map(|row| col::<i64>(row, 0)).transpose()?;
+                    *self.session = Some(client);
+                    return if written == Some(*self.batch) { Ok(()) } else { Err(lost) };
                 }
             }
             retry::sleep(&clock, pauses.next()).await;
@@ -197,7 +209,6 @@ impl Work<'_> {
         let steps = vec![
             Step::With("DELETE FROM onward_changes WHERE id < $1", vec![(&end, Type::INT8)]),
             Step::With("UPDATE onward_meta SET compacted = $1, log_bytes = log_bytes - $2", facts.into()),
-            Step::Plain(COMMIT),
         ];
         self.finish(steps).await.map(|()| pruned)
     }
@@ -213,19 +224,19 @@ impl Work<'_> {
     /// Reads on the writer's connection, outside a transaction.
     async fn outside<T>(&mut self, read: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
         let client = match self.session.take() {
-            Some(session) => session.client,
+            Some(client) => client,
             None => self.connect().await?,
         };
         let read = read(&client).await;
         if read.is_ok() {
-            *self.session = Some(Session { client, transaction: String::new() });
+            *self.session = Some(client);
         }
         read
     }
 
     async fn give_back(&mut self) {
-        if let Some(session) = self.session.take() {
-            *self.session = rolled_back(session.client).await;
+        if let Some(client) = self.session.take() {
+            *self.session = rolled_back(client).await;
         }
     }
 }
@@ -253,20 +264,20 @@ impl From<Error> for Trouble {
 }
 
 /// Ends a transaction that wrote nothing; the connection is kept if it is sound.
-async fn rolled_back(client: Client) -> Option<Session> {
+async fn rolled_back(client: Client) -> Option<Client> {
     let ended = ask(&client, &[Step::Plain("ROLLBACK")]).await;
-    ended.ok().map(|_| Session { client, transaction: String::new() })
+    ended.ok().map(|_| client)
 }
 
 /// Takes the right and reads what is wanted, in one round trip.
-async fn read(client: &Client, wanted: &Wanted) -> Result<(Rows, String), Trouble> {
+async fn read(client: &Client, wanted: &Wanted) -> Result<Rows, Trouble> {
     let reading = Reading::of(wanted);
     let mut steps = vec![Step::Plain(BEGIN), Step::With(TAKE, Vec::new())];
     reading.add(&mut steps);
     let answers = together(client, &steps).await.into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut answers = answers.into_iter().skip(1);
     let facts = answers.next().unwrap_or_default();
-    let (facts, transaction) = right(&facts)?;
+    let facts = right(&facts)?;
     let Read { objects, fences, requests, heads } = reading.read(answers);
     let (locks, ids, chains) = (wanted.fences.iter(), wanted.requests.iter(), wanted.chains.iter());
     let locks: HashMap<_, _> = locks.map(|lock| (lock.as_str(), lock)).collect();
@@ -293,14 +304,14 @@ async fn read(client: &Client, wanted: &Wanted) -> Result<(Rows, String), Troubl
         let chain = chains.get(col::<&str>(row, 5)?).copied().ok_or_else(unasked)?;
         read.heads.insert(chain.clone(), rows::head(row)?);
     }
-    Ok((read, transaction))
+    Ok(read)
 }
 
 /// Reads the answer to [`TAKE`], unless another version of this library has changed the schema.
-fn right(rows: &[Row]) -> Result<(&Row, String)> {
+fn right(rows: &[Row]) -> Result<&Row> {
     let facts = rows.first().ok_or_else(|| Error::integrity("the facts of the store are gone"))?;
     match col(facts, 8)? {
-        migrate::VERSION => Ok((facts, col(facts, 9)?)),
+        migrate::VERSION => Ok(facts),
         other => Err(migrate::other(other)),
     }
 }
@@ -319,10 +330,10 @@ async fn look(client: &Client, prune: &Prune) -> Result<(Revision, bool)> {
 }
 
 /// Takes the right and chooses what goes from the log.
-async fn oldest(client: &Client, prune: &Prune) -> Result<((Pruned, i64), String), Trouble> {
+async fn oldest(client: &Client, prune: &Prune) -> Result<(Pruned, i64), Trouble> {
     let facts = together(client, &[Step::Plain(BEGIN), Step::With(TAKE, Vec::new())]).await;
     let facts = facts.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
-    let (_, transaction) = right(&facts)?;
+    right(&facts)?;
     let most = signed(prune.rows as u64)?;
     let sums = [
         Step::With("SELECT compacted, revision, log_bytes FROM onward_meta", Vec::new()),
@@ -331,7 +342,7 @@ async fn oldest(client: &Client, prune: &Prune) -> Result<((Pruned, i64), String
     let mut sums = together(client, &sums).await.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter();
     let facts = sums.next().and_then(|rows| rows.into_iter().next()).ok_or_else(|| Error::integrity("the facts of the store are gone"))?;
     let chosen = log::prune(&facts, &sums.next().unwrap_or_default(), prune)?;
-    Ok((chosen, transaction))
+    Ok(chosen)
 }
 
 impl Writer for PostgresWriter {
