@@ -54,6 +54,7 @@ mod wire;
 mod wire_ops;
 
 pub use best_effort::{BestEffort, Saved};
+#[cfg(feature = "redis")]
 pub(crate) use detach::in_background;
 pub use engine::{CacheEngine, Decoded, Filling, Near};
 pub use fetched::{Fetched, Fill, How, LoadError, Unfilled};

@@ -18,12 +18,15 @@ use crate::engine::redis::{Address, RedisCache, RedisLocks};
 use crate::engine::sqlite::{SqliteLocks, SqliteStore};
 use crate::lock::LockEngine;
 use crate::time::Clock;
-use crate::{Code, Error, Kind, Result};
+#[cfg(feature = "sqlite")]
+use crate::{Code, Kind};
+use crate::{Error, Result};
 
 #[cfg(feature = "redis")]
 const NO_STORE: &str = "redis keeps locks and a cache, no store and no audit trail: name a store such as sqlite:PATH";
 
 /// What every SQLite database begins with.
+#[cfg(feature = "sqlite")]
 const HEADER_BYTES: u64 = 100;
 
 /// Where a part lives.
