@@ -13,10 +13,14 @@ use crate::output::Out;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Key {
     /// Draw a key: for audit.key, or another one for audit.signing_key
-    #[command(before_help = "Examples:\n  (umask 077; onward audit key new > signing.key)\n")]
+    #[command(
+        before_help = "Examples:\n  (umask 077; onward audit key new > signing.key)\n  (umask 077; onward audit key new > audit.key)      another one, for the MACs\n  onward audit key new | vault kv put secret/onward signing_key=-\n"
+    )]
     New,
     /// Show the key that checks a chain's checkpoints; give it to whoever verifies
-    #[command(before_help = "Examples:\n  onward audit key show signing.key --origin onward.local/4b1c/orders\n")]
+    #[command(
+        before_help = "Examples:\n  onward audit key show signing.key --origin onward.local/4b1c/orders\n  onward audit key show signing.key --origin onward.local/4b1c/orders > orders.vkey\n  onward audit key show signing.key --origin onward.local/4b1c/orders -o json\n"
+    )]
     Show {
         /// The file of the signing key
         key: PathBuf,

@@ -40,28 +40,28 @@ pub(crate) enum Audit {
     #[command(before_help = "Examples:\n  onward audit verify orders\n  onward audit verify orders --checkpoint head --save head      a head kept elsewhere shows a cut tail\n  onward --url sqlite:./app.db audit verify orders --key k1     by ourselves: trusts no server\n  onward audit verify --file orders.ndjson --key k1      an exported file: needs nothing else\n", after_help = verify::EXIT_CODES)]
     Verify(verify::Verify),
     /// Get a signed checkpoint: what the chain is now, to be kept elsewhere
-    #[command(before_help = "Examples:\n  onward audit checkpoint orders > orders.checkpoint\n  onward audit checkpoint orders --since orders.checkpoint --vkey \"$VKEY\" > newer      proves that nothing older changed\n", after_help = EXIT_CODES)]
+    #[command(before_help = "Examples:\n  onward audit checkpoint orders > orders.checkpoint\n  onward --url sqlite:./app.db audit checkpoint orders > orders.checkpoint\n  onward audit checkpoint orders --since orders.checkpoint --vkey \"$VKEY\" > newer      proves that nothing older changed\n", after_help = EXIT_CODES)]
     Checkpoint(checkpoint::Checkpoint),
     /// Prove that an entry is in a checkpoint
-    #[command(before_help = "Examples:\n  onward audit inclusion orders 42 > proof.json\n  onward audit inclusion orders 42 --checkpoint orders.checkpoint --vkey \"$VKEY\"\n  python3 verify.py --inclusion proof.json --checkpoint orders.checkpoint --vkey \"$VKEY\"\n", after_help = EXIT_CODES)]
+    #[command(before_help = "Examples:\n  onward audit inclusion orders 42 > proof.json\n  onward audit inclusion orders 42 --checkpoint orders.checkpoint > proof.json\n  onward audit inclusion orders 42 --checkpoint orders.checkpoint --vkey \"$VKEY\"\n  python3 verify.py --inclusion proof.json --checkpoint orders.checkpoint --vkey \"$VKEY\"\n", after_help = EXIT_CODES)]
     Inclusion(checkpoint::Inclusion),
     /// List segments of a chain's past
-    #[command(before_help = "Examples:\n  onward audit segments orders\n  onward audit segments orders -o jsonl\n", after_help = EXIT_CODES)]
+    #[command(before_help = "Examples:\n  onward audit segments orders\n  onward audit segments orders -o jsonl\n  onward --url sqlite:./app.db audit segments orders\n", after_help = EXIT_CODES)]
     Segments(segments::List),
     /// Seal the entries behind the last segment: what is archived and purged as one
-    #[command(before_help = "Examples:\n  onward audit seal orders --reason 'end of the quarter'\n  onward audit seal orders --to 500000 --reason 'end of the quarter' --dry-run\n", after_help = EXIT_CODES)]
+    #[command(before_help = "Examples:\n  onward audit seal orders --reason 'end of the quarter'\n  onward audit seal orders --to 500000 --reason 'end of the quarter' --dry-run\n  onward --url sqlite:./app.db audit seal orders --reason nightly\n", after_help = EXIT_CODES)]
     Seal(segments::Seal),
     /// Write a sealed segment to the archive, and read it back
-    #[command(before_help = "Examples:\n  onward audit archive orders 1 --reason retention\n  ONWARD__AUDIT__ARCHIVE=file:/mnt/archive onward --url sqlite:./app.db audit archive orders 1 --reason retention\n", after_help = EXIT_CODES)]
+    #[command(before_help = "Examples:\n  onward audit archive orders 1 --reason retention\n  onward audit archive orders 1 --reason retention --dry-run\n  ONWARD__AUDIT__ARCHIVE=file:/mnt/archive onward --url sqlite:./app.db audit archive orders 1 --reason retention\n", after_help = EXIT_CODES)]
     Archive(segments::Archive),
     /// Delete the entries of an archived segment from the database; the proofs stay
     #[command(before_help = "Examples:\n  onward audit purge orders 1 --reason retention --yes\n  onward audit purge orders 1 --file --reason retention --yes      the file of a purged segment goes, too\n  onward audit purge orders 1 --dry-run\n", after_help = EXIT_CODES)]
     Purge(segments::Purge),
     /// Bring the entries of a purged segment back
-    #[command(before_help = "Examples:\n  onward audit restore orders 1 --reason 'case 4711'\n  onward audit restore orders 1 --until 2027-01-01T00:00:00Z --reason 'case 4711'\n", after_help = EXIT_CODES)]
+    #[command(before_help = "Examples:\n  onward audit restore orders 1 --reason 'case 4711'\n  onward audit restore orders 1 --reason 'case 4711' --dry-run\n  onward audit restore orders 1 --until 2027-01-01T00:00:00Z --reason 'case 4711'\n", after_help = EXIT_CODES)]
     Restore(segments::Restore),
     /// Finish what dead workers left, and collect what nobody names
-    #[command(before_help = "Examples:\n  onward audit heal orders --reason 'after the crash'\n  onward audit heal orders --reason look --dry-run\n", after_help = EXIT_CODES)]
+    #[command(before_help = "Examples:\n  onward audit heal orders --reason 'after the crash'\n  onward audit heal orders --reason look --dry-run\n  onward --url sqlite:./app.db audit heal orders --reason 'after the crash'\n", after_help = EXIT_CODES)]
     Heal(segments::Heal),
     /// Keep a range from being purged, whatever the retention says
     #[command(subcommand)]

@@ -108,7 +108,7 @@ pub(crate) struct Heal {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Hold {
     /// Place a hold: a running purge stops within one batch
-    #[command(before_help = "Examples:\n  onward audit hold place orders --reason 'case 4711'\n  onward audit hold place orders --from 100 --to 900 --reason 'case 4711'\n", after_help = EXIT_CODES)]
+    #[command(before_help = "Examples:\n  onward audit hold place orders --reason 'case 4711'\n  onward audit hold place orders --from 100 --to 900 --reason 'case 4711'\n  onward audit hold place orders --from 100 --to 900 --reason 'case 4711' -o json\n", after_help = EXIT_CODES)]
     Place {
         /// The chain
         chain: String,
@@ -122,13 +122,13 @@ pub(crate) enum Hold {
         why: Why,
     },
     /// List the holds
-    #[command(before_help = "Examples:\n  onward audit hold ls orders\n", after_help = EXIT_CODES)]
+    #[command(before_help = "Examples:\n  onward audit hold ls orders\n  onward audit hold ls orders -o json\n  onward --url sqlite:./app.db audit hold ls orders\n", after_help = EXIT_CODES)]
     Ls {
         /// The chain
         chain: String,
     },
     /// End a hold
-    #[command(before_help = "Examples:\n  onward audit hold release orders 3f9a0c1d2e4b --reason 'case closed' --yes\n", after_help = EXIT_CODES)]
+    #[command(before_help = "Examples:\n  onward audit hold release orders 3f9a0c1d2e4b --reason 'case closed' --yes\n  onward audit hold release orders 3f9a0c1d2e4b --reason 'case closed'      asks first\n  onward --url sqlite:./app.db audit hold release orders 3f9a0c1d2e4b --reason 'case closed' --yes\n", after_help = EXIT_CODES)]
     Release {
         /// The chain
         chain: String,

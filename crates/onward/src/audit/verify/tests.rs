@@ -410,13 +410,18 @@ fn the_verifier_is_pure() {
     for source in [
         include_str!("mod.rs"),
         include_str!("check.rs"),
+        include_str!("files.rs"),
         include_str!("look.rs"),
+        include_str!("past.rs"),
         include_str!("report.rs"),
         include_str!("saved.rs"),
+        include_str!("segment.rs"),
         include_str!("source.rs"),
         include_str!("walk.rs"),
     ] {
         let code: String = source.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        // A source may hand over a file as something to read from; opening one is its business.
+        let code = code.replace("std::io::Read", "");
         for word in ["tokio", "rusqlite", "async ", "await", "Clock", "std::fs", "std::time", "std::io", "random", "crate::engine"] {
             assert!(!code.contains(word), "{word}");
         }
