@@ -16,7 +16,7 @@ pub(crate) enum Migrate {
     #[command(before_help = "Examples:\n  onward --url postgres://db.example/app migrate plan\n  onward migrate plan -o json || onward migrate apply      with ONWARD_URL\n", after_help = EXIT_CODES)]
     Plan,
     /// Bring the schema to this version, as the role that owns the tables; harmless to repeat
-    #[command(before_help = "Examples:\n  onward --url postgres://owner@db.example/app migrate apply\n  ONWARD_URL=postgres://owner@db.example/app onward migrate apply\n  onward --url sqlite:./app.db migrate apply -o json\n", after_help = EXIT_CODES)]
+    #[command(before_help = "Examples:\n  onward --url postgres://owner@db.example/app migrate apply\n  ONWARD_URL=postgres://owner@db.example/app onward migrate apply\n  onward --url postgres://owner@db.example/app migrate apply -o json\n", after_help = EXIT_CODES)]
     Apply,
 }
 
