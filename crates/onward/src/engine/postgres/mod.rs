@@ -19,6 +19,7 @@ mod migrate;
 mod own;
 mod plan;
 mod rows;
+mod segments;
 mod url;
 mod writer;
 
