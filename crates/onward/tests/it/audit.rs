@@ -4,6 +4,7 @@
 
 mod drops;
 mod export;
+mod postgres;
 mod proofs;
 mod schedules;
 mod tamper;
