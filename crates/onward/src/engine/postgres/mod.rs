@@ -9,6 +9,7 @@ mod check;
 mod commit;
 mod connection;
 mod error;
+mod inspect;
 mod lanes;
 mod leases;
 mod list;
