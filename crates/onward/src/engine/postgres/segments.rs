@@ -76,7 +76,7 @@ impl<'a> Guards<'a> {
 /// The rows of a batch in columns.
 enum Rows<'a> {
     Out { seq: Vec<i64>, hash: Vec<&'a [u8]> },
-    In(Entries<'a>),
+    In(Box<Entries<'a>>),
 }
 
 impl<'a> Rows<'a> {
@@ -87,7 +87,7 @@ impl<'a> Rows<'a> {
                 hash: rows.iter().map(|(_, hash)| hash.as_bytes().as_slice()).collect(),
             },
             Moved::In(entries) => {
-                let mut columns = Entries::default();
+                let mut columns = Box::<Entries<'_>>::default();
                 entries.iter().try_for_each(|entry| columns.push(&batch.chain, entry))?;
                 Self::In(columns)
             }
