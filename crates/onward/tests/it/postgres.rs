@@ -314,7 +314,11 @@ async fn a_look_at_the_whole_store_names_what_does_not_fit() {
     for (damage, repair, named) in [
         ("UPDATE onward_objects SET revision = revision + 99", "UPDATE onward_objects SET revision = revision - 99", "store.objects"),
         ("UPDATE onward_labels SET value = 'red'", "UPDATE onward_labels SET value = 'blue'", "store.labels"),
-        ("UPDATE onward_changes SET id = id + 25600 WHERE id < 512", "UPDATE onward_changes SET id = id - 25600 WHERE id > 25600", "store.log"),
+        (
+            "UPDATE onward_changes SET id = id + 25600 WHERE id < 512",
+            "UPDATE onward_changes SET id = id - 25600 WHERE id > 25600",
+            "store.log",
+        ),
         ("UPDATE onward_heads SET seq = seq - 1", "UPDATE onward_heads SET seq = seq + 1", "store.heads"),
     ] {
         Postgres::run_at(&url, damage).await;

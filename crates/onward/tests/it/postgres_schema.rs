@@ -5,7 +5,7 @@ use onward::audit::{Act, AppendOptions};
 use onward::commit::engine::CommitEngine;
 use onward::commit::{Commit, CommitOutcome, FeedItem, WriteCondition};
 use onward::engine::postgres::PostgresStore;
-use onward::model::{CheckpointKey, ChainName, Entry, FencingToken, LabelChange, Labels, LockKey, MacKeys, RequestId, Revision, Selector};
+use onward::model::{ChainName, CheckpointKey, Entry, FencingToken, LabelChange, Labels, LockKey, MacKeys, RequestId, Revision, Selector};
 use onward::store::{List, Put};
 use onward::testing::servers::Postgres;
 use onward::time::Clock;
@@ -56,7 +56,8 @@ async fn earlier(version: usize) -> String {
     let tables = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename NOT IN ('onward_tokens')";
     for table in Postgres::ask_at(&url, tables).await {
         let table = table[0].as_deref().unwrap();
-        let columns = format!("SELECT column_name FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = '{table}'");
+        let columns =
+            format!("SELECT column_name FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = '{table}'");
         let columns: Vec<_> = Postgres::ask_at(&url, &columns).await.into_iter().filter_map(|mut row| row.remove(0)).collect();
         let columns = columns.join(",");
         let copy = format!("INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {from}.{table}");
@@ -146,7 +147,8 @@ async fn a_migration_that_fails_half_way_leaves_the_database_as_it_was() {
     let url = earlier(1).await;
     let before = rows(&url).await;
     // Something of that name is in the way of the last statement.
-    Postgres::run_at(&url, "CREATE FUNCTION onward_refuse_unless_purging() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'").await;
+    Postgres::run_at(&url, "CREATE FUNCTION onward_refuse_unless_purging() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+        .await;
     let failed = Onward::connect(config(&url)).await.unwrap_err();
     assert_eq!(failed.kind(), Kind::Backend, "{failed}");
     assert_eq!(rows(&url).await, before);

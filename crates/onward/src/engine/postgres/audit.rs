@@ -236,10 +236,8 @@ impl PostgresSource {
 
     fn view(&self, from: i64, controls: &mut Controls, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
         let name = self.chain.as_str();
-        let chain = self.ask(&[
-            Step::Plain(SNAPSHOT),
-            Step::With("SELECT id, origin FROM onward_chains WHERE name = $1", vec![(&name, Type::TEXT)]),
-        ])?;
+        let chain = self
+            .ask(&[Step::Plain(SNAPSHOT), Step::With("SELECT id, origin FROM onward_chains WHERE name = $1", vec![(&name, Type::TEXT)])])?;
         let Some(chain) = chain.first() else { return Ok(None) };
         let (id, origin): (i64, Option<&str>) = (col(chain, 0)?, col(chain, 1)?);
         let head = self.ask(&[Step::With("SELECT seq, hash, frontier, at FROM onward_heads WHERE chain = $1", vec![(&id, Type::INT8)])])?;

@@ -26,7 +26,8 @@ const KEEP: &str =
      FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[]) AS w(namespace, kind, name, absent) WHERE absent
      ORDER BY namespace, kind, name ON CONFLICT DO NOTHING";
 /// Takes them back.
-const FREE: &str = "DELETE FROM onward_objects AS o USING unnest($1::text[], $2::text[], $3::text[], $4::boolean[]) AS w(namespace, kind, name, absent)
+const FREE: &str =
+    "DELETE FROM onward_objects AS o USING unnest($1::text[], $2::text[], $3::text[], $4::boolean[]) AS w(namespace, kind, name, absent)
      WHERE absent AND o.namespace = w.namespace AND o.kind = w.kind AND o.name = w.name AND o.uid = $6";
 /// Lets the batch move rows, if every guard holds and the schema is this library's.
 const ALLOW: &str = "INSERT INTO onward_purging (chain, from_seq, to_seq)

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use onward::audit::verify::{Archives, Check, SegmentState, Verdict};
 use onward::audit::engine::{AuditEngine, Batch, Moved};
+use onward::audit::verify::{Archives, Check, SegmentState, Verdict};
 use onward::audit::{Act, AppendOptions, Chain, Filter, Page};
 use onward::engine::postgres::PostgresStore;
 use onward::model::{CheckpointKey, Entry, MacKeys, Seq};
@@ -182,13 +182,16 @@ async fn entries_go_by_a_purge_only() {
     let desk = Desk::new().await;
     let client = desk.client().await;
     for licence in ["", "INSERT INTO onward_purging SELECT id, 2, 10 FROM onward_chains;"] {
-        for delete in ["DELETE FROM onward_entries", "DELETE FROM onward_entries WHERE seq = 11", "DELETE FROM onward_entries WHERE seq = 1"] {
+        for delete in
+            ["DELETE FROM onward_entries", "DELETE FROM onward_entries WHERE seq = 11", "DELETE FROM onward_entries WHERE seq = 1"]
+        {
             let refused = client.batch_execute(&format!("BEGIN; {licence} {delete}")).await.unwrap_err();
             assert_eq!(refused.code().map(|code| code.code()), Some("P0001"), "{licence} {delete}");
             client.batch_execute("ROLLBACK").await.unwrap();
         }
     }
-    let pinned = "BEGIN; INSERT INTO onward_purging SELECT id, 1, 1000 FROM onward_chains; DELETE FROM onward_entries WHERE kind = 'segment.sealed'";
+    let pinned =
+        "BEGIN; INSERT INTO onward_purging SELECT id, 1, 1000 FROM onward_chains; DELETE FROM onward_entries WHERE kind = 'segment.sealed'";
     assert!(client.batch_execute(pinned).await.is_err());
     client.batch_execute("ROLLBACK").await.unwrap();
     verified(&desk.chain).await;
