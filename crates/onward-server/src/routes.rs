@@ -56,6 +56,7 @@ routes! {
     "/v1/chains/{chain}/entries" { GET Viewer chains::query, POST Writer chains::append }
     "/v1/chains/{chain}/entries/{seq}" { GET Viewer chains::get }
     "/v1/chains/{chain}/export" { GET Viewer chains::export }
+    "/v1/chains/{chain}/import" { POST Admin chains::import }
     "/v1/chains/{chain}/checkpoint" { GET Viewer proofs::checkpoint }
     "/v1/chains/{chain}/proofs" { GET Viewer proofs::proofs }
     "/v1/chains/{chain}/segments" { GET Viewer segments::list, POST Operator segments::seal }

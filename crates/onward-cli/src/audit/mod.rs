@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod export;
+mod import;
 mod key;
 mod read;
 mod segments;
@@ -36,6 +37,9 @@ pub(crate) enum Audit {
     /// Write a chain, or a range of it, as a file that anyone can check
     #[command(before_help = "Examples:\n  onward audit export orders > orders.ndjson\n  onward audit export orders --from 100 --to 200 > part.ndjson\n  onward audit export orders | python3 verify.py --export -\n", after_help = EXIT_CODES)]
     Export(export::Export),
+    /// Make a chain of its export: the same entries, hashes, origin and head
+    #[command(before_help = "Examples:\n  onward audit import orders orders.ndjson\n  onward --url sqlite:./old.db audit export orders | onward --url postgres://db/app audit import orders -\n  onward audit export orders | ONWARD_URL=http://localhost:9000 onward audit import orders -\n", after_help = EXIT_CODES)]
+    Import(import::Import),
     /// Check a chain: every hash, link and MAC, and against a head saved elsewhere
     #[command(before_help = "Examples:\n  onward audit verify orders\n  onward audit verify orders --checkpoint head --save head      a head kept elsewhere shows a cut tail\n  onward --url sqlite:./app.db audit verify orders --key k1     by ourselves: trusts no server\n  onward audit verify --file orders.ndjson --key k1      an exported file: needs nothing else\n", after_help = verify::EXIT_CODES)]
     Verify(verify::Verify),
@@ -101,6 +105,7 @@ impl Audit {
             Self::Append(append) => append.run(&client().await?, out).await,
             Self::Tail(tail) => tail.run(&client().await?, out).await,
             Self::Export(export) => export.run(&client().await?, out).await,
+            Self::Import(import) => import.run(&client().await?, out).await,
             Self::Query(query) => query.run(&client().await?, out).await,
             Self::Verify(verify) => verify.run(target, out).await,
             Self::Checkpoint(checkpoint) => checkpoint.run(&client().await?, out).await,

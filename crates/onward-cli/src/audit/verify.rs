@@ -205,7 +205,7 @@ fn read_key(path: &Path) -> Result<MacKeys> {
     Ok(MacKeys::parse(&text)?)
 }
 
-fn show(report: &Report, out: &Out) -> Result<()> {
+pub(super) fn show(report: &Report, out: &Out) -> Result<()> {
     match out.format() {
         Format::Table => out.line(&report.to_string()),
         _ => out.line(&serde_json::to_string(report).unwrap_or_default()),

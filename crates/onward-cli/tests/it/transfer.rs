@@ -79,3 +79,21 @@ fn a_store_is_compacted_and_checked() {
     assert_eq!(said.json()["findings"][1]["check"], "store.objects", "{said:?}");
     assert_eq!(said.json()["findings"][1]["grade"], "fail", "{said:?}");
 }
+
+#[test]
+fn a_chain_moves_to_another_store_and_is_verified_there() {
+    let home = Home::bare();
+    let (old, new) = (url(&home, "old.db"), url(&home, "new.db"));
+    for kind in ["first", "second"] {
+        home.expect(0, &["--url", &old, "audit", "append", "orders", "--kind", kind]);
+    }
+    let whole = home.expect(0, &["--url", &old, "audit", "export", "orders"]);
+    let file = home.file("orders.ndjson", &whole);
+    let edited = home.file("edited.ndjson", whole.replace("second", "changed"));
+    home.expect(2, &["--url", &new, "audit", "import", "orders", &edited]);
+    home.expect(2, &["--url", &new, "audit", "import", "others", &file]);
+    home.expect(2, &["--url", &new, "audit", "import", "orders", "nowhere"]);
+    assert!(home.expect(0, &["--url", &new, "audit", "import", "orders", &file]).contains("ok, entries 1..3"));
+    assert_eq!(home.expect(0, &["--url", &new, "audit", "export", "orders"]), whole);
+    home.expect(3, &["--url", &new, "audit", "import", "orders", &file]);
+}

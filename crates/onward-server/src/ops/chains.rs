@@ -1,9 +1,11 @@
 //! Audit chains.
 
 use std::collections::BTreeSet;
+use std::io::Cursor;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, header};
 use onward::audit::verify::{Depth, Extent};
 use onward::audit::{AppendOptions, Chain, ChainInfo, Export, Filter, From, KeptVerdict, Order, Page, Tail};
 use onward::model::{ChainName, Entry, Head, Sealed, Seq, limits};
@@ -139,6 +141,10 @@ pub(crate) async fn query(call: Call) -> Answer {
 }
 
 /// Lines of JSON.
+/// Longest export that comes over HTTP: it is kept in memory while it is read.
+const IMPORT_BYTES: usize = 256 << 20;
+/// How long an import may take beyond the deadline of other calls.
+const IMPORT: Duration = Duration::from_secs(3_600);
 const LINES: &str = "application/x-ndjson";
 
 /// Short pieces of long ones: a client that does not read holds a few of them.
@@ -189,6 +195,20 @@ pub(crate) async fn export(call: Call) -> Answer {
     let (from, to) = (query.parse("from_seq", "a seq, from 1")?, query.parse("to_seq", "a seq, from 1")?);
     let export = call.reading(chain.export(from, to)).await?;
     download(&call, LINES, Split { from: Exporting(export), rest: Bytes::new() })
+}
+
+/// `POST /v1/chains/{chain}/import`
+pub(crate) async fn import(mut call: Call) -> Answer {
+    call.query(&[])?;
+    let chain = chain(&call)?;
+    let essence = call.header(header::CONTENT_TYPE.as_str())?.map(|value| value.split(';').next().unwrap_or_default().trim());
+    if essence.is_some_and(|essence| !essence.eq_ignore_ascii_case(LINES)) {
+        return Err(Refusal::new(Code::UnsupportedMediaType, format!("send the export as {LINES}")).closing());
+    }
+    let file = call.bytes(IMPORT_BYTES).await?;
+    call.begin_wait()?;
+    let report = call.waiting(IMPORT, Refusal::unknown, chain.import(Cursor::new(file))).await?;
+    json(StatusCode::OK, &report)
 }
 
 struct Exporting(Export);

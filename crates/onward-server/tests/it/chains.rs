@@ -141,6 +141,32 @@ async fn append_many(client: &Client, count: usize, bytes: usize) {
 }
 
 #[tokio::test]
+async fn an_export_is_imported_elsewhere_by_an_admin_and_once() {
+    let (from, to) = (Client::memory().await, Client::memory().await);
+    append_many(&from, 300, 1_000).await;
+    let file = from.get("/v1/chains/orders/export").await.body;
+    let head = from.get("/v1/chains/orders").await.json();
+    let import = async |client: &Client, kind: &str, body: Vec<u8>| {
+        client.send("POST", "/v1/chains/orders/import", &[("content-type", kind)], body).await
+    };
+    let lines = "application/x-ndjson";
+    let edited = String::from_utf8(file.to_vec()).unwrap().replacen("\"seq\":7", "\"seq\":8", 1).into_bytes();
+    for bad in [edited, file[..file.len() - 9].to_vec(), Vec::new()] {
+        import(&to, lines, bad).await.is_problem(400, "invalid_request");
+    }
+    import(&to, "application/json", file.to_vec()).await.is_problem(415, "unsupported_media_type");
+    let (_, operator) = to.token("operator", &["*"]).await;
+    import(&operator, lines, file.to_vec()).await.is_problem(403, "permission_denied");
+    to.get("/v1/chains/orders").await.is_problem(404, "not_found");
+    let done = import(&to, lines, file.to_vec()).await;
+    assert_eq!(done.status, 200, "{:?}", done.body);
+    assert_eq!((&done.json()["verdict"], &done.json()["to_seq"], &done.json()["attested_to"]), (&json!("ok"), &json!(301), &json!(301)));
+    assert_eq!(to.get("/v1/chains/orders").await.json()["head"], head["head"]);
+    import(&to, lines, file.to_vec()).await.is_problem(409, "state_conflict");
+    to.send("POST", "/v1/chains/onward.x/import", &[("content-type", lines)], file.to_vec()).await.is_problem(400, "invalid_key");
+}
+
+#[tokio::test]
 async fn an_export_is_a_file_that_the_library_verifies() {
     let client = Client::memory().await;
     append_many(&client, 300, 1_000).await;

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use futures_core::future::BoxFuture;
+use tokio::sync::mpsc;
 
 use super::options::Order;
 use super::verify::Source;
@@ -89,6 +90,51 @@ pub enum Batched {
     Refused,
 }
 
+/// A chain from elsewhere, to be loaded as it is.
+#[derive(Debug)]
+pub struct Load {
+    /// The chain's name here.
+    pub chain: ChainName,
+    /// Its head, which the entries lead to.
+    pub head: Head,
+    /// When it comes.
+    pub now: Timestamp,
+    /// Its entries from the first on, in order, each checked; an empty page is the end, and anything else undoes everything.
+    pub rows: mpsc::Receiver<Result<Vec<Sealed>>>,
+}
+
+impl Load {
+    /// Receives the next page; `None` behind the last.
+    ///
+    /// # Errors
+    /// Why the rest does not come.
+    pub async fn page(&mut self) -> Result<Option<Vec<Sealed>>> {
+        received(self.rows.recv().await)
+    }
+
+    /// Does what [`Load::page`] does on a thread that may block.
+    ///
+    /// # Errors
+    /// As [`Load::page`].
+    pub fn page_now(&mut self) -> Result<Option<Vec<Sealed>>> {
+        received(self.rows.blocking_recv())
+    }
+}
+
+pub(super) fn received(page: Option<Result<Vec<Sealed>>>) -> Result<Option<Vec<Sealed>>> {
+    let page = page.ok_or_else(|| Error::unavailable("the rest of the chain does not come"))??;
+    Ok(Some(page).filter(|page| !page.is_empty()))
+}
+
+/// What became of a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loaded {
+    /// The chain is there, durably, with all its entries.
+    Done,
+    /// A chain of this name or of this origin is there; nothing changed.
+    Exists,
+}
+
 /// The reading half of an engine for the audit trail.
 ///
 /// Each answer is one consistent view. An entry that was acknowledged is in every later answer (INV-5).
@@ -122,6 +168,12 @@ pub trait AuditEngine: Debug + Send + Sync {
     fn keeps_segments(&self) -> bool {
         false
     }
+
+    /// Makes a chain that is not there, with all its entries and its head, in one step (C1), durably (C3). Nobody sees a part of it.
+    ///
+    /// # Errors
+    /// As [`Writer::finish`](crate::commit::engine::Writer::finish), and whatever kept the entries from coming; nothing is kept then.
+    fn load(&self, load: Load) -> BoxFuture<'_, Result<Loaded>>;
 
     /// Opens what a verifier reads. Blocks, and so does the source: not for a thread of the runtime.
     ///

@@ -14,6 +14,8 @@ use crate::{Error, Result};
 
 /// Longest line of a file.
 const LINE_BYTES: usize = 4 << 20;
+/// Most control entries that are kept of one file (C7).
+const CONTROLS: usize = 100_000;
 
 /// Checks an exported file as [`verify`](verify::verify) checks a chain. Blocks; memory stays flat at any length.
 ///
@@ -43,7 +45,20 @@ pub fn verify_export(
     }
     let from = if header.from > 1 { Some(Seq::new(header.from)?) } else { None };
     let check = Check { from, to: None, depth, saved, checkpoint, extent: Extent::Full, threads: 1, ..Check::default() };
-    verify::verify(&FileSource(Mutex::new(rows)), &chain, &check, keys, watch)
+    judge(rows, &check, keys, watch).map(|(report, _)| report)
+}
+
+/// Walks the rows of a file to their end, and gives them back.
+pub(super) fn judge<R: Read + Send>(
+    rows: Rows<R>,
+    check: &Check,
+    keys: &MacKeys,
+    watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<(Report, Rows<R>)> {
+    let chain = ChainName::new(&rows.header.chain).map_err(|_| malformed("its header names no chain"))?;
+    let source = FileSource(Mutex::new(rows));
+    let report = verify::verify(&source, &chain, check, keys, watch)?;
+    Ok((report, source.0.into_inner()))
 }
 
 fn malformed(message: &str) -> Error {
@@ -116,6 +131,8 @@ pub(super) struct Rows<R> {
     /// The time of the last row.
     at: i64,
     footer: Option<Footer>,
+    /// The control entries of segments and holds so far, if they are kept.
+    controls: Option<Vec<Row>>,
 }
 
 impl<R: Read + Send> Source for FileSource<R> {
@@ -142,7 +159,18 @@ impl<R: Read> Rows<R> {
     pub(super) fn open(file: R) -> Result<Self> {
         let mut lines = Lines { input: BufReader::new(file), buffer: Vec::new() };
         let header = lines.header()?;
-        Ok(Self { lines, header, begun: false, ahead: None, tree: Frontier::default(), at: 0, footer: None })
+        Ok(Self { lines, header, begun: false, ahead: None, tree: Frontier::default(), at: 0, footer: None, controls: None })
+    }
+
+    /// Keeps the control entries that tell of the past: at most 100,000.
+    pub(super) fn keeping_controls(mut self) -> Self {
+        self.controls = Some(Vec::new());
+        self
+    }
+
+    /// Returns the time of the last entry, and the control entries.
+    pub(super) fn ended(self) -> (i64, Vec<Row>) {
+        (self.at, self.controls.unwrap_or_default())
     }
 
     pub(super) fn header(&self) -> &Header {
@@ -205,6 +233,12 @@ impl<R: Read> Rows<R> {
         let line: Line = serde_json::from_slice(line).map_err(|e| malformed("an entry is malformed").with_source(e))?;
         let row = to_row(line)?;
         self.at = row.at;
+        if let Some(controls) = self.controls.as_mut().filter(|_| row.flags & 1 == 1 && is_of_the_past(&row.kind)) {
+            if controls.len() >= CONTROLS {
+                return Err(Error::unsupported("a chain with more than 100,000 control entries is not imported"));
+            }
+            controls.push(row.clone());
+        }
         self.tree.push(&Hash::from_bytes(row.hash.as_slice().try_into().unwrap_or_default()));
         Ok(Some(row))
     }
@@ -222,6 +256,11 @@ impl<R: Read> Rows<R> {
         };
         HeadRow { seq, hash: footer.last.as_bytes().to_vec(), frontier, at: self.at }
     }
+}
+
+/// Tells whether a control entry tells of segments or holds.
+fn is_of_the_past(kind: &[u8]) -> bool {
+    kind.starts_with(b"segment.") || kind.starts_with(b"hold.")
 }
 
 fn to_row(line: Line) -> Result<Row> {

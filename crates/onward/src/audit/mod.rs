@@ -31,6 +31,7 @@ mod drops;
 pub mod engine;
 mod export;
 mod export_file;
+mod import;
 mod options;
 mod prove;
 mod saved;

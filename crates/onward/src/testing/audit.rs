@@ -117,6 +117,14 @@ macro_rules! audit_conformance {
                 a_busy_queue_drops_too
                 chains_of_ours_are_not_for_callers
             }
+            $crate::audit_conformance! { @in audit_import $open;
+                a_chain_from_elsewhere_is_the_same_and_goes_on
+                what_the_past_says_comes_along
+                what_is_no_good_export_is_refused_and_nothing_is_kept
+                a_chain_that_exists_is_left_alone
+                a_file_that_breaks_off_later_leaves_nothing_and_the_next_try_is_whole
+                of_imports_and_appends_at_once_one_makes_the_chain
+            }
             $crate::audit_conformance! { @in audit_proofs $open;
                 an_entry_is_proved_to_be_in_every_later_size
                 every_size_is_the_beginning_of_every_later_one

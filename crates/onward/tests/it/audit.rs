@@ -4,6 +4,7 @@
 
 mod drops;
 mod export;
+mod import;
 mod postgres;
 mod proofs;
 mod schedules;

@@ -134,7 +134,7 @@ impl Chain {
         Err(Error::overloaded("others change the holds of the chain", std::time::Duration::from_millis(100)))
     }
 
-    fn holds_key(&self) -> Result<Key> {
+    pub(super) fn holds_key(&self) -> Result<Key> {
         Key::new(KIND, self.name().as_str())
     }
 

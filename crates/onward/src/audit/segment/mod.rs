@@ -9,6 +9,7 @@
 mod archiving;
 mod heal;
 mod hold;
+mod index;
 mod purge;
 mod restore;
 mod seal;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use heal::Healed;
 pub use hold::{Hold, Holds};
+pub(super) use index::Index;
 
 use super::chain::Chain;
 use super::verify::segment::{Border, CHUNK, Chunk, SEGMENT_KIND, SKELETON_KIND, chunk_name, segment_name};
@@ -144,7 +146,7 @@ impl Act {
 }
 
 /// The state stands in the way; nothing was changed.
-fn refused(message: impl Into<String>) -> Error {
+pub(super) fn refused(message: impl Into<String>) -> Error {
     Error::new(Kind::Conflict, Code::StateConflict, message)
 }
 

@@ -10,7 +10,7 @@ use super::MemoryStore;
 use super::commit::State;
 use crate::Result;
 use crate::audit::Order;
-use crate::audit::engine::{AuditEngine, Batch, Batched, Moved, Select, Selected};
+use crate::audit::engine::{AuditEngine, Batch, Batched, Load, Loaded, Moved, Select, Selected};
 use crate::audit::verify::{Controls, HeadRow, Source, View};
 use crate::model::limits::PAGE_ITEMS;
 use crate::model::{ChainName, Hash, Head, Key, RowRef, Sealed, Seq};
@@ -109,6 +109,23 @@ impl AuditEngine for MemoryStore {
             }
         });
         Box::pin(std::future::ready(Ok(moved)))
+    }
+
+    fn load(&self, mut load: Load) -> BoxFuture<'_, Result<Loaded>> {
+        Box::pin(async move {
+            let mut rows = Vec::new();
+            while let Some(page) = load.page().await? {
+                rows.extend(page.into_iter().map(Arc::new));
+            }
+            Ok(self.write(|state| {
+                if state.heads.iter().any(|(chain, head)| *chain == load.chain || head.origin == load.head.origin) {
+                    return Loaded::Exists;
+                }
+                state.entries.insert(load.chain.clone(), rows);
+                state.heads.insert(load.chain, load.head);
+                Loaded::Done
+            }))
+        })
     }
 
     fn source(&self, chain: &ChainName) -> Result<Box<dyn Source>> {

@@ -13,7 +13,7 @@ use super::connection::{COMMIT, Lent, Param, SNAPSHOT, Server, Step, ask, in_tim
 use super::error::before_commit;
 use super::rows::{self, col, damaged, signed, unsigned};
 use crate::audit::Order;
-use crate::audit::engine::{AuditEngine, Batch, Batched, Select, Selected};
+use crate::audit::engine::{AuditEngine, Batch, Batched, Load, Loaded, Select, Selected};
 use crate::audit::verify::{Controls, HeadRow, Source, View};
 use crate::model::limits::PAYLOAD_BYTES;
 use crate::model::{ChainName, Hash, Head, RowRef, Sealed, Seq};
@@ -105,6 +105,10 @@ impl AuditEngine for PostgresStore {
 
     fn move_rows(&self, batch: Batch) -> BoxFuture<'_, Result<Batched>> {
         Box::pin(async move { self.move_now(&batch).await })
+    }
+
+    fn load(&self, load: Load) -> BoxFuture<'_, Result<Loaded>> {
+        Box::pin(self.load_now(load))
     }
 
     fn source(&self, chain: &ChainName) -> Result<Box<dyn Source>> {

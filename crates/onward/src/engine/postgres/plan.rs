@@ -10,7 +10,7 @@ use super::connection::{Param, Step};
 use super::log;
 use super::rows::{self, damaged, signed};
 use crate::commit::engine::{Plan, Wanted};
-use crate::model::{ChainName, Key, Labels, Sealed};
+use crate::model::{Key, Labels, Sealed};
 use crate::{Error, Result};
 
 /// The keys of objects in columns.
@@ -171,8 +171,8 @@ pub(super) const INSERT_ENTRIES: &str =
      JOIN onward_chains AS c USING (name)";
 
 impl<'a> Entries<'a> {
-    pub(super) fn push(&mut self, chain: &'a ChainName, entry: &'a Sealed) -> Result<()> {
-        self.chain.push(chain.as_str());
+    pub(super) fn push(&mut self, chain: &'a str, entry: &'a Sealed) -> Result<()> {
+        self.chain.push(chain);
         self.seq.push(signed(entry.seq.get())?);
         self.prev.push(entry.prev.as_bytes());
         self.hash.push(entry.hash.as_bytes());
@@ -330,7 +330,7 @@ impl<'a> Columns<'a> {
             if !plan.heads.contains_key(chain) {
                 return Err(Error::integrity("an entry without the head of its chain"));
             }
-            entries.push(chain, entry)?;
+            entries.push(chain.as_str(), entry)?;
         }
         Ok(())
     }

@@ -1,4 +1,6 @@
-//! Rows of segments that go or come: one short transaction beside the commits, on a connection of its own.
+//! Rows of segments that go or come, and chains from elsewhere.
+//!
+//! A batch is one short transaction beside the commits, on a connection of its own.
 //!
 //! The whole transaction is sent at once, so a worker that stops in the middle of it holds nothing up: the server carries it out without
 //! him. It touches neither the counter's row nor a head, so no append waits for it. Only a commit that changes the segment or the holds
@@ -12,7 +14,7 @@ use super::connection::{BEGIN, COMMIT, Param, Step};
 use super::migrate;
 use super::plan::{Entries, INSERT_ENTRIES, Keys};
 use super::rows::{col, number, signed};
-use crate::audit::engine::{Batch, Batched, Moved};
+use crate::audit::engine::{Batch, Batched, Load, Loaded, Moved};
 use crate::commit::Guard;
 use crate::{Error, Result, random};
 
@@ -42,6 +44,17 @@ const DELETE: &str = "WITH moved AS (DELETE FROM onward_entries AS e USING onwar
 /// Says whether the batch was let move rows, and lets it no more.
 const END: &str = "WITH allowed AS (DELETE FROM onward_purging RETURNING 1)
      SELECT (SELECT count(*) FROM allowed), (SELECT count(*) FROM onward_chains WHERE name = $1), schema_version FROM onward_meta";
+
+/// Makes a chain under a name that is no chain's.
+const UNNAMED: &str = "INSERT INTO onward_chains (name, origin, created_at) VALUES ($1, $1, $2)";
+/// Takes the writer's right.
+const RIGHT: &str = "SELECT schema_version FROM onward_meta FOR UPDATE";
+/// Gives a chain its name and its origin, unless another one has them.
+const GIVE_NAME: &str = "UPDATE onward_chains SET name = $2, origin = $3
+     WHERE name = $1 AND NOT EXISTS (SELECT FROM onward_chains WHERE name = $2 OR origin = $3) AND $4 = (SELECT schema_version FROM onward_meta)
+     RETURNING id";
+const GIVE_HEAD: &str =
+    "INSERT INTO onward_heads (chain, seq, hash, frontier, at) SELECT id, $2, $3, $4, $5 FROM onward_chains WHERE name = $1";
 
 /// Guards in columns.
 struct Guards<'a> {
@@ -89,7 +102,7 @@ impl<'a> Rows<'a> {
             },
             Moved::In(entries) => {
                 let mut columns = Box::<Entries<'_>>::default();
-                entries.iter().try_for_each(|entry| columns.push(&batch.chain, entry))?;
+                entries.iter().try_for_each(|entry| columns.push(batch.chain.as_str(), entry))?;
                 Self::In(columns)
             }
         })
@@ -140,5 +153,36 @@ impl PostgresStore {
             (0, _, _) => Ok(Batched::Refused),
             _ => Ok(Batched::Done(number(moved, 0)?)),
         }
+    }
+
+    /// Loads a chain in one transaction, which meets nobody before its end: until then the chain has a name that nobody asks for.
+    pub(super) async fn load_now(&self, mut load: Load) -> Result<Loaded> {
+        let own = format!("import/{}", random::uuid_v4());
+        let lent = self.lend().await?;
+        let now = load.now.as_micros();
+        lent.ask(&[Step::Plain(BEGIN), Step::With(UNNAMED, vec![(&own, Type::TEXT), (&now, Type::INT8)])]).await?;
+        while let Some(page) = load.page().await? {
+            let mut entries = Entries::default();
+            page.iter().try_for_each(|entry| entries.push(&own, entry))?;
+            lent.ask(&[Step::With(INSERT_ENTRIES, entries.params())]).await?;
+        }
+        let (chain, head) = (load.chain.as_str(), &load.head);
+        let (origin, seq, hash) = (&*head.origin, signed(head.seq.get())?, head.hash.as_bytes().as_slice());
+        let (frontier, at) = (head.frontier.to_bytes(), head.at.as_micros());
+        let params: [Param<'_>; 4] = [(&own, Type::TEXT), (&chain, Type::TEXT), (&origin, Type::TEXT), (&migrate::VERSION, Type::INT4)];
+        let facts: [Param<'_>; 5] =
+            [(&chain, Type::TEXT), (&seq, Type::INT8), (&hash, Type::BYTEA), (&frontier, Type::BYTEA), (&at, Type::INT8)];
+        // The right first, as for every chain that is made.
+        let named = lent.ask(&[Step::With(RIGHT, Vec::new()), Step::With(GIVE_NAME, params.into())]).await?;
+        let schema: i32 = named.first().and_then(|rows| rows.first()).map_or(Ok(0), |row| col(row, 0))?;
+        if schema != migrate::VERSION {
+            return Err(migrate::other(schema));
+        }
+        if named.get(1).is_none_or(Vec::is_empty) {
+            return Ok(Loaded::Exists);
+        }
+        lent.transact(&[Step::With(GIVE_HEAD, facts.into()), Step::Plain(COMMIT)]).await?;
+        lent.done();
+        Ok(Loaded::Done)
     }
 }

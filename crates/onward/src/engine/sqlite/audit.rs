@@ -14,7 +14,7 @@ use super::connection;
 use super::error::before_commit;
 use super::rows::{self, col, damaged, signed, unsigned};
 use crate::audit::Order;
-use crate::audit::engine::{AuditEngine, Batch, Batched, Select, Selected};
+use crate::audit::engine::{AuditEngine, Batch, Batched, Load, Loaded, Select, Selected};
 use crate::audit::verify::{Controls, HeadRow, Source, View};
 use crate::model::limits::PAYLOAD_BYTES;
 use crate::model::{ChainName, Hash, Head, Row, RowRef, Sealed, Seq};
@@ -136,6 +136,14 @@ impl AuditEngine for SqliteStore {
         Box::pin(async move {
             let moved = tokio::task::spawn_blocking(move || store.move_now(&batch)).await;
             moved.map_err(|e| Error::unknown("the batch ended early").with_source(e))?
+        })
+    }
+
+    fn load(&self, load: Load) -> BoxFuture<'_, Result<Loaded>> {
+        let store = self.clone();
+        Box::pin(async move {
+            let loaded = tokio::task::spawn_blocking(move || store.load_now(load)).await;
+            loaded.map_err(|e| Error::unknown("the load ended early").with_source(e))?
         })
     }
 

@@ -1,4 +1,4 @@
-//! Rows of segments that go or come: short transactions beside the commits, on a connection of their own.
+//! Rows of segments that go or come, and chains from elsewhere: transactions beside the commits, on a connection of their own.
 
 use rusqlite::{Connection, params};
 
@@ -6,20 +6,15 @@ use super::SqliteStore;
 use super::commit::{INSERT_ENTRY, SqliteWriter, insert_entry, one, prepare, run};
 use super::error::before_commit;
 use super::rows::{col, signed, unsigned};
-use crate::audit::engine::{Batch, Batched, Moved};
+use crate::audit::engine::{Batch, Batched, Load, Loaded, Moved};
 use crate::commit::Guard;
-use crate::model::{ChainName, Hash, Sealed};
+use crate::model::{ChainName, Hash, Head, Sealed};
 use crate::{Effect, Error, Result};
 
 impl SqliteStore {
     /// Carries a batch out. Blocks.
     pub(super) fn move_now(&self, batch: &Batch) -> Result<Batched> {
-        let mut mover = self.mover.lock();
-        let mut writer = match mover.take() {
-            Some(writer) => writer,
-            None => self.open_writer()?,
-        };
-        let moved = writer.transact(|connection| {
+        self.beside(|connection| {
             for guard in &batch.guards {
                 if !holds(connection, guard)? {
                     return Ok((Batched::Refused, 0));
@@ -30,7 +25,39 @@ impl SqliteStore {
                 Moved::In(entries) => insert(connection, &batch.chain, entries)?,
             };
             Ok((Batched::Done(rows), usize::try_from(rows).unwrap_or(usize::MAX)))
-        });
+        })
+    }
+
+    /// Loads a chain in one transaction. Blocks.
+    pub(super) fn load_now(&self, mut load: Load) -> Result<Loaded> {
+        self.beside(|connection| {
+            let mut find = prepare(connection, "SELECT 1 FROM onward_chains WHERE name = ?1 OR origin = ?2")?;
+            if one(&mut find, params![load.chain.as_str(), &*load.head.origin], |row| col::<i64>(row, 0))?.is_some() {
+                return Ok((Loaded::Exists, 0));
+            }
+            let mut create = prepare(connection, "INSERT INTO onward_chains (name, origin, created_at) VALUES (?1, ?2, ?3)")?;
+            run(&mut create, params![load.chain.as_str(), &*load.head.origin, load.now.as_micros()])?;
+            let mut rows = 0;
+            while let Some(page) = load.page_now()? {
+                rows += page.len();
+                insert(connection, &load.chain, &page)?;
+            }
+            let id = id(connection, &load.chain)?;
+            let mut head = prepare(connection, "INSERT INTO onward_heads (chain, seq, hash, frontier, at) VALUES (?1, ?2, ?3, ?4, ?5)")?;
+            let Head { seq, hash, frontier, at, .. } = &load.head;
+            run(&mut head, params![id, signed(seq.get())?, hash.as_bytes(), frontier.to_bytes(), at.as_micros()])?;
+            Ok((Loaded::Done, rows))
+        })
+    }
+
+    /// Does something in a transaction on the connection that is nobody else's.
+    fn beside<T>(&self, work: impl FnOnce(&Connection) -> Result<(T, usize)>) -> Result<T> {
+        let mut mover = self.mover.lock();
+        let mut writer = match mover.take() {
+            Some(writer) => writer,
+            None => self.open_writer()?,
+        };
+        let moved = writer.transact(work);
         // A writer whose COMMIT failed is in a state that nobody knows.
         *mover = Some(writer).filter(|_: &SqliteWriter| !moved.as_ref().is_err_and(|e| e.effect() == Effect::Unknown));
         moved
