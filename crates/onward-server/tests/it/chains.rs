@@ -156,7 +156,7 @@ async fn an_export_is_imported_elsewhere_by_an_admin_and_once() {
     }
     import(&to, "application/json", file.to_vec()).await.is_problem(415, "unsupported_media_type");
     let (_, operator) = to.token("operator", &["*"]).await;
-    import(&operator, lines, file.to_vec()).await.is_problem(403, "permission_denied");
+    import(&operator, lines, file.to_vec()).await.is_problem(403, "forbidden");
     to.get("/v1/chains/orders").await.is_problem(404, "not_found");
     let done = import(&to, lines, file.to_vec()).await;
     assert_eq!(done.status, 200, "{:?}", done.body);
