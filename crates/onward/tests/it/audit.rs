@@ -4,6 +4,7 @@
 
 mod drops;
 mod export;
+mod personal;
 mod proofs;
 mod schedules;
 mod tamper;
@@ -38,6 +39,8 @@ async fn postgres() -> Harness {
 
 onward::audit_conformance!(on_memory, memory);
 onward::audit_conformance!(on_sqlite, sqlite);
+onward::audit_personal_conformance!(personal_on_memory, memory);
+onward::audit_personal_conformance!(personal_on_sqlite, sqlite);
 onward::audit_life_conformance!(life_on_memory, memory);
 onward::audit_life_conformance!(life_on_sqlite, sqlite);
 onward::audit_conformance!(on_postgres, postgres);

@@ -17,10 +17,10 @@ use super::reader::Readers;
 use super::rows::{self, col, damaged, signed, unsigned};
 use super::turn::{self, Turn};
 use super::wal::{self, Wal};
-use super::{backup, check, inspect, list, log};
+use super::{backup, check, inspect, list, log, personal};
 use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, Scan, StoreMeta, Wanted, Writer};
 use crate::commit::{Change, Past, Prune, Pruned};
-use crate::model::{ChainName, Epoch, FencingToken, Fingerprint, Head, Key, Labels, Object, RequestId, Revision, Version};
+use crate::model::{ChainName, Epoch, FencingToken, Fingerprint, Hash, Head, Key, Labels, Object, RequestId, Revision, Version};
 use crate::observe::Finding;
 use crate::time::{Clock, Timestamp};
 use crate::{Error, Result, random};
@@ -38,6 +38,7 @@ const SCHEMA: Schema = Schema {
         include_str!("schema_3.sql"),
         include_str!("schema_4.sql"),
         include_str!("schema_5.sql"),
+        include_str!("schema_6.sql"),
     ],
 };
 
@@ -218,6 +219,7 @@ impl SqliteWriter {
         }
         self.remember(plan)?;
         self.append_entries(plan)?;
+        personal::carry_out(connection, plan)?;
         let mut meta = prepare(
             connection,
             "UPDATE onward_meta SET revision = ?1, version_floor = ?2, newest_token = ?3, newest_at = ?4, log_bytes = log_bytes + ?5",
@@ -280,8 +282,8 @@ impl SqliteWriter {
         }
         let mut insert = prepare(
             connection,
-            "INSERT INTO onward_entries (chain, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+            "INSERT INTO onward_entries (chain, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags, pii)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?;
         for (chain, entry) in &plan.entries {
             let id = ids.get(chain).ok_or_else(|| Error::integrity("an entry without the head of its chain"))?;
@@ -301,6 +303,7 @@ impl SqliteWriter {
                     entry.resource,
                     &entry.data[..],
                     signed(entry.flags)?,
+                    entry.personal.as_ref().map(Hash::as_bytes),
                 ],
             )?;
         }
@@ -358,6 +361,11 @@ impl SqliteWriter {
         self.written += rows;
         self.make_room();
         Ok(done)
+    }
+
+    /// Folds the whole log into the file and cuts it off; `false` if a reader stands in the way for more than a moment.
+    pub(super) fn scrub(&mut self) -> Result<bool> {
+        Wal::scrub(&mut self.connection)
     }
 
     fn make_room(&mut self) {
@@ -432,6 +440,10 @@ impl CommitEngine for SqliteStore {
 
     fn ready(&self) -> Result<()> {
         self.wal.check()
+    }
+
+    fn keeps_personal(&self) -> bool {
+        true
     }
 
     fn meta(&self) -> BoxFuture<'_, Result<StoreMeta>> {

@@ -88,6 +88,7 @@ fn insert(connection: &Connection, chain: &ChainName, entries: &[Sealed]) -> Res
                 entry.resource,
                 &entry.data[..],
                 signed(entry.flags)?,
+                entry.personal.as_ref().map(Hash::as_bytes),
             ])
             .map_err(before_commit)? as u64;
     }
@@ -95,5 +96,5 @@ fn insert(connection: &Connection, chain: &ChainName, entries: &[Sealed]) -> Res
 }
 
 const INSERT_ABSENT: &str =
-    "INSERT INTO onward_entries (chain, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT DO NOTHING";
+    "INSERT INTO onward_entries (chain, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags, pii)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT DO NOTHING";
