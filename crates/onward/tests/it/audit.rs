@@ -5,6 +5,7 @@
 mod drops;
 mod export;
 mod personal;
+mod postgres;
 mod proofs;
 mod schedules;
 mod tamper;
@@ -44,3 +45,4 @@ onward::audit_personal_conformance!(personal_on_sqlite, sqlite);
 onward::audit_life_conformance!(life_on_memory, memory);
 onward::audit_life_conformance!(life_on_sqlite, sqlite);
 onward::audit_conformance!(on_postgres, postgres);
+onward::audit_life_conformance!(life_on_postgres, postgres);
