@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::options::Order;
 use super::verify::Source;
 use crate::commit::Guard;
-use crate::model::{ChainName, Hash, Head, Sealed, Seq};
+use crate::model::{ChainName, Hash, Head, KeptPersonal, Sealed, Seq};
 use crate::time::Timestamp;
 use crate::{Error, Result};
 
@@ -79,6 +79,19 @@ pub enum Moved {
     Out(Vec<(u64, Hash)>),
     /// Inserts what is not there; what stands in its place stays.
     In(Vec<Sealed>),
+}
+
+/// Which personal data to find.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PersonalWanted {
+    /// Only behind this position.
+    pub after: u64,
+    /// Only up to this position.
+    pub to: u64,
+    /// Only of this subject.
+    pub subject: Option<String>,
+    /// At most so many are looked at, found or not (C7).
+    pub scan: usize,
 }
 
 /// What became of a batch.
@@ -174,6 +187,23 @@ pub trait AuditEngine: Debug + Send + Sync {
     /// # Errors
     /// As [`Writer::finish`](crate::commit::engine::Writer::finish), and whatever kept the entries from coming; nothing is kept then.
     fn load(&self, load: Load) -> BoxFuture<'_, Result<Loaded>>;
+
+    /// Reads the personal data beside an entry; `None` if there are none, or no more.
+    fn personal<'a>(&'a self, chain: &'a ChainName, seq: Seq) -> BoxFuture<'a, Result<Option<KeptPersonal>>> {
+        let _ = (chain, seq);
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Finds the entries of a chain beside which personal data stand, in order; and where to go on, if more were not looked at.
+    fn find_personal<'a>(&'a self, chain: &'a ChainName, wanted: &'a PersonalWanted) -> BoxFuture<'a, Result<(Vec<Seq>, Option<Seq>)>> {
+        let _ = (chain, wanted);
+        Box::pin(std::future::ready(Ok((Vec::new(), None))))
+    }
+
+    /// Leaves no byte of what was forgotten in the engine's files; `false` if somebody reads an older state for longer than it waits, 10 s.
+    fn scrub(&self) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(std::future::ready(Ok(true)))
+    }
 
     /// Opens what a verifier reads. Blocks, and so does the source: not for a thread of the runtime.
     ///

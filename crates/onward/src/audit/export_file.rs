@@ -233,6 +233,9 @@ impl<R: Read> Rows<R> {
         let line: Line = serde_json::from_slice(line).map_err(|e| malformed("an entry is malformed").with_source(e))?;
         let row = to_row(line)?;
         self.at = row.at;
+        if self.controls.is_some() && row.pii.is_some() {
+            return Err(Error::unsupported("a chain with personal data is not imported: they stay where they are"));
+        }
         if let Some(controls) = self.controls.as_mut().filter(|_| row.flags & 1 == 1 && is_of_the_past(&row.kind)) {
             if controls.len() >= CONTROLS {
                 return Err(Error::unsupported("a chain with more than 100,000 control entries is not imported"));
@@ -284,7 +287,7 @@ fn to_row(line: Line) -> Result<Row> {
         actor: line.actor.map(String::into_bytes),
         resource: line.resource.map(String::into_bytes),
         data: data.into(),
-        pii: None,
+        pii: line.pii.map(|commitment| commitment.as_bytes().to_vec()),
         flags: line.flags.cast_signed(),
     })
 }

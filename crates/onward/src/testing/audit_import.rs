@@ -11,7 +11,7 @@ use crate::audit::verify::{SegmentState, Verdict};
 use crate::audit::{Act, AppendOptions, Chain, Filter, Page};
 use crate::commit::engine::Scan;
 use crate::engine::memory::MemoryStore;
-use crate::model::{Data, Entry, Head, Seq};
+use crate::model::{Data, Entry, Head, Personal, Seq};
 use crate::time::Clock;
 use crate::{Code, Kind};
 
@@ -144,6 +144,10 @@ pub async fn what_is_no_good_export_is_refused_and_nothing_is_kept(h: &Harness) 
     }
     let newer = file.replacen("\"v\":1", "\"v\":99", 1);
     assert_eq!(h.orders().import(Cursor::new(newer.into_bytes())).await.unwrap_err().kind(), Kind::Unsupported);
+    let (_there, personal) = elsewhere(5).await;
+    personal.append(Entry::new("a.b").with_personal(Personal::new("user:7", b"x".to_vec())), AppendOptions::new()).await.unwrap();
+    let personal = Cursor::new(export(&personal).await);
+    assert_eq!(h.orders().import(personal).await.unwrap_err().kind(), Kind::Unsupported, "what it commits to would be missing");
     assert_eq!(h.first.queue().engine().meta().await.unwrap().revision, before, "nothing was written at all");
     assert_eq!(h.orders().import(Cursor::new(file.into_bytes())).await.unwrap().verdict, Verdict::Ok);
 }

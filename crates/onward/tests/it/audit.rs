@@ -5,6 +5,7 @@
 mod drops;
 mod export;
 mod import;
+mod personal;
 mod postgres;
 mod proofs;
 mod schedules;
@@ -40,6 +41,8 @@ async fn postgres() -> Harness {
 
 onward::audit_conformance!(on_memory, memory);
 onward::audit_conformance!(on_sqlite, sqlite);
+onward::audit_personal_conformance!(personal_on_memory, memory);
+onward::audit_personal_conformance!(personal_on_sqlite, sqlite);
 onward::audit_life_conformance!(life_on_memory, memory);
 onward::audit_life_conformance!(life_on_sqlite, sqlite);
 onward::audit_conformance!(on_postgres, postgres);
