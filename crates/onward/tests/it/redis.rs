@@ -2,6 +2,7 @@
 
 mod cache;
 mod cache_faults;
+mod tls;
 mod wiring;
 
 use onward::testing::servers::{Keep, Redis};
