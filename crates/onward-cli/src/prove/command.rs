@@ -10,7 +10,7 @@ const EXAMPLES: &str = "\
 Examples:
   onward prove                           every scenario, in under half a minute
   onward prove paused-holder             one of them
-  onward prove all --url redis://127.0.0.1   with its locks and its cache on that Redis
+  onward prove all --url redis://127.0.0.1   locks and caches on that Redis; stores stay files made for this
   onward prove all -o json --seed 7      for machines, with a schedule that repeats";
 
 /// Run each bug without its protection, where it must appear, and with it, where it must not
@@ -38,8 +38,7 @@ impl Prove {
             choice: self.scenario,
             rounds: self.rounds,
             seed: self.seed,
-            // The stores are files of its own, whatever the URL says: they are spoilt on purpose.
-            redis: url.filter(|url| url.starts_with("redis://") || url.starts_with("rediss://")),
+            url,
             format: match format {
                 None | Some(output::Format::Table) => Format::Table,
                 Some(output::Format::Json | output::Format::Jsonl) => Format::Json,

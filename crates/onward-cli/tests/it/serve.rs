@@ -29,7 +29,7 @@ pub(crate) fn configured(home: &Home, name: &str, more: &str) -> String {
 }
 
 /// Starts a server; returns it with its address when it is ready.
-fn start(home: &Home, config: &str) -> (Running, String) {
+pub(crate) fn start(home: &Home, config: &str) -> (Running, String) {
     start_telling(home, config, Stdio::null())
 }
 

@@ -26,7 +26,7 @@ async fn engine(url: &str) -> Arc<dyn CacheEngine> {
     Arc::new(RedisCache::open(&Address::parse(url).unwrap(), Clock::system()).await.unwrap())
 }
 
-fn over(engine: &Arc<dyn CacheEngine>) -> Cache {
+pub(super) fn over(engine: &Arc<dyn CacheEngine>) -> Cache {
     let options = CacheOptions::default().with_jitter_percent(0).with_op_timeout(Duration::from_secs(2));
     Cache::new(Arc::clone(engine), "default", options, Clock::system(), Arc::new(Silent)).unwrap()
 }
@@ -35,19 +35,19 @@ async fn cache(url: &str) -> Cache {
     over(&engine(url).await)
 }
 
-async fn lease(cache: &Cache, key: &str) -> Lease<u64> {
+pub(super) async fn lease(cache: &Cache, key: &str) -> Lease<u64> {
     match cache.begin(key).await.unwrap() {
         Lookup::Lease(lease) => lease,
         other => panic!("expected a lease, got {other:?}"),
     }
 }
 
-async fn fill(cache: &Cache, key: &str, value: u64) {
+pub(super) async fn fill(cache: &Cache, key: &str, value: u64) {
     assert_eq!(lease(cache, key).await.commit(&value).await.unwrap(), Filled::Stored);
 }
 
 /// Waits until the connection is there again.
-async fn get_again(cache: &Cache, key: &str) -> Option<Option<u64>> {
+pub(super) async fn get_again(cache: &Cache, key: &str) -> Option<Option<u64>> {
     let patience = Clock::system().now() + PATIENCE;
     loop {
         match cache.get::<u64>(key).await {

@@ -34,8 +34,18 @@ impl Secure {
         let (cert, key) = certificate(&folder, "server", names);
         let port = free_port();
         let (tls_port, cert, key) = (port.to_string(), cert.display().to_string(), key.display().to_string());
-        let options =
-            ["--tls-port", &tls_port, "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &cert, "--tls-auth-clients", "no"];
+        let options = [
+            "--tls-port",
+            &tls_port,
+            "--tls-cert-file",
+            &cert,
+            "--tls-key-file",
+            &key,
+            "--tls-ca-cert-file",
+            &cert,
+            "--tls-auth-clients",
+            "no",
+        ];
         Self { server: Redis::start_with(&options), port, folder }
     }
 
