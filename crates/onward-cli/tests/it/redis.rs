@@ -2,7 +2,7 @@
 
 use onward::testing::servers::{Redis, RedisCluster, free_port};
 
-use crate::serve::{configured, start};
+use crate::serve::{TOKEN, configured, start};
 use crate::support::Home;
 
 /// Writes a certificate for localhost with its key and starts a server that shows it; returns it with the URL of its TLS port.
@@ -64,6 +64,35 @@ fn a_cluster_is_a_cache_for_the_command_line_and_for_a_server_and_has_no_locks()
     let config = configured(&home, "locks.toml", &format!("locks.url = \"{url}\"\n"));
     let said = home.run(&["serve", "--config", &config]);
     assert!(said.code == Some(2) && said.err.contains("locks.url"), "{said:?}");
+}
+
+#[test]
+fn the_layout_shared_with_php_is_chosen_by_the_configuration_or_the_environment() {
+    let (home, server) = (Home::bare(), Redis::start());
+    let url = server.url();
+    let generation = || server.ask("HGET project:42 __utopia_gen__");
+    let invalidate = |layout: &str| {
+        let mut command = home.command(&["cache", "invalidate", "default", "Project:42", "--url", &url]);
+        command.env("ONWARD__CACHE__LAYOUT", layout).output().unwrap().status.code()
+    };
+    assert_eq!((invalidate("onward"), generation().as_str()), (Some(0), ""));
+    assert_eq!(invalidate("other"), Some(2));
+    assert_eq!(invalidate("utopia"), Some(0));
+    let first = generation();
+    assert_eq!(first.len(), 16, "{first}");
+    // It may be meant for another process: a cache in memory takes no notice.
+    let mut elsewhere = home.command(&["object", "list", "project", "--url", "memory:"]);
+    assert_eq!(elsewhere.env("ONWARD__CACHE__LAYOUT", "utopia").output().unwrap().status.code(), Some(0));
+
+    let config = configured(&home, "onward.toml", &format!("cache.url = \"{url}\"\ncache.layout = \"utopia\"\n"));
+    let (_running, address) = start(&home, &config);
+    home.file("token", TOKEN);
+    let server_url = format!("http://{address}");
+    home.expect(0, &["cache", "invalidate", "default", "Project:42", "--url", &server_url, "--token-file", "token"]);
+    assert_ne!(generation(), first, "the server moves it, too");
+    let config = configured(&home, "memory.toml", "cache = { url = \"memory:\", scope = \"process\", layout = \"utopia\" }\n");
+    let said = home.run(&["serve", "--config", &config]);
+    assert!(said.code != Some(0) && said.err.contains("utopia"), "{said:?}");
 }
 
 #[test]

@@ -231,6 +231,23 @@ async fn a_fill_cut_at_any_stage_leaves_a_value_or_none() {
 }
 
 #[tokio::test]
+async fn an_answer_that_comes_after_the_lease_is_no_leave_to_fill() {
+    let server = Redis::start();
+    let proxy = Proxy::to(server.port()).await;
+    let (through, direct) = (engine(&proxy.redis_url()).await, engine(&server.url()).await);
+    let life = onward::cache::Life { ttl: PATIENCE, grace: Duration::ZERO };
+    let fill_ttl = Duration::from_millis(50);
+    proxy.delay_answers(fill_ttl * 3);
+    let Reserved::Lease(late) = through.reserve(SLOT, fill_ttl, None).await.unwrap() else { panic!("expected a lease") };
+    // By now it is another's, who is done before the first one comes.
+    let Reserved::Lease(next) = direct.reserve(SLOT, PATIENCE, None).await.unwrap() else { panic!("the lease did not end") };
+    assert_eq!(direct.commit(SLOT, next, Bytes::from_static(b"new"), life).await.unwrap(), Filled::Stored);
+    let filled = through.commit(SLOT, late, Bytes::from_static(b"old"), life).await.unwrap();
+    assert_eq!(filled, Filled::Superseded { now: Now::Replaced });
+    assert_eq!(&*direct.lookup(SLOT).await.unwrap().unwrap().payload, b"new");
+}
+
+#[tokio::test]
 async fn with_redis_paused_every_call_ends_in_its_time_and_purges_wait() {
     let server = Redis::start();
     let engine = engine(&server.url()).await;

@@ -108,7 +108,7 @@ async fn a_purge_by_us_ends_phps_values_and_moves_its_generation() {
     assert_eq!(generation(&server, "project:42"), first + 1, "a purge of nothing kills PHP's fills in flight, too");
 
     server.ask("HSET project:42 project:42 {} f {} g {}");
-    let purge = async |field: &str| cache.invalidate_field("project:42", field).await.unwrap();
+    let purge = async |field: &str| cache.field("project:42", field).invalidate().await.unwrap();
     assert_eq!(purge("F").await, Invalidation::Removed);
     assert_eq!(server.ask("HKEYS project:42").len(), "*3".len());
     assert_eq!(generation(&server, "project:42"), first + 2);
