@@ -10,10 +10,12 @@ const EXAMPLES: &str = "\
 Examples:
   onward prove                           every scenario, in under half a minute
   onward prove paused-holder             one of them
-  onward prove all --url redis://127.0.0.1   locks and caches on that Redis; stores stay files made for this
+  onward prove all --url redis://127.0.0.1   with its locks and its cache on that Redis
   onward prove all -o json --seed 7      for machines, with a schedule that repeats";
 
 /// Run each bug without its protection, where it must appear, and with it, where it must not
+///
+/// Stores are files made for this, whatever the URL says; of a Redis the locks and the cache are used. Each line says what it ran on.
 #[derive(Debug, Args)]
 #[command(before_help = EXAMPLES, after_help = crate::args::EXIT_CODES)]
 pub(crate) struct Prove {

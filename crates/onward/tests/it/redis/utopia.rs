@@ -33,7 +33,7 @@ onward::cache_conformance! { @cases on_redis_shared_with_php, shared;
         nothing_remains_after_the_fill_ttl, a_key_has_4096_fields_at_most;
     flight_cases: many_callers_one_load, two_processes_one_load, a_follower_never_gets_an_older_superseded_load;
     stale_cases: only_one_refresher_wins, an_entry_outlives_its_refresh, after_invalidate_nothing_stale_is_served,
-        a_refresh_across_an_invalidation_is_superseded, touch_never_resurrects;
+        a_refresh_across_an_invalidation_is_superseded;
     batch_cases: a_batch_answers_each_key_for_itself, a_batch_of_leases_gives_one_a_key, a_batch_of_fills_refuses_only_what_is_dead,
         a_hold_off_keeps_fills_out_for_its_time, a_released_guard_holds_off_too;
     save_cases: a_save_kills_the_fills_in_flight, no_save_lands_under_a_guard;
