@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use onward::cache::{Cache, CacheEngine, Filled, Invalidation, Layout, Lookup, Scope};
+use onward::cache::{Cache, CacheEngine, Filled, Invalidation, Layout, Lookup, Scope, Touched};
 use onward::engine::redis::{Address, RedisCache};
 use onward::testing::cache::staleness::race;
 use onward::testing::cache::watched::WatchedCache;
@@ -82,6 +82,8 @@ async fn a_purge_by_php_ends_our_values_and_our_fills_in_flight() {
         let Lookup::Lease(in_flight) = field.begin::<u64>().await.unwrap() else { panic!("expected a lease") };
         remove(&server);
         assert_eq!(cache.get::<u64>("k").await.unwrap(), None);
+        assert_eq!(cache.touch("k", Duration::from_secs(60)).await.unwrap(), Touched::Absent);
+        assert!(cache.list("k").await.unwrap().is_empty());
         assert!(matches!(in_flight.commit(&1).await.unwrap(), Filled::Superseded { .. }));
         assert_eq!(field.get::<u64>().await.unwrap(), None);
         assert_eq!(cache.invalidate("k").await.unwrap(), Invalidation::Absent, "nobody could see what PHP had purged");
