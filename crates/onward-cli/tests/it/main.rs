@@ -13,6 +13,7 @@ mod golden;
 mod lock_admin;
 mod lock_run;
 mod objects;
+mod redis;
 mod serve;
 mod streams;
 mod support;
