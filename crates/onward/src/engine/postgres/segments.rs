@@ -45,6 +45,9 @@ const DELETE: &str = "WITH moved AS (DELETE FROM onward_entries AS e USING onwar
 const END: &str = "WITH allowed AS (DELETE FROM onward_purging RETURNING 1)
      SELECT (SELECT count(*) FROM allowed), (SELECT count(*) FROM onward_chains WHERE name = $1), schema_version FROM onward_meta";
 
+/// Until it takes the right, a load keeps nobody waiting: its rows may come as slowly as they like.
+const PATIENT: &str = "SET LOCAL idle_in_transaction_session_timeout = 60000";
+const AT_ONCE: &str = "SET LOCAL idle_in_transaction_session_timeout = 5000";
 /// Makes a chain under a name that is no chain's.
 const UNNAMED: &str = "INSERT INTO onward_chains (name, origin, created_at) VALUES ($1, $1, $2)";
 /// Takes the writer's right.
@@ -160,7 +163,7 @@ impl PostgresStore {
         let own = format!("import/{}", random::uuid_v4());
         let lent = self.lend().await?;
         let now = load.now.as_micros();
-        lent.ask(&[Step::Plain(BEGIN), Step::With(UNNAMED, vec![(&own, Type::TEXT), (&now, Type::INT8)])]).await?;
+        lent.ask(&[Step::Plain(BEGIN), Step::Plain(PATIENT), Step::With(UNNAMED, vec![(&own, Type::TEXT), (&now, Type::INT8)])]).await?;
         while let Some(page) = load.page().await? {
             let mut entries = Entries::default();
             page.iter().try_for_each(|entry| entries.push(&own, entry))?;
@@ -173,12 +176,12 @@ impl PostgresStore {
         let facts: [Param<'_>; 5] =
             [(&chain, Type::TEXT), (&seq, Type::INT8), (&hash, Type::BYTEA), (&frontier, Type::BYTEA), (&at, Type::INT8)];
         // The right first, as for every chain that is made.
-        let named = lent.ask(&[Step::With(RIGHT, Vec::new()), Step::With(GIVE_NAME, params.into())]).await?;
-        let schema: i32 = named.first().and_then(|rows| rows.first()).map_or(Ok(0), |row| col(row, 0))?;
+        let named = lent.ask(&[Step::Plain(AT_ONCE), Step::With(RIGHT, Vec::new()), Step::With(GIVE_NAME, params.into())]).await?;
+        let schema: i32 = named.get(1).and_then(|rows| rows.first()).map_or(Ok(0), |row| col(row, 0))?;
         if schema != migrate::VERSION {
             return Err(migrate::other(schema));
         }
-        if named.get(1).is_none_or(Vec::is_empty) {
+        if named.get(2).is_none_or(Vec::is_empty) {
             return Ok(Loaded::Exists);
         }
         lent.transact(&[Step::With(GIVE_HEAD, facts.into()), Step::Plain(COMMIT)]).await?;
