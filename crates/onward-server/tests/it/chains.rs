@@ -163,7 +163,7 @@ async fn an_export_is_imported_elsewhere_by_an_admin_and_once() {
     assert_eq!((&done.json()["verdict"], &done.json()["to_seq"], &done.json()["attested_to"]), (&json!("ok"), &json!(301), &json!(301)));
     assert_eq!(to.get("/v1/chains/orders").await.json()["head"], head["head"]);
     import(&to, lines, file.to_vec()).await.is_problem(409, "state_conflict");
-    to.send("POST", "/v1/chains/onward.x/import", &[("content-type", lines)], file.to_vec()).await.is_problem(400, "invalid_key");
+    to.send("POST", "/v1/chains/onward.x/import", &[("content-type", lines)], file.to_vec()).await.is_problem(403, "forbidden");
 }
 
 #[tokio::test]
