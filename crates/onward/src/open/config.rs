@@ -80,8 +80,13 @@ impl Config {
             Some("false") => self.locks_enabled = false,
             Some(_) => return Err(Error::invalid("ONWARD__LOCKS__ENABLED is true or false")),
         }
-        if let Some(text) = secret("ONWARD__AUDIT__KEY")? {
-            self.keys = MacKeys::parse(&text)?;
+        match (var("ONWARD__AUDIT__KEY")?, var("ONWARD__AUDIT__KEY_FILE")?) {
+            (None, Some(path)) => self.keys = crate::audit::read_keyring(path.as_ref())?,
+            _ => {
+                if let Some(text) = secret("ONWARD__AUDIT__KEY")? {
+                    self.keys = MacKeys::parse(&text)?;
+                }
+            }
         }
         if let Some(text) = secret("ONWARD__AUDIT__SIGNING_KEY")? {
             self.signing = Some(CheckpointKey::parse(&text)?);

@@ -4,6 +4,7 @@
 
 mod drops;
 mod export;
+mod keyring;
 mod personal;
 mod postgres;
 mod proofs;
