@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use onward::Config;
+use onward::audit::{Policies, Policy};
 use onward::commit::Retention;
 use onward::model::{CheckpointKey, MacKeys};
 
@@ -54,6 +56,10 @@ pub struct Settings {
     pub audit_key: MacKeys,
     /// Where segments are archived; empty for nowhere.
     pub archive_url: String,
+    /// When steps of segments are due where nothing else is said.
+    pub policy: Policy,
+    /// When steps of segments are due, of each chain.
+    pub policies: Policies,
     /// The key that signs checkpoints.
     pub signing_key: Option<CheckpointKey>,
     /// Requests that a token may send.
@@ -66,6 +72,34 @@ pub struct Settings {
     pub ready_requires: Vec<String>,
     /// What is logged, and how.
     pub log: LogOptions,
+}
+
+impl Settings {
+    /// Says what to open, with the store at this URL.
+    pub fn engines(&self, store: &str) -> Config {
+        let mut config = Config::new(store)
+            .with_keys(self.audit_key.clone())
+            .with_retention(self.retention)
+            .with_cache_bytes(self.cache_bytes)
+            .with_lock_namespace(self.lock_namespace.clone())
+            .with_policies(self.policies.clone());
+        if !self.archive_url.is_empty() {
+            config = config.with_archive_at(self.archive_url.clone());
+        }
+        if let Some(key) = &self.signing_key {
+            config = config.with_signing_key(key.clone());
+        }
+        if !self.locks_url.is_empty() {
+            config = config.with_locks_at(self.locks_url.clone());
+        }
+        if !self.cache_url.is_empty() {
+            config = config.with_cache_at(self.cache_url.clone());
+        }
+        if !self.locks_enabled {
+            config = config.with_locks_off();
+        }
+        config
+    }
 }
 
 /// Where the certificate is; both or none.

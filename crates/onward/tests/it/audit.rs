@@ -4,6 +4,8 @@
 
 mod drops;
 mod export;
+#[cfg(target_os = "linux")]
+mod life_crash;
 mod proofs;
 mod schedules;
 mod tamper;
