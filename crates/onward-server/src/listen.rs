@@ -18,12 +18,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::config::Shutdown;
-use crate::{chores, log};
 use crate::orders::Orders;
 use crate::routes::{open_metrics, router};
 use crate::state::{Hosts, State};
 use crate::tls::{Looked, Tls};
 use crate::wait::{sleep, within};
+use crate::{chores, log};
 
 /// Longest head.
 const HEAD_BYTES: usize = 16 << 10;

@@ -182,8 +182,19 @@ async fn latency(rows: u64) {
     for (name, _) in phases.iter().skip(1) {
         let (took, count, p99, most) = of(name);
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        let verdict = if name.starts_with("idle") { "" } else if p99 <= bar { "ok" } else { "MISSED" };
-        println!("  {name:<11} {:>6.1} s {count:>6} appends   p99 {:>7.2} ms   most {:>7.2} ms   {verdict}", took.as_secs_f64(), ms(p99), ms(most));
+        let verdict = if name.starts_with("idle") {
+            ""
+        } else if p99 <= bar {
+            "ok"
+        } else {
+            "MISSED"
+        };
+        println!(
+            "  {name:<11} {:>6.1} s {count:>6} appends   p99 {:>7.2} ms   most {:>7.2} ms   {verdict}",
+            took.as_secs_f64(),
+            ms(p99),
+            ms(most)
+        );
     }
     println!("  bar: twice the idle p99 and 10 ms: {:.2} ms", bar.as_secs_f64() * 1e3);
     if let Ok(path) = std::env::var("ONWARD_BENCH_CSV") {
@@ -225,7 +236,9 @@ async fn rates(rows: u64) {
     assert_eq!((report.verdict, report.rows_known), (Verdict::Ok, 0), "{report}");
     drop(onward);
     let archived = ours[0] / (bare.iter().sum::<f64>() / bare.len() as f64);
-    for (name, ratio) in [("archive / bare loop", archived), ("restore / appends", restore / appends), ("purge / bare DELETE", purge / deletes)] {
+    for (name, ratio) in
+        [("archive / bare loop", archived), ("restore / appends", restore / appends), ("purge / bare DELETE", purge / deletes)]
+    {
         println!("  {name:<34} {ratio:>9.2}   (bar 0.5) {}", if ratio >= 0.5 { "ok" } else { "MISSED" });
     }
 }
@@ -319,7 +332,12 @@ async fn threads(rows: u64) {
         count += 1;
     }
     let ratio = best[0] / best[1];
-    println!("  1 thread {:.2} s, 2 threads {:.2} s: {ratio:.2}   (bar 1.5) {}", best[0], best[1], if ratio >= 1.5 { "ok" } else { "MISSED" });
+    println!(
+        "  1 thread {:.2} s, 2 threads {:.2} s: {ratio:.2}   (bar 1.5) {}",
+        best[0],
+        best[1],
+        if ratio >= 1.5 { "ok" } else { "MISSED" }
+    );
 }
 
 /// A process of its own verifies each chain: its greatest memory.

@@ -98,7 +98,11 @@ async fn fill(chain: &Chain, entries: u64) -> Result<u64, Failure> {
 }
 
 /// Lets the archive go on to its next page; then it stands still, with all that it holds. `Some` at its end.
-async fn page(mut archive: Pin<&mut impl Future<Output = onward::Result<()>>>, told: &AtomicU64, seen: &mut u64) -> onward::Result<Option<()>> {
+async fn page(
+    mut archive: Pin<&mut impl Future<Output = onward::Result<()>>>,
+    told: &AtomicU64,
+    seen: &mut u64,
+) -> onward::Result<Option<()>> {
     std::future::poll_fn(|cx| match archive.as_mut().poll(cx) {
         Poll::Ready(ended) => Poll::Ready(ended.map(Some)),
         Poll::Pending => {

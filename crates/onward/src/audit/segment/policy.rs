@@ -116,11 +116,7 @@ pub struct Means {
 }
 
 fn check(policy: &Policy) -> Result<()> {
-    if (1..=SEGMENT_ROWS).contains(&policy.segment_rows) {
-        Ok(())
-    } else {
-        Err(Error::invalid("a segment has 1..=1,048,576 entries"))
-    }
+    if (1..=SEGMENT_ROWS).contains(&policy.segment_rows) { Ok(()) } else { Err(Error::invalid("a segment has 1..=1,048,576 entries")) }
 }
 
 /// One kind of work of maintenance, in the order in which it is done.

@@ -17,7 +17,7 @@ use onward::{Code, Config, Kind, Onward};
 
 const SCHEDULES: u64 = 2_000;
 /// Steps of a schedule; each is followed by a verification.
-const STEPS: u64 = 6;
+const STEPS: u64 = 4;
 /// Stores that schedules run on at one time, each with two workers.
 const STORES: u64 = 4;
 
@@ -99,7 +99,7 @@ async fn run(seed: u64, store: u64, schedules: u64) -> Vec<SegmentState> {
 async fn one(workers: &[Chain; 2], clock: &Clock, dice: &mut Dice, which: &str) -> Vec<SegmentState> {
     let act = Act::because("a schedule");
     let mut seen = Vec::new();
-    let entries = 1 + usize::try_from(dice.below(90)).unwrap();
+    let entries = 1 + usize::try_from(dice.below(30)).unwrap();
     workers[0].append_many(vec![Entry::new("order.paid"); entries], AppendOptions::new()).await.unwrap();
     workers[0].seal(None, &act).await.unwrap();
     for step in 0..STEPS {
@@ -145,7 +145,13 @@ async fn take(
 ) -> Option<onward::Result<()>> {
     let from = Seq::new(some.from).unwrap();
     match what {
-        0 => cut(chain.append_many(vec![Entry::new("order.paid"); 1 + usize::try_from(dice.below(20)).unwrap()], AppendOptions::new()), u64::MAX).await,
+        0 => {
+            cut(
+                chain.append_many(vec![Entry::new("order.paid"); 1 + usize::try_from(dice.below(20)).unwrap()], AppendOptions::new()),
+                u64::MAX,
+            )
+            .await
+        }
         1 => cut(chain.seal(None, act), polls).await,
         2 => cut(chain.archive(from, act), polls).await,
         3 => cut(chain.purge(from, act), polls).await,
