@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use onward::audit::Means;
 use onward::observe::Grade;
-use onward::{Config, Onward};
+use onward::{Config, Onward, Url};
 use serde::Serialize;
 
 use crate::config::{Configuration, Settings};
@@ -66,7 +66,7 @@ impl Serve {
                     .to_owned(),
             ));
         }
-        let state = if settings.cache_url.is_empty() { state.without_cache() } else { state };
+        let state = if settings.cache_url.is_none() { state.without_cache() } else { state };
         let state = if settings.cache_unleased { state.with_unleased_fills() } else { state };
         let hosts = if settings.hosts.is_empty() { Hosts::Any } else { Hosts::Named(settings.hosts.clone()) };
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -157,8 +157,8 @@ pub async fn check(configuration: &Configuration, reach: Reach) -> Result<(), St
         }
     }
     let mut config = Config::new(settings.store_url.clone()).with_existing_file();
-    if !settings.locks_url.is_empty() {
-        config = config.with_locks_at(settings.locks_url.clone());
+    if let Some(url) = &settings.locks_url {
+        config = config.with_locks_at(url.clone());
     }
     match Onward::connect(config).await {
         Ok(onward) => match onward.check().await?.into_iter().find(|finding| finding.grade == Grade::Failure) {
@@ -196,14 +196,14 @@ fn refuse(configuration: &Configuration) -> Result<(), StartError> {
     if settings.tls.cert.is_some() != settings.tls.key.is_some() {
         return refuse("server.tls.cert_file and server.tls.key_file go together: one of them is missing".to_owned());
     }
-    if settings.store_url == "memory:" && !settings.allow_memory {
+    if settings.store_url.is_memory() && !settings.allow_memory {
         return refuse(format!(
             "store.url ({}) is memory: everything is lost at the end, and no other process sees the locks; use sqlite:PATH, or set \
              server.allow.memory = true",
             place("store.url")
         ));
     }
-    if settings.locks_url == "memory:" && !settings.allow_memory {
+    if settings.locks_url.as_ref().is_some_and(Url::is_memory) && !settings.allow_memory {
         return refuse(format!(
             "locks.url ({}) is memory: no other process sees the locks; use redis://HOST, or set server.allow.memory = true",
             place("locks.url")
@@ -211,14 +211,14 @@ fn refuse(configuration: &Configuration) -> Result<(), StartError> {
     }
     let means = Means {
         segments: true,
-        archive: !settings.archive_url.is_empty(),
+        archive: settings.archive_url.is_some(),
         keys: !settings.audit_key.is_empty(),
         signing: settings.signing_key.is_some(),
     };
     if let Err(error) = settings.policies.check(means) {
         return refuse(format!("{}: set audit.archive, audit.key and audit.signing_key, or take the policy out", error.message()));
     }
-    if settings.cache_url == "memory:" && settings.cache_scope != "process" {
+    if settings.cache_url.as_ref().is_some_and(Url::is_memory) && settings.cache_scope != "process" {
         return refuse(format!(
             "cache.url ({}) is memory: each process has a cache of its own; use redis://HOST, or say so with cache.scope = \"process\"",
             place("cache.url")
@@ -238,6 +238,6 @@ fn tls(settings: &Settings) -> Result<Option<Tls>, StartError> {
 }
 
 async fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Onward, StartError> {
-    let config = settings.engines(&settings.store_url).with_observer(metrics);
+    let config = settings.engines(settings.store_url.clone()).with_observer(metrics);
     Ok(Onward::connect(config).await?)
 }

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use onward::Config;
 use onward::audit::{Policies, Policy};
 use onward::commit::Retention;
 use onward::model::{CheckpointKey, MacKeys};
+use onward::{Config, Url};
 
 use crate::auth::{Role, Scope};
 use crate::log::LogOptions;
@@ -35,17 +35,17 @@ pub struct Settings {
     /// How to end.
     pub shutdown: Shutdown,
     /// The store, the audit trail and the locks.
-    pub store_url: String,
+    pub store_url: Url,
     /// How much of the change log is kept.
     pub retention: Retention,
-    /// The locks, if they are not beside the store; empty otherwise.
-    pub locks_url: String,
+    /// The locks, if they are not beside the store.
+    pub locks_url: Option<Url>,
     /// The kill switch of the locks.
     pub locks_enabled: bool,
     /// The first segment of typed lock keys; each has a kill switch.
     pub lock_namespace: String,
-    /// The cache; empty for none.
-    pub cache_url: String,
+    /// The cache, if there is one.
+    pub cache_url: Option<Url>,
     /// Who shares the cache: `shared` or `process`.
     pub cache_scope: &'static str,
     /// The bound of a cache in memory.
@@ -54,8 +54,8 @@ pub struct Settings {
     pub cache_unleased: bool,
     /// The key that seals audit entries.
     pub audit_key: MacKeys,
-    /// Where segments are archived; empty for nowhere.
-    pub archive_url: String,
+    /// Where segments are archived, if anywhere.
+    pub archive_url: Option<Url>,
     /// When steps of segments are due where nothing else is said.
     pub policy: Policy,
     /// When steps of segments are due, of each chain.
@@ -76,24 +76,24 @@ pub struct Settings {
 
 impl Settings {
     /// Says what to open, with the store at this URL.
-    pub fn engines(&self, store: &str) -> Config {
+    pub fn engines(&self, store: impl Into<Url>) -> Config {
         let mut config = Config::new(store)
             .with_keys(self.audit_key.clone())
             .with_retention(self.retention)
             .with_cache_bytes(self.cache_bytes)
             .with_lock_namespace(self.lock_namespace.clone())
             .with_policies(self.policies.clone());
-        if !self.archive_url.is_empty() {
-            config = config.with_archive_at(self.archive_url.clone());
+        if let Some(url) = &self.archive_url {
+            config = config.with_archive_at(url.clone());
         }
         if let Some(key) = &self.signing_key {
             config = config.with_signing_key(key.clone());
         }
-        if !self.locks_url.is_empty() {
-            config = config.with_locks_at(self.locks_url.clone());
+        if let Some(url) = &self.locks_url {
+            config = config.with_locks_at(url.clone());
         }
-        if !self.cache_url.is_empty() {
-            config = config.with_cache_at(self.cache_url.clone());
+        if let Some(url) = &self.cache_url {
+            config = config.with_cache_at(url.clone());
         }
         if !self.locks_enabled {
             config = config.with_locks_off();

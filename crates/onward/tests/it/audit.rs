@@ -6,6 +6,7 @@ mod drops;
 mod export;
 #[cfg(target_os = "linux")]
 mod life_crash;
+mod postgres;
 mod proofs;
 mod schedules;
 mod tamper;
@@ -43,3 +44,4 @@ onward::audit_conformance!(on_sqlite, sqlite);
 onward::audit_life_conformance!(life_on_memory, memory);
 onward::audit_life_conformance!(life_on_sqlite, sqlite);
 onward::audit_conformance!(on_postgres, postgres);
+onward::audit_life_conformance!(life_on_postgres, postgres);
