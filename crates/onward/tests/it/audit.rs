@@ -6,6 +6,7 @@ mod drops;
 mod export;
 #[cfg(target_os = "linux")]
 mod life_crash;
+mod personal;
 mod postgres;
 mod proofs;
 mod schedules;
@@ -41,6 +42,8 @@ async fn postgres() -> Harness {
 
 onward::audit_conformance!(on_memory, memory);
 onward::audit_conformance!(on_sqlite, sqlite);
+onward::audit_personal_conformance!(personal_on_memory, memory);
+onward::audit_personal_conformance!(personal_on_sqlite, sqlite);
 onward::audit_life_conformance!(life_on_memory, memory);
 onward::audit_life_conformance!(life_on_sqlite, sqlite);
 onward::audit_conformance!(on_postgres, postgres);

@@ -8,7 +8,8 @@ use std::time::Duration;
 use onward::commit::engine::{CommitEngine, Wanted};
 use onward::commit::{Commit, CommitOutcome, FeedItem};
 use onward::engine::postgres::PostgresStore;
-use onward::model::{Key, RequestId, Revision};
+use onward::lock::LockOptions;
+use onward::model::{Key, LockKey, RequestId, Revision};
 use onward::store::Put;
 use onward::testing::servers::{Pooler, Postgres, Proxy};
 use onward::time::Clock;
@@ -364,7 +365,8 @@ async fn through_a_pooler_in_transaction_mode_everything_holds() {
             tokio::spawn(async move {
                 for n in 0..10 {
                     surely(&onward, &format!("b{writer}-{n}")).await;
-                    let held = onward.locks().scope("eu").run_or_fail("projects", "42", |_| async {}).await;
+                    let patient = LockOptions::fail().with_wait(Duration::from_secs(60));
+                    let held = onward.locks().with_key(&LockKey::raw("projects/42").unwrap(), patient, |_| async {}).await;
                     assert!(held.is_ok(), "{held:?}");
                 }
             })
