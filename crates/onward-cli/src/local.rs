@@ -33,7 +33,7 @@ pub(crate) async fn open_existing(url: &str, keys: Option<MacKeys>) -> Result<Cl
 /// # Errors
 /// As [`open`]; exit 2: the retention needs what the configuration does not have.
 pub(crate) async fn open_configured(url: &str, configuration: &Configuration) -> Result<Client> {
-    connect(configuration.settings().engines(url)).await
+    connect(configuration.settings().engines(url)?).await
 }
 
 async fn connect(config: Config) -> Result<Client> {

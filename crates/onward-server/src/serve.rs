@@ -160,6 +160,9 @@ pub async fn check(configuration: &Configuration, reach: Reach) -> Result<(), St
     if let Some(url) = &settings.locks_url {
         config = config.with_locks_at(url.clone());
     }
+    if let Some(url) = &settings.cache_url {
+        config = config.with_cache_at(url.clone()).with_cache_layout(settings.cache_layout.parse()?);
+    }
     match Onward::connect(config).await {
         Ok(onward) => match onward.check().await?.into_iter().find(|finding| finding.grade == Grade::Failure) {
             Some(bad) => Err(StartError::Usage(format!("{}: {}; {}", bad.check, bad.found, bad.fix.unwrap_or_default()))),
@@ -238,6 +241,6 @@ fn tls(settings: &Settings) -> Result<Option<Tls>, StartError> {
 }
 
 async fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Onward, StartError> {
-    let config = settings.engines(settings.store_url.clone()).with_observer(metrics);
+    let config = settings.engines(settings.store_url.clone())?.with_observer(metrics);
     Ok(Onward::connect(config).await?)
 }

@@ -62,6 +62,15 @@ impl Scenario {
         }
     }
 
+    /// Returns what it stands on.
+    pub(super) const fn needs(self) -> Needs {
+        match self {
+            Scenario::LostUpdate | Scenario::LostCreate | Scenario::Tampering => Needs::Store,
+            Scenario::StaleCache | Scenario::Herd => Needs::Cache,
+            Scenario::PausedHolder => Needs::LocksAndStore,
+        }
+    }
+
     /// Runs one side.
     pub(super) async fn run(self, setting: &Setting, side: Side) -> Outcome {
         match self {
@@ -74,6 +83,14 @@ impl Scenario {
             Scenario::BlockedArchive => blocked_archive::run(setting, side).await,
         }
     }
+}
+
+/// The parts that a scenario is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    Store,
+    Cache,
+    LocksAndStore,
 }
 
 /// What a scenario shows, in words.

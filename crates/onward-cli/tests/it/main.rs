@@ -14,6 +14,7 @@ mod lock_admin;
 mod lock_run;
 mod maintain;
 mod objects;
+mod redis;
 mod serve;
 mod streams;
 mod support;

@@ -48,6 +48,8 @@ pub struct Settings {
     pub cache_url: Option<Url>,
     /// Who shares the cache: `shared` or `process`.
     pub cache_scope: &'static str,
+    /// How a cache on Redis lies there: `onward` or `utopia`.
+    pub cache_layout: &'static str,
     /// The bound of a cache in memory.
     pub cache_bytes: usize,
     /// Whether values are taken without a fill lease.
@@ -76,7 +78,10 @@ pub struct Settings {
 
 impl Settings {
     /// Says what to open, with the store at this URL.
-    pub fn engines(&self, store: impl Into<Url>) -> Config {
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](onward::Kind::Invalid): the layout of the cache.
+    pub fn engines(&self, store: impl Into<Url>) -> onward::Result<Config> {
         let mut config = Config::new(store)
             .with_keys(self.audit_key.clone())
             .with_retention(self.retention)
@@ -93,12 +98,12 @@ impl Settings {
             config = config.with_locks_at(url.clone());
         }
         if let Some(url) = &self.cache_url {
-            config = config.with_cache_at(url.clone());
+            config = config.with_cache_at(url.clone()).with_cache_layout(self.cache_layout.parse()?);
         }
         if !self.locks_enabled {
             config = config.with_locks_off();
         }
-        config
+        Ok(config)
     }
 }
 
