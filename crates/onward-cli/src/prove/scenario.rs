@@ -65,7 +65,7 @@ impl Scenario {
     /// Returns what it stands on.
     pub(super) const fn needs(self) -> Needs {
         match self {
-            Scenario::LostUpdate | Scenario::LostCreate | Scenario::Tampering => Needs::Store,
+            Scenario::LostUpdate | Scenario::LostCreate | Scenario::Tampering | Scenario::BlockedArchive => Needs::Store,
             Scenario::StaleCache | Scenario::Herd => Needs::Cache,
             Scenario::PausedHolder => Needs::LocksAndStore,
         }
