@@ -4,6 +4,8 @@
 
 mod drops;
 mod export;
+#[cfg(target_os = "linux")]
+mod life_crash;
 mod personal;
 mod postgres;
 mod proofs;
