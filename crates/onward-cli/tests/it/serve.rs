@@ -15,7 +15,7 @@ use sha2::Digest as _;
 use crate::support::{Home, Running};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const TOKEN: &str = "onw_000000000000_0000000000000000000000000000000000000000000_00000000";
+pub(crate) const TOKEN: &str = "onw_000000000000_0000000000000000000000000000000000000000000_00000000";
 
 /// Writes a configuration with one admin token; returns its name.
 pub(crate) fn configured(home: &Home, name: &str, more: &str) -> String {
@@ -29,7 +29,7 @@ pub(crate) fn configured(home: &Home, name: &str, more: &str) -> String {
 }
 
 /// Starts a server; returns it with its address when it is ready.
-fn start(home: &Home, config: &str) -> (Running, String) {
+pub(crate) fn start(home: &Home, config: &str) -> (Running, String) {
     start_telling(home, config, Stdio::null())
 }
 

@@ -52,7 +52,7 @@ pub use options::{AppendOptions, Filter, Found, Order, Page, TrailOptions};
 pub use prove::{Consistency, Inclusion};
 pub use redact::{Redact, Redacted};
 pub use saved::{read_saved_head, save_head};
-pub use segment::{Act, Healed, Hold, Holds, Segment};
+pub use segment::{Act, Healed, Hold, Holds, Maintenance, Means, Policies, Policy, Segment, Stage, Step, StepResult, Tick};
 pub use tail::{From, Tail};
 pub use verdicts::KeptVerdict;
 pub use verification::Pace;
