@@ -12,6 +12,7 @@ mod doctor;
 mod golden;
 mod lock_admin;
 mod lock_run;
+mod maintain;
 mod objects;
 mod redis;
 mod serve;

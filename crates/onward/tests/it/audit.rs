@@ -5,6 +5,9 @@
 mod drops;
 mod export;
 mod import;
+mod keyring;
+#[cfg(target_os = "linux")]
+mod life_crash;
 mod personal;
 mod postgres;
 mod proofs;

@@ -10,6 +10,8 @@ mod archiving;
 mod heal;
 mod hold;
 mod index;
+mod maintain;
+mod policy;
 mod purge;
 mod restore;
 mod seal;
@@ -24,6 +26,8 @@ use serde::{Deserialize, Serialize};
 pub use heal::Healed;
 pub use hold::{Hold, Holds};
 pub(super) use index::Index;
+pub use maintain::{Maintenance, Step, StepResult, Tick};
+pub use policy::{Means, Policies, Policy, Stage};
 pub(super) use worker::surely;
 
 use super::chain::Chain;
