@@ -45,7 +45,7 @@ async fn moved(from: &Onward, to: &Onward) {
     let all = async |onward: &Onward| {
         let items = onward.store().list(List::new("order")).await.unwrap().items;
         let seen = |object: &Object| (object.key.clone(), object.value.bytes().clone(), object.meta.labels.clone());
-        items.iter().map(|object| seen(object)).collect::<Vec<_>>()
+        items.iter().map(seen).collect::<Vec<_>>()
     };
     assert_eq!(all(to).await, all(from).await);
     for info in &chains {
