@@ -4,6 +4,7 @@
 
 mod bench;
 mod cache_and_audit;
+mod clients;
 mod config;
 mod crash;
 mod deploy;
@@ -13,6 +14,7 @@ mod golden;
 mod lock_admin;
 mod lock_run;
 mod objects;
+mod replicas;
 mod serve;
 mod streams;
 mod support;
