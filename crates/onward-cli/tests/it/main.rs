@@ -14,6 +14,7 @@ mod golden;
 mod lock_admin;
 mod lock_run;
 mod objects;
+mod postgres;
 mod replicas;
 mod serve;
 mod streams;
