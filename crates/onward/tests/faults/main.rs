@@ -11,6 +11,8 @@ mod child;
 mod full;
 #[path = "../it/outside.rs"]
 mod outside;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod power;
 mod sync;
 

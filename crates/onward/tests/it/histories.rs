@@ -203,8 +203,7 @@ async fn conditional(store: Store, teller: Teller, rounds: usize) {
             }
             Some((at, _)) if round % 8 == 7 => {
                 let delete = async {
-                    let commit = Commit::new().delete(OBJECT, Version::new(at).unwrap());
-                    match surely(async || store.commit(commit.clone()).await).await {
+                    match surely(async || store.commit(Commit::new().delete(OBJECT, Version::new(at).unwrap())).await).await {
                         Ok(CommitOutcome::Committed(receipt)) => Answer::Won { version: receipt.writes[0].version.get() },
                         Ok(CommitOutcome::Conflict(lost)) => {
                             Answer::Shown(lost[0].current.clone().map(|object| (object.meta.version.get(), object.value.read().unwrap())))
@@ -225,12 +224,14 @@ async fn conditional(store: Store, teller: Teller, rounds: usize) {
 }
 
 async fn overwrite(store: &Store, value: i64, token: Option<FencingToken>) -> Result<CommitOutcome> {
-    let commit = Commit::new().overwrite(OBJECT, Payload::json(&value).unwrap());
-    let commit = match token {
-        Some(token) => commit.fence(lock(), token),
-        None => commit,
+    let commit = || {
+        let commit = Commit::new().overwrite(OBJECT, Payload::json(&value).unwrap());
+        match token {
+            Some(token) => commit.fence(lock(), token),
+            None => commit,
+        }
     };
-    surely(async || store.commit(commit.clone()).await).await
+    surely(async || store.commit(commit()).await).await
 }
 
 /// Writes without a condition.
