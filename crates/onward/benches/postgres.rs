@@ -601,7 +601,10 @@ async fn contestant(url: &str, block: Duration) {
         let from = clock.now().as_nanos();
         tokio::time::sleep(HOLD).await;
         let (to, token) = (clock.now().as_nanos(), grant.token().get());
-        assert_eq!(grant.release().await.unwrap(), Release::Released, "a grant was lost");
-        println!("{token} {from} {to}");
+        // A server that stalls for longer than a release waits leaves the lease to its end: no hand-over to measure.
+        if let Ok(released) = grant.release().await {
+            assert_eq!(released, Release::Released, "a grant was lost");
+            println!("{token} {from} {to}");
+        }
     }
 }

@@ -34,7 +34,7 @@ async fn write(onward: &Onward, number: usize) -> Result<()> {
     let bytes: Vec<u8> = (0..4_096).flat_map(|_| random::bytes::<32>()).collect();
     let commit = Commit::new()
         .put_payload(("made", format!("n{number}")), Payload::new(bytes, "x").unwrap(), WriteCondition::MustCreate)
-        .request(RequestId::new(format!("n{number}")).unwrap());
+        .request(RequestId::new(&format!("n{number}")).unwrap());
     onward.store().commit(commit).await.map(|done| assert!(matches!(done, CommitOutcome::Committed(_)), "{done:?}"))
 }
 

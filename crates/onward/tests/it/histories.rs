@@ -158,12 +158,27 @@ impl History {
     }
 }
 
-/// Does something again that surely was not done: the server was busy with another.
-async fn surely<T>(mut call: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+/// Whether a call may be made again: it surely was not carried out, since the server was busy with another.
+fn was_busy<T>(done: &Result<T>) -> bool {
+    done.as_ref().is_err_and(|error| error.effect() == Effect::NotApplied && error.kind() == Kind::Overloaded)
+}
+
+/// Commits, however busy the store is.
+async fn commit(store: &Store, make: impl Fn() -> Commit) -> Result<CommitOutcome> {
     loop {
-        match call().await {
-            Err(error) if error.effect() == Effect::NotApplied && error.kind() == Kind::Overloaded => {}
-            done => return done,
+        let done = store.commit(make()).await;
+        if !was_busy(&done) {
+            return done;
+        }
+    }
+}
+
+/// Puts, however busy the store is.
+async fn put_if(store: &Store, value: i64, condition: WriteCondition) -> Result<Put<i64>> {
+    loop {
+        let done = store.put_if(OBJECT, &value, condition, WriteOptions::new()).await;
+        if !was_busy(&done) {
+            return done;
         }
     }
 }
@@ -196,14 +211,12 @@ async fn conditional(store: Store, teller: Teller, rounds: usize) {
         let value = value(&teller);
         match found {
             None => {
-                let make = async {
-                    put(surely(async || store.put_if(OBJECT, &value, WriteCondition::MustCreate, WriteOptions::new()).await).await)
-                };
+                let make = async { put(put_if(&store, value, WriteCondition::MustCreate).await) };
                 teller.call(Call::Create { value }, make).await;
             }
             Some((at, _)) if round % 8 == 7 => {
                 let delete = async {
-                    match surely(async || store.commit(Commit::new().delete(OBJECT, Version::new(at).unwrap())).await).await {
+                    match commit(&store, || Commit::new().delete(OBJECT, Version::new(at).unwrap())).await {
                         Ok(CommitOutcome::Committed(receipt)) => Answer::Won { version: receipt.writes[0].version.get() },
                         Ok(CommitOutcome::Conflict(lost)) => {
                             Answer::Shown(lost[0].current.clone().map(|object| (object.meta.version.get(), object.value.read().unwrap())))
@@ -216,7 +229,7 @@ async fn conditional(store: Store, teller: Teller, rounds: usize) {
             }
             Some((at, _)) => {
                 let condition = WriteCondition::MatchVersion(Version::new(at).unwrap());
-                let replace = async { put(surely(async || store.put_if(OBJECT, &value, condition, WriteOptions::new()).await).await) };
+                let replace = async { put(put_if(&store, value, condition).await) };
                 teller.call(Call::Replace { at, value }, replace).await;
             }
         }
@@ -224,14 +237,14 @@ async fn conditional(store: Store, teller: Teller, rounds: usize) {
 }
 
 async fn overwrite(store: &Store, value: i64, token: Option<FencingToken>) -> Result<CommitOutcome> {
-    let commit = || {
+    let make = || {
         let commit = Commit::new().overwrite(OBJECT, Payload::json(&value).unwrap());
         match token {
             Some(token) => commit.fence(lock(), token),
             None => commit,
         }
     };
-    surely(async || store.commit(commit()).await).await
+    commit(store, make).await
 }
 
 /// Writes without a condition.
@@ -437,7 +450,7 @@ async fn killed_replicas_on_one_postgres_leave_a_linearizable_history_and_a_whol
     let end = onward.store().queue().engine().meta().await.unwrap().revision.get();
     newest.store(end, Ordering::SeqCst);
     // The word that lets it look again.
-    overwrite(&onward.store(), 0, None).await.unwrap();
+    assert!(matches!(overwrite(&onward.store(), 0, None).await.unwrap(), CommitOutcome::Committed(_)));
     let told = followed.await.unwrap();
     let acknowledged = history.fenced.iter().filter_map(|write| write.accepted).collect();
     // It may have seen the word as well.
