@@ -61,5 +61,6 @@ fn the_doctor_knows_a_pooler_a_weak_default_and_those_who_wait() {
     assert!((0..500).any(|_| grade(&doctor(&url), "postgres.locks") == "warn"), "nobody is seen to wait");
     let release = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
     runtime.block_on(Postgres::run_at(&url, release));
-    (holder.abort(), waiter.abort());
+    holder.abort();
+    waiter.abort();
 }
