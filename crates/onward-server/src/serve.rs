@@ -152,6 +152,9 @@ pub async fn check(configuration: &Configuration, reach: Reach) -> Result<(), St
     if let Some(url) = &settings.locks_url {
         config = config.with_locks_at(url.clone());
     }
+    if let Some(url) = &settings.cache_url {
+        config = config.with_cache_at(url.clone()).with_cache_layout(settings.cache_layout.parse()?);
+    }
     match Onward::connect(config).await {
         Ok(onward) => match onward.check().await?.into_iter().find(|finding| finding.grade == Grade::Failure) {
             Some(bad) => Err(StartError::Usage(format!("{}: {}; {}", bad.check, bad.found, bad.fix.unwrap_or_default()))),
@@ -237,7 +240,7 @@ async fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Onward, Star
         config = config.with_locks_at(url.clone());
     }
     if let Some(url) = &settings.cache_url {
-        config = config.with_cache_at(url.clone());
+        config = config.with_cache_at(url.clone()).with_cache_layout(settings.cache_layout.parse()?);
     }
     if !settings.locks_enabled {
         config = config.with_locks_off();

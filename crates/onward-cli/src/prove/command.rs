@@ -14,6 +14,8 @@ Examples:
   onward prove all -o json --seed 7      for machines, with a schedule that repeats";
 
 /// Run each bug without its protection, where it must appear, and with it, where it must not
+///
+/// Stores are files made for this, whatever the URL says; of a Redis the locks and the cache are used. Each line says what it ran on.
 #[derive(Debug, Args)]
 #[command(before_help = EXAMPLES, after_help = crate::args::EXIT_CODES)]
 pub(crate) struct Prove {
@@ -38,8 +40,7 @@ impl Prove {
             choice: self.scenario,
             rounds: self.rounds,
             seed: self.seed,
-            // The stores are files of its own, whatever the URL says: they are spoilt on purpose.
-            redis: url.filter(|url| url.starts_with("redis://") || url.starts_with("rediss://")),
+            url,
             format: match format {
                 None | Some(output::Format::Table) => Format::Table,
                 Some(output::Format::Json | output::Format::Jsonl) => Format::Json,

@@ -27,7 +27,7 @@ pub(crate) use paused_holder::{Holder, hold};
 use report::{Proof, Shown, Verdict};
 use scenario::Claim;
 pub(crate) use scenario::{Choice, Scenario};
-use setting::{Count, Outcome, Setting, Side};
+use setting::{Count, Named, Outcome, Setting, Side};
 
 use crate::seed::{Random, draw_seed};
 
@@ -49,8 +49,8 @@ pub(crate) struct Options {
     pub(crate) rounds: Option<u64>,
     /// What everything random is drawn from; drawn and printed if absent.
     pub(crate) seed: Option<u32>,
-    /// The Redis that keeps locks and caches; locks lie beside the store and caches in memory if absent.
-    pub(crate) redis: Option<String>,
+    /// What the command line names. Of a Redis the locks and the cache are used; everything else is made anew in a folder of its own.
+    pub(crate) url: Option<String>,
     /// Whether the answer is JSON.
     pub(crate) format: Format,
     /// Whether the protected side is protected.
@@ -86,7 +86,17 @@ pub(crate) async fn run(options: Options) -> u8 {
         return 2;
     }
     let seed = options.seed.unwrap_or_else(draw_seed);
-    let setting = match Setting::new(seed, options.rounds, options.redis.clone()) {
+    let named = match options.url.as_deref().map(Named::read).transpose() {
+        Ok(named) => named.flatten(),
+        Err(e) => {
+            report::complain(&e.to_string());
+            return 2;
+        }
+    };
+    if named.is_none() && options.url.is_some() {
+        report::complain("the URL names no Redis and is not used: everything runs on stores made for this, here");
+    }
+    let setting = match Setting::new(seed, options.rounds, named) {
         Ok(setting) => setting,
         Err(e) => {
             report::complain(&format!("there is no room for the proofs: {e}"));
@@ -101,7 +111,7 @@ pub(crate) async fn run(options: Options) -> u8 {
     }
     for &scenario in options.choice.scenarios() {
         if options.format == Format::Table {
-            report::print_claim(scenario);
+            report::print_claim(scenario, &setting.stands_on(scenario.needs()));
         }
         let one = show(scenario, &setting, options.protection, &clock).await;
         if options.format == Format::Table {
@@ -109,7 +119,7 @@ pub(crate) async fn run(options: Options) -> u8 {
         }
         shown.push(one);
     }
-    let proof = Proof::new(seed, options.redis.as_deref(), clock.now().since(started), shown);
+    let proof = Proof::new(seed, setting.named(), clock.now().since(started), shown);
     match options.format {
         Format::Table => report::print_end(&proof),
         Format::Json => report::print_json(&proof),
@@ -130,7 +140,7 @@ async fn show(scenario: Scenario, setting: &Setting, protection: Protection, clo
         Err(_) => Ok(Count::default()),
     };
     setting.progress().clear();
-    Shown::judge(scenario, unprotected, protected, clock.now().since(started))
+    Shown::judge(scenario, setting.stands_on(scenario.needs()), unprotected, protected, clock.now().since(started))
 }
 
 async fn side(scenario: Scenario, setting: &Setting, label: &'static str, side: Side) -> Outcome {

@@ -51,6 +51,15 @@ impl Scenario {
         }
     }
 
+    /// Returns what it stands on.
+    pub(super) const fn needs(self) -> Needs {
+        match self {
+            Scenario::LostUpdate | Scenario::LostCreate | Scenario::Tampering => Needs::Store,
+            Scenario::StaleCache | Scenario::Herd => Needs::Cache,
+            Scenario::PausedHolder => Needs::LocksAndStore,
+        }
+    }
+
     /// Runs one side.
     pub(super) async fn run(self, setting: &Setting, side: Side) -> Outcome {
         match self {
@@ -62,6 +71,14 @@ impl Scenario {
             Scenario::Tampering => tampering::run(setting, side).await,
         }
     }
+}
+
+/// The parts that a scenario is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    Store,
+    Cache,
+    LocksAndStore,
 }
 
 /// What a scenario shows, in words.

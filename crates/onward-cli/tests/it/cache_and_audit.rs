@@ -192,3 +192,18 @@ fn a_verification_tells_how_far_it_is_and_ends_with_its_report() {
     assert_eq!(said.code, Some(2), "{said:?}");
     assert!(said.err.contains("not_found"), "{said:?}");
 }
+
+#[test]
+fn personal_data_are_shown_and_redacted_after_a_yes() {
+    let home = Home::with_server();
+    let buyer = home.file("buyer", "ada@example.org");
+    home.expect(2, &["audit", "append", "orders", "--kind", "a", "--personal", &buyer]);
+    home.expect(0, &["audit", "append", "orders", "--kind", "a", "--personal", &buyer, "--subject", "user:7"]);
+    assert_eq!(home.run(&["audit", "personal", "orders", "2", "-o", "json"]).json()["data"], "ada@example.org");
+    let redact = |rest: &[&'static str]| [&["audit", "redact", "orders", "--subject", "user:7", "-o", "json"], rest].concat();
+    home.expect(2, &redact(&["--reason", "request 4711"]));
+    assert_eq!(home.run(&redact(&["--dry-run"])).json()["values"], 1);
+    assert_eq!(home.run(&redact(&["--reason", "request 4711", "--yes"])).json()["erased"], true);
+    home.expect(4, &["audit", "personal", "orders", "2"]);
+    home.expect(0, &["audit", "verify", "orders"]);
+}

@@ -15,6 +15,7 @@ mod lock_admin;
 mod lock_run;
 mod objects;
 mod postgres;
+mod redis;
 mod replicas;
 mod serve;
 mod streams;

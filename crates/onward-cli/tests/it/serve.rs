@@ -34,7 +34,7 @@ pub(crate) fn configured_on(home: &Home, name: &str, store: &str, more: &str) ->
 }
 
 /// Starts a server; returns it with its address when it is ready.
-fn start(home: &Home, config: &str) -> (Running, String) {
+pub(crate) fn start(home: &Home, config: &str) -> (Running, String) {
     start_telling(home, config, Stdio::null())
 }
 

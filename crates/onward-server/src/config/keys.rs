@@ -370,7 +370,7 @@ pub(super) static KEYS: &[Key] = &[
             to.locks_url = url(text);
             Ok(())
         },
-        "Locks apart from the store: redis://HOST, rediss://HOST, postgres://HOST/DATABASE, sqlite:PATH or memory:. Empty: beside the store."
+        "Locks apart from the store: redis://HOST, rediss://HOST[?ca=FILE] for TLS, postgres://HOST/DATABASE, sqlite:PATH or memory:. Empty: beside the store."
     ),
     key!(
         "locks.enabled" = "true",
@@ -411,7 +411,7 @@ pub(super) static KEYS: &[Key] = &[
             to.cache_url = url(text);
             Ok(())
         },
-        "The cache: redis://HOST, rediss://HOST, redis+cluster://NODE, or several servers that share the keys, with commas between; memory:; empty for none."
+        "The cache: redis://HOST, rediss://HOST[?ca=FILE] for TLS, redis+cluster://NODE, or several servers that share the keys, with commas between; memory:; empty for none."
     ),
     key!(
         "cache.scope" = r#""shared""#,
@@ -422,6 +422,16 @@ pub(super) static KEYS: &[Key] = &[
             Ok(())
         },
         "Who sees the cache; memory: has to be \"process\", so that nobody takes it for shared."
+    ),
+    key!(
+        "cache.layout" = r#""onward""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.cache_layout = value.word(&["onward", "utopia"])?;
+            Ok(())
+        },
+        "How a cache on Redis lies there: as our own, or sharing the purges of its namespace default with the PHP library utopia-php/cache."
     ),
     key!(
         "cache.size" = r#""64MiB""#,

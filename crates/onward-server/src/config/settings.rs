@@ -47,6 +47,8 @@ pub struct Settings {
     pub cache_url: Option<Url>,
     /// Who shares the cache: `shared` or `process`.
     pub cache_scope: &'static str,
+    /// How a cache on Redis lies there: `onward` or `utopia`.
+    pub cache_layout: &'static str,
     /// The bound of a cache in memory.
     pub cache_bytes: usize,
     /// Whether values are taken without a fill lease.

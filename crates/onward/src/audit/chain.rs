@@ -21,7 +21,7 @@ use crate::{Code, Error, Kind, Result};
 /// How many verifications run at a time in a process; one more is told to come back (C7).
 const VERIFICATIONS: usize = 4;
 /// Most entries that a page of a query looks at (C7): some milliseconds.
-const SCAN: usize = 10_000;
+pub(super) const SCAN: usize = 10_000;
 
 /// The named chains of a store. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -347,6 +347,10 @@ pub(super) fn intent(chain: &ChainName, entries: &[Entry]) -> Vec<u8> {
         put(entry.actor.as_deref().map(str::as_bytes));
         put(entry.resource.as_deref().map(str::as_bytes));
         put(Some(entry.data.as_bytes()));
+        // Not what they are: the intent is remembered without a salt.
+        if entry.personal.is_some() {
+            put(Some(b"personal"));
+        }
     }
     out
 }

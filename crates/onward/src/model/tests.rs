@@ -21,6 +21,7 @@ fn worked_example() -> (MacKeys, Sealed, Sealed) {
         actor: None,
         resource: None,
         data: first_data.into(),
+        personal: None,
     };
     first.hash = first.compute_hash(ORIGIN);
     first.mac = keys.sign("k1", &first.hash);
@@ -49,6 +50,14 @@ fn the_golden_vector_of_the_entry_layout_holds() {
     assert_eq!(hex::encode(first.mac.unwrap()), "c7c4d5d80f2641dcbf787c29522880448660864d7c5a315097acd31d514bca95");
     assert_eq!(second.hash.to_string(), "9a2bda567bf52732bee0ebc63a7b4d6ddf8a8b61ed6a3eb2c698487cecc7d815");
     assert_eq!(hex::encode(second.mac.unwrap()), "9d66f49c07833dc1d34c8a53dad0b53e3f55e7bd72b4c47d12da4d46cb082618");
+}
+
+#[test]
+fn the_golden_vector_of_a_commitment_holds() {
+    let mut salt = [0; 32];
+    salt.iter_mut().zip(0x20..).for_each(|(byte, i)| *byte = i);
+    let made = commitment(&salt, br#"{"email":"a@example.org"}"#);
+    assert_eq!(made.to_string(), "51fbecd00a32f1490df4f9c9af3a9f7e47a5ba30f5de2bec5705bbab90fe9744");
 }
 
 #[test]

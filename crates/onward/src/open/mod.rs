@@ -109,7 +109,7 @@ impl Onward {
         Migration::of(config).await
     }
 
-    /// Looks at the engines of the store and the cache and at what they stand on, such as the disk; changes nothing and may take a second.
+    /// Looks at the engines of all parts and at what they stand on, such as the disk; changes nothing and may take a second.
     ///
     /// The findings are for people: what is wrong, how bad it is, and what to do. An engine without files has none.
     ///
@@ -117,6 +117,7 @@ impl Onward {
     /// [`Kind::Backend`](crate::Kind::Backend): the engine is away.
     pub async fn check(&self) -> Result<Vec<Finding>> {
         let mut findings = self.0.store.queue().engine().check().await?;
+        findings.extend(self.0.locks.check().await?);
         findings.extend(self.0.cache.check().await?);
         Ok(findings)
     }

@@ -4,6 +4,7 @@
 
 mod drops;
 mod export;
+mod personal;
 mod postgres;
 mod proofs;
 mod schedules;
@@ -39,6 +40,8 @@ async fn postgres() -> Harness {
 
 onward::audit_conformance!(on_memory, memory);
 onward::audit_conformance!(on_sqlite, sqlite);
+onward::audit_personal_conformance!(personal_on_memory, memory);
+onward::audit_personal_conformance!(personal_on_sqlite, sqlite);
 onward::audit_life_conformance!(life_on_memory, memory);
 onward::audit_life_conformance!(life_on_sqlite, sqlite);
 onward::audit_conformance!(on_postgres, postgres);

@@ -41,7 +41,7 @@ pub struct Hold {
 }
 
 impl Hold {
-    fn covers(&self, from: u64, to: u64) -> bool {
+    pub(in crate::audit) fn covers(&self, from: u64, to: u64) -> bool {
         self.from <= to && self.to.is_none_or(|last| last >= from)
     }
 }
@@ -139,7 +139,7 @@ impl Chain {
     }
 
     /// The holds, and the guard that they are still these.
-    pub(super) async fn read_holds(&self) -> Result<(Holds, Guard)> {
+    pub(in crate::audit) async fn read_holds(&self) -> Result<(Holds, Guard)> {
         let key = self.holds_key()?;
         match self.trail().queue().engine().get(&key).await? {
             Some(object) => Ok((super::read(object.value.read())?, Guard::At(key, object.meta.version))),

@@ -1,5 +1,6 @@
 //! Looking at one row by itself: everything that needs its bytes, and nothing that needs its neighbours.
 
+use super::personal::Beside;
 use super::{Depth, FindingCode};
 use crate::model::limits::PAYLOAD_BYTES;
 use crate::model::merkle;
@@ -50,6 +51,10 @@ pub(super) struct Seen {
     /// The leaf of the stored hash, if that is one.
     pub(super) leaf: Option<Hash>,
     pub(super) sealed: bool,
+    /// What it says of its personal data, if it has some.
+    pub(super) commitment: Option<Hash>,
+    /// What stands beside it; looked at later.
+    pub(super) beside: Beside,
     /// Whether its flag says that it is a control entry.
     pub(super) pinned: bool,
     pub(super) mac: MacState,
@@ -85,6 +90,8 @@ impl<'a> Eye<'a> {
             control: control(row),
             mac: self.mac(row, &computed),
             sealed: !row.kid.is_empty(),
+            commitment: row.pii.and_then(|pii| <[u8; 32]>::try_from(pii).ok()).map(Hash::from_bytes),
+            beside: Beside::Unseen,
             pinned: row.flags.cast_unsigned() & PINNED != 0,
             bytes: row.bytes(),
             stored,
@@ -115,7 +122,7 @@ fn content(row: &RowRef<'_>, is_hash: bool) -> Option<(FindingCode, &'static str
     } else if (flags & HAS_ACTOR != 0) != row.actor.is_some() || (flags & HAS_RESOURCE != 0) != row.resource.is_some() {
         // Absent and empty have the same bytes in the hash; the flags tell them apart.
         Some((FindingCode::Edited, "an absent field was made empty, or an empty one absent"))
-    } else if flags & !FLAGS_KNOWN != 0 || row.pii.is_some() || row.data.len() > PAYLOAD_BYTES {
+    } else if flags & !FLAGS_KNOWN != 0 || row.pii.is_some_and(|pii| pii.len() != 32) || row.data.len() > PAYLOAD_BYTES {
         Some((FindingCode::Undetermined, "the entry has a form that this version does not know"))
     } else {
         None

@@ -92,6 +92,8 @@ finding_codes! {
     Control = "BROKEN(control)", "compare these rows with a backup; only this library writes control entries";
     /// The head is not the last entry.
     Head = "BROKEN(head)", "compare the head and the last rows with a backup";
+    /// Personal data are not those that their entry commits to, or are gone without a word.
+    Personal = "BROKEN(pii)", "compare these values with a backup; a redaction would have left an entry that names them";
     /// Time runs backwards.
     Time = "BROKEN(time)", "compare these rows with a backup";
     /// The rows belong to a chain of another origin or name.

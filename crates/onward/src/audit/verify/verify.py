@@ -40,6 +40,7 @@ NEXT = {
     "BROKEN(unknown_key)": "give the key if it is yours; otherwise these rows were sealed by somebody else",
     "BROKEN(control)": "compare these rows with a backup; only this library writes control entries",
     "BROKEN(head)": "compare the head and the last rows with a backup",
+    "BROKEN(pii)": "compare these values with a backup; a redaction would have left an entry that names them",
     "BROKEN(time)": "compare these rows with a backup",
     "BROKEN(origin)": "find out which chain these rows were copied from, or who renamed this one",
     "BROKEN(root)": "verify against a head that was saved outside: the rows or the head were rewritten",
@@ -110,6 +111,10 @@ def seal(key, entry_hash):
     return hmac.new(key, lp(b"onward.audit.mac.v1", entry_hash), hashlib.sha256).digest()
 
 
+def commit_to(salt, value):
+    return hashlib.sha256(lp(b"onward.audit.pii.v1", salt, value)).digest()
+
+
 class Frontier:
     """The growing edge of the Merkle tree of RFC 6962 over the hashes of all entries."""
 
@@ -159,13 +164,16 @@ class Past:
     }
     LACKING = ("purging", "purged", "restoring", "file_purged")
 
-    def __init__(self, connection=None, name=b""):
-        self.connection, self.name, self.lives, self.cursor, self.passed = connection, name, {}, None, []
+    def __init__(self, connection=None, name=b"", chain=None):
+        self.connection, self.name, self.chain = connection, name, chain
+        self.lives, self.cursor, self.passed, self.redacted = {}, None, [], []
 
     def take(self, row):
         """Takes the next control entry; returns why it cannot be one of ours."""
         try:
             step, kind = json.loads(row.data), row.kind.decode()
+            if kind.startswith("redact."):
+                return self.redact(row, step, kind)
             begin, generation = step["from"], step["gen"]
             if kind == "segment.sealed":
                 last = list(self.lives.values())[-1]["to"] if self.lives else 0
@@ -188,7 +196,24 @@ class Past:
                 file = step["archive"]
                 life["archive"] = {"name": file["name"], "bytes": file["bytes"], "sha256": bytes.fromhex(file["sha256"])}
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            return "a control entry of a segment is malformed"
+            kind = "redaction" if row.kind.startswith(b"redact.") else "segment"
+            return f"a control entry of a {kind} is malformed"
+
+    def redact(self, row, step, kind):
+        """Takes a control entry that tells whose personal data went."""
+        if kind != "redact.done":
+            return "a control entry of a redaction has an unknown kind"
+        ranges = [(first, last) for first, last in step["seqs"]]
+        # It excuses what was there before it: never itself, and nothing that came later.
+        if any(type(first) is not int or type(last) is not int or not 1 <= first <= last < row.seq for first, last in ranges):
+            return "a control entry of a redaction is malformed"
+        self.redacted.extend(ranges)
+
+    def beside(self, seq):
+        """The personal data beside an entry: none if they were overwritten by zeros."""
+        found = self.connection.execute("SELECT subject, salt, value FROM onward_personal WHERE chain = ? AND seq = ?", (self.chain, seq))
+        found = found.fetchone()
+        return found[1:] if found and found[0] and found[0][:1] != b"\0" else None
 
     def of(self, seq):
         return next((life for life in self.lives.values() if life["from"] <= seq <= life["to"]), None)
@@ -271,6 +296,7 @@ class Walk:
         self.check_content(row, computed)
         self.check_mac(row, computed)
         self.check_known(row, computed, known)
+        self.check_personal(row)
         self.compare_saved(row.seq, row.hash, computed)
         if self.frontier is not None and len(row.hash) == 32:
             self.frontier.push(row.hash)
@@ -330,6 +356,19 @@ class Walk:
         elif not pinned and state in ("purged", "file_purged"):
             self.add("LEFTOVER", row.seq, row.seq, "the entry is purged, and its row is still there")
 
+    def check_personal(self, row):
+        # Values do not travel with files.
+        if row.pii is None or len(row.pii) != 32 or self.past.connection is None:
+            return
+        beside, redacted = self.past.beside(row.seq), any(first <= row.seq <= last for first, last in self.past.redacted)
+        if beside is None:
+            if not redacted:
+                self.add("BROKEN(pii)", row.seq, row.seq, "the personal data are gone, and no entry tells of a redaction")
+        elif commit_to(*beside) != row.pii:
+            self.add("BROKEN(pii)", row.seq, row.seq, "the personal data are not those that the entry commits to")
+        elif redacted:
+            self.add("LEFTOVER", row.seq, row.seq, "the personal data are redacted, and they are still there")
+
     def check_index(self, payloads):
         rows = []
         for payload in payloads:
@@ -387,7 +426,7 @@ class Walk:
             self.add("BROKEN(edited)", row.seq, row.seq, "the stored hash is not that of the stored bytes")
         elif bool(row.flags & HAS_ACTOR) != (row.actor is not None) or bool(row.flags & HAS_RESOURCE) != (row.resource is not None):
             self.add("BROKEN(edited)", row.seq, row.seq, "an absent field was made empty, or an empty one absent")
-        elif row.flags & ~FLAGS_KNOWN or row.pii is not None or len(row.data) > DATA_MAX:
+        elif row.flags & ~FLAGS_KNOWN or row.pii is not None and len(row.pii) != 32 or len(row.data) > DATA_MAX:
             self.add("UNDETERMINED", row.seq, row.seq, "the entry has a form that this version does not know")
         control = is_text(row.kind) and row.kind.startswith(CONTROL)
         if control != bool(row.flags & PINNED):
@@ -697,9 +736,9 @@ def file_hash(path):
 
 def verify_chain(connection, chain, name, origin, keys, saved, archive):
     walk = Walk(name, origin, keys, saved)
-    walk.past = Past(connection, name)
-    controls = (f"SELECT {Row.COLUMNS} FROM onward_entries WHERE chain = ? AND flags & 1 = 1 AND substr(kind, 1, 8) = 'segment.' "
-                "AND seq > 0 ORDER BY seq")
+    walk.past = Past(connection, name, chain)
+    controls = (f"SELECT {Row.COLUMNS} FROM onward_entries WHERE chain = ? AND flags & 1 = 1 "
+                "AND (substr(kind, 1, 8) = 'segment.' OR substr(kind, 1, 7) = 'redact.') AND seq > 0 ORDER BY seq")
     walk.learn([Row(*columns) for columns in connection.execute(controls, (chain,))])
     for columns in connection.execute(f"SELECT {Row.COLUMNS} FROM onward_entries WHERE chain = ? ORDER BY seq", (chain,)):
         walk.row(Row(*columns))
@@ -784,7 +823,7 @@ def members(line, needed, optional=()):
 HEADER = {"onward": "text", "v": "seq", "chain": "text", "origin": "text", "from": "seq", "to": "seq", "rows": "seq"}
 FOOTER = {"end": "true", "rows": "seq", "last": "hash", "root": "hash"}
 LINE = {"seq": "seq", "prev": "hash", "at": "at", "event_id": "text", "kind": "text", "kid": "text", "flags": "seq", "hash": "hash"}
-LINE_OPTIONAL = {"actor": "text", "resource": "text", "data": "text", "data_base64": "text", "mac": "hash"}
+LINE_OPTIONAL = {"actor": "text", "resource": "text", "data": "text", "data_base64": "text", "pii": "hash", "mac": "hash"}
 
 
 def read_line(file):
@@ -826,7 +865,7 @@ def read_row(line):
     if not 1 <= entry["seq"] <= SEQ_MAX:
         raise CannotRun("the file is no export: a number is out of its range")
     return Row(entry["seq"], entry["prev"], entry["hash"], entry["mac"], entry["kid"], entry["at"], entry["event_id"], entry["kind"],
-               entry["actor"], entry["resource"], data, None, entry["flags"])
+               entry["actor"], entry["resource"], data, entry["pii"], entry["flags"])
 
 
 def verify_export(file, keys, saved):
@@ -883,6 +922,8 @@ def self_test():
         "mac of entry 1": (seal(key, first.hash), "c7c4d5d80f2641dcbf787c29522880448660864d7c5a315097acd31d514bca95"),
         "hash of entry 2": (second.hash, "9a2bda567bf52732bee0ebc63a7b4d6ddf8a8b61ed6a3eb2c698487cecc7d815"),
         "mac of entry 2": (seal(key, second.hash), "9d66f49c07833dc1d34c8a53dad0b53e3f55e7bd72b4c47d12da4d46cb082618"),
+        "commitment to personal data": (commit_to(bytes(range(32, 64)), b'{"email":"a@example.org"}'),
+                                        "51fbecd00a32f1490df4f9c9af3a9f7e47a5ba30f5de2bec5705bbab90fe9744"),
         "root at size 2": (tree.root(), "37f1b03a7d0079808491291b3b879a4f696f0e594dd39b86523191f70b8ff002"),
     }
     vkey = "onward.example/audit/orders+03e3584f+AepKbGPinFIKvvVQexMuxfmVR3auvr57kkIe6mkURtIs"

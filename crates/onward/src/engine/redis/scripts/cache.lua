@@ -39,6 +39,9 @@ local function lengthen(key, time)
   if redis.call('PTTL', key) < time + slack then redis.call('PEXPIRE', key, time + slack) end
 end
 
+-- Purges what others keep of the key, and tells whether they had something: nobody, unless the layout says so.
+local function purge_others() return false end
+
 -- Tells those who keep near copies. Who may not publish still has them bounded by time.
 local function tell()
   redis.pcall('PUBLISH', 'on:c1:purged', namespace .. ':' .. string.sub(PLAIN, #EPOCHS + #namespace + 5))
