@@ -515,7 +515,7 @@ async fn append_by_hand(client: Arc<Client>) -> u64 {
         client.execute(entry, &entry_params),
         client.execute("UPDATE heads SET seq = $1, hash = $2 WHERE chain = 1", &head_params)
     );
-    (entry.unwrap(), head.unwrap());
+    assert_eq!((entry.unwrap(), head.unwrap()), (1, 1));
     client.batch_execute("COMMIT").await.unwrap();
     1
 }
