@@ -122,7 +122,7 @@ impl Audit {
             Self::Verify(verify) => verify.run(target, out).await,
             Self::Checkpoint(checkpoint) => checkpoint.run(&client().await?, out).await,
             Self::Inclusion(inclusion) => inclusion.run(&client().await?, out).await,
-            Self::Key(key) => key.run(out),
+            Self::Key(key) => key.run(target, out).await,
             Self::Redact(redact) => redact.run(&client().await?, out).await,
             Self::Personal(personal) => personal.run(&client().await?, out).await,
             Self::Segments(list) => list.run(&client().await?, out).await,

@@ -460,11 +460,11 @@ pub(super) static KEYS: &[Key] = &[
         Secret,
         |to, value| {
             let text = value.text()?;
-            let wanted = "64 hex digits, or a name, a colon and 64 hex digits";
+            let wanted = "64 hex digits, or a name, a colon and 64 hex digits; in a file one key a line";
             to.audit_key = if text.is_empty() { MacKeys::none() } else { MacKeys::parse(text).map_err(|_| wanted)? };
             Ok(())
         },
-        "The key that seals audit entries. Empty: they are chained by hash, and not sealed."
+        "The keys that seal audit entries, one a line; the last one seals. Empty: entries are chained by hash, and not sealed."
     ),
     key!(
         "audit.signing_key" = r#""""#,

@@ -91,8 +91,13 @@ impl Config {
         if let Some(text) = var("ONWARD__CACHE__LAYOUT")? {
             self.cache_layout_around = text.parse()?;
         }
-        if let Some(text) = secret("ONWARD__AUDIT__KEY")? {
-            self.keys = MacKeys::parse(&text)?;
+        match (var("ONWARD__AUDIT__KEY")?, var("ONWARD__AUDIT__KEY_FILE")?) {
+            (None, Some(path)) => self.keys = crate::audit::read_keyring(path.as_ref())?,
+            _ => {
+                if let Some(text) = secret("ONWARD__AUDIT__KEY")? {
+                    self.keys = MacKeys::parse(&text)?;
+                }
+            }
         }
         if let Some(text) = secret("ONWARD__AUDIT__SIGNING_KEY")? {
             self.signing = Some(CheckpointKey::parse(&text)?);

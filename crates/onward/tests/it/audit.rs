@@ -4,6 +4,7 @@
 
 mod drops;
 mod export;
+mod keyring;
 #[cfg(target_os = "linux")]
 mod life_crash;
 mod personal;
