@@ -71,6 +71,7 @@ routes! {
     "/v1/chains/{chain}/verify" { POST Viewer verify::verify }
     "/v1/info" { GET Viewer info::info }
     "/v1/admin/compact" { POST Operator admin::compact }
+    "/v1/admin/maintain" { POST Admin admin::maintain }
     "/v1/admin/check" { GET Operator admin::check }
     "/v1/admin/backup" { GET Admin admin::backup }
     "/v1/admin/doctor" { GET Operator info::doctor }

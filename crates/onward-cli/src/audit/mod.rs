@@ -3,6 +3,7 @@
 mod checkpoint;
 mod export;
 mod key;
+mod maintain;
 mod personal;
 mod read;
 mod segments;
@@ -70,6 +71,9 @@ pub(crate) enum Audit {
     /// Finish what dead workers left, and collect what nobody names
     #[command(before_help = "Examples:\n  onward audit heal orders --reason 'after the crash'\n  onward audit heal orders --reason look --dry-run\n  onward --url sqlite:./app.db audit heal orders --reason 'after the crash'\n", after_help = EXIT_CODES)]
     Heal(segments::Heal),
+    /// Seal, archive, purge and delete what is due by the retention of the configuration
+    #[command(before_help = "Examples:\n  onward audit maintain --dry-run      what is due, and nothing done\n  onward audit maintain --reason nightly\n  ONWARD__AUDIT__SEAL_AFTER=24h ONWARD__AUDIT__ARCHIVE_AFTER=0s onward --url sqlite:./app.db audit maintain\n", after_help = maintain::EXIT_CODES)]
+    Maintain(maintain::Maintain),
     /// Keep a range from being purged, whatever the retention says
     #[command(subcommand)]
     Hold(segments::Hold),
@@ -118,7 +122,7 @@ impl Audit {
             Self::Verify(verify) => verify.run(target, out).await,
             Self::Checkpoint(checkpoint) => checkpoint.run(&client().await?, out).await,
             Self::Inclusion(inclusion) => inclusion.run(&client().await?, out).await,
-            Self::Key(key) => key.run(out),
+            Self::Key(key) => key.run(target, out).await,
             Self::Redact(redact) => redact.run(&client().await?, out).await,
             Self::Personal(personal) => personal.run(&client().await?, out).await,
             Self::Segments(list) => list.run(&client().await?, out).await,
@@ -127,6 +131,7 @@ impl Audit {
             Self::Purge(purge) => purge.run(&client().await?, out).await,
             Self::Restore(restore) => restore.run(&client().await?, out).await,
             Self::Heal(heal) => heal.run(&client().await?, out).await,
+            Self::Maintain(maintain) => maintain.run(target, out).await,
             Self::Hold(hold) => hold.run(&client().await?, out).await,
         }
     }

@@ -10,6 +10,7 @@ const EXAMPLES: &str = "\
 Examples:
   onward prove                           every scenario, in under half a minute
   onward prove paused-holder             one of them
+  onward prove blocked-archive --entries 200000
   onward prove all --url redis://127.0.0.1   with its locks and its cache on that Redis
   onward prove all -o json --seed 7      for machines, with a schedule that repeats";
 
@@ -19,12 +20,15 @@ Examples:
 #[derive(Debug, Args)]
 #[command(before_help = EXAMPLES, after_help = crate::args::EXIT_CODES)]
 pub(crate) struct Prove {
-    /// all, lost-update, lost-create, stale-cache, herd, paused-holder or tampering
+    /// all, lost-update, lost-create, stale-cache, herd, paused-holder, tampering or blocked-archive
     #[arg(default_value = "all", value_name = "SCENARIO")]
     scenario: Choice,
     /// How many rounds of each, 1..=10000
     #[arg(long, value_name = "N")]
     rounds: Option<u64>,
+    /// How many entries blocked-archive archives, 1000..=1000000 [default: 10000]
+    #[arg(long, value_name = "N")]
+    entries: Option<u64>,
     /// What everything random is drawn from
     #[arg(long, value_name = "N")]
     seed: Option<u32>,
@@ -39,6 +43,7 @@ impl Prove {
         let options = Options {
             choice: self.scenario,
             rounds: self.rounds,
+            entries: self.entries,
             seed: self.seed,
             url,
             format: match format {

@@ -163,14 +163,14 @@ pub(super) fn print_seed(seed: u32) {
 }
 
 pub(super) fn print_claim(scenario: Scenario, on: &str) {
-    say(&format!("{:<14} {}  [{on}]", scenario.name(), scenario.claim().tried));
+    say(&format!("{:<15} {}  [{on}]", scenario.name(), scenario.claim().tried));
 }
 
 pub(super) fn print_shown(shown: &Shown) {
     let (without, with) = (&shown.unprotected, &shown.protected);
     let ratio = |bad: u64, rounds: u64| format!("{bad}/{rounds}");
     say(&format!(
-        "{:14} unprotected {:>9}   protected {:>7}   {:<9}  {}",
+        "{:15} unprotected {:>9}   protected {:>7}   {:<9}  {}",
         "",
         ratio(without.bad, without.rounds),
         ratio(with.bad, with.rounds),
@@ -178,10 +178,10 @@ pub(super) fn print_shown(shown: &Shown) {
         shown.counted
     ));
     if let Some(example) = &without.example {
-        say(&format!("{:14} such as: {example}", ""));
+        say(&format!("{:15} such as: {example}", ""));
     }
     if let Some(reason) = &shown.reason {
-        say(&format!("{:14} {reason}", ""));
+        say(&format!("{:15} {reason}", ""));
     }
 }
 

@@ -66,6 +66,7 @@ pub(super) struct Setting {
     folder: TempDir,
     seed: u32,
     rounds: Option<u64>,
+    entries: Option<u64>,
     redis: Option<Named>,
     progress: Progress,
 }
@@ -93,9 +94,9 @@ impl Named {
 }
 
 impl Setting {
-    pub(super) fn new(seed: u32, rounds: Option<u64>, redis: Option<Named>) -> std::io::Result<Self> {
+    pub(super) fn new(seed: u32, rounds: Option<u64>, entries: Option<u64>, redis: Option<Named>) -> std::io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("onward-prove-").tempdir()?;
-        Ok(Self { folder, seed, rounds, redis, progress: Progress::default() })
+        Ok(Self { folder, seed, rounds, entries, redis, progress: Progress::default() })
     }
 
     /// Opens handles on one cache, as so many replicas have them: on a server each with connections of its own.
@@ -123,6 +124,11 @@ impl Setting {
     /// Returns how many rounds to run.
     pub(super) fn rounds(&self, default: u64) -> u64 {
         self.rounds.unwrap_or(default)
+    }
+
+    /// Returns how many entries to archive, if it was said.
+    pub(super) fn entries(&self) -> Option<u64> {
+        self.entries
     }
 
     /// Returns the random numbers of a scenario: the same for both sides, so that they run one schedule.

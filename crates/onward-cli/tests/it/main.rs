@@ -13,6 +13,7 @@ mod doctor;
 mod golden;
 mod lock_admin;
 mod lock_run;
+mod maintain;
 mod objects;
 mod postgres;
 mod redis;

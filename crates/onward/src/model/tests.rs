@@ -226,3 +226,36 @@ fn a_checkpoint_with_any_byte_changed_is_refused() {
     assert!(CheckpointKey::from_seed([8; 32]).vkey(ORIGIN).open(&note).is_err());
     assert!(key.vkey("onward.example/audit/other").open(&note).is_err());
 }
+
+#[test]
+fn a_keyring_is_read_as_it_was_written_and_its_last_key_seals() {
+    let (old, new) = ("07".repeat(32), "08".repeat(32));
+    let text = format!("# ours\n\n2026:{old} a/orders=40 b/users=7\nk2:{new}\n");
+    let keys = MacKeys::parse(&text).unwrap();
+    assert_eq!((keys.active(), keys.names().collect::<Vec<_>>()), ("k2", vec!["2026", "k2"]));
+    assert_eq!(MacKeys::parse(&keys.to_text()).unwrap(), keys);
+    assert!(keys.is_in_window("2026", "a/orders", 40) && !keys.is_in_window("2026", "a/orders", 41));
+    assert!(keys.is_in_window("2026", "c/others", 41) && keys.is_in_window("k2", "a/orders", 41));
+    assert!(!format!("{keys:?}").contains("0707"));
+    assert_ne!(keys.fingerprint("2026"), keys.fingerprint("k2"));
+    // One key alone needs no name.
+    assert_eq!(MacKeys::parse(&old).unwrap(), MacKeys::one("k1", [7; 32]).unwrap());
+    let ring = |behind: &str| format!("k1:{old}{behind}");
+    for bad in
+        ["", "#", "x", &ring(" a"), &ring(" =1"), &ring(" a="), &ring(" a=-1"), &ring(" a=+1"), &ring(" a=1 a=2"), &format!("{old}\n{old}")]
+    {
+        let error = MacKeys::parse(bad).unwrap_err();
+        assert!(!error.to_string().contains(&old), "{bad}");
+    }
+}
+
+#[test]
+fn a_key_is_retired_once_and_never_while_it_seals() {
+    let keys = MacKeys::one("k1", [7; 32]).unwrap();
+    assert_eq!(keys.clone().retired("k1", "a", 4).unwrap_err().code(), crate::Code::StateConflict);
+    assert!(keys.clone().rotated("k1", [8; 32]).is_err() && keys.clone().rotated("k2", [7; 32]).is_err());
+    let keys = keys.rotated("k2", [8; 32]).unwrap().retired("k1", "a", 4).unwrap();
+    assert_eq!(keys.clone().retired("k1", "a", 5).unwrap_err().code(), crate::Code::StateConflict);
+    assert_eq!(keys.clone().retired("k1", "a", 4).unwrap(), keys);
+    assert_eq!(keys.clone().retired("k3", "a", 4).unwrap_err().kind(), crate::Kind::NotFound);
+}

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Url;
+use crate::audit::Policies;
 use crate::cache::{CacheOptions, Layout};
 use crate::commit::Retention;
 use crate::lock::LocksConfig;
@@ -21,6 +22,7 @@ pub struct Config {
     pub(super) keys: MacKeys,
     pub(super) signing: Option<CheckpointKey>,
     pub(super) archive_at: Option<Url>,
+    pub(super) policies: Policies,
     pub(super) files: Files,
     pub(super) locks_enabled: bool,
     pub(super) lock_namespace: String,
@@ -58,6 +60,7 @@ impl Config {
             keys: MacKeys::none(),
             signing: None,
             archive_at: None,
+            policies: Policies::default(),
             files: Files::Make,
             locks_enabled: true,
             lock_namespace: LocksConfig::default().namespace,
@@ -88,8 +91,13 @@ impl Config {
         if let Some(text) = var("ONWARD__CACHE__LAYOUT")? {
             self.cache_layout_around = text.parse()?;
         }
-        if let Some(text) = secret("ONWARD__AUDIT__KEY")? {
-            self.keys = MacKeys::parse(&text)?;
+        match (var("ONWARD__AUDIT__KEY")?, var("ONWARD__AUDIT__KEY_FILE")?) {
+            (None, Some(path)) => self.keys = crate::audit::read_keyring(path.as_ref())?,
+            _ => {
+                if let Some(text) = secret("ONWARD__AUDIT__KEY")? {
+                    self.keys = MacKeys::parse(&text)?;
+                }
+            }
         }
         if let Some(text) = secret("ONWARD__AUDIT__SIGNING_KEY")? {
             self.signing = Some(CheckpointKey::parse(&text)?);
@@ -135,6 +143,13 @@ impl Config {
     #[must_use]
     pub fn with_archive_at(mut self, url: impl Into<Url>) -> Self {
         self.archive_at = Some(url.into());
+        self
+    }
+
+    /// Sets when [`Onward::maintain`](crate::Onward::maintain) seals, archives, purges and deletes; by default never.
+    #[must_use]
+    pub fn with_policies(mut self, policies: Policies) -> Self {
+        self.policies = policies;
         self
     }
 

@@ -9,6 +9,7 @@
 
 mod child;
 mod full;
+mod life;
 #[path = "../it/outside.rs"]
 mod outside;
 #[cfg(feature = "postgres")]

@@ -4,6 +4,9 @@
 
 mod drops;
 mod export;
+mod keyring;
+#[cfg(target_os = "linux")]
+mod life_crash;
 mod personal;
 mod postgres;
 mod proofs;

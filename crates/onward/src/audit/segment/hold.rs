@@ -53,6 +53,14 @@ pub struct Holds {
     pub holds: Vec<Hold>,
 }
 
+impl Holds {
+    /// Tells whether they keep a segment from losing what it could lose next.
+    pub(super) fn keep(&self, segment: &super::Segment) -> bool {
+        let loses = matches!(segment.state, SegmentState::Purging | SegmentState::Archived | SegmentState::Purged);
+        loses && self.holds.iter().any(|hold| hold.covers(segment.from, segment.to))
+    }
+}
+
 impl Chain {
     /// Lists the holds.
     ///
@@ -158,8 +166,6 @@ impl Chain {
 
     /// Tells whether a segment may not lose anything now.
     pub(super) async fn is_held(&self, segment: &super::Segment) -> Result<bool> {
-        let (holds, _) = self.read_holds().await?;
-        let loses = matches!(segment.state, SegmentState::Purging | SegmentState::Archived | SegmentState::Purged);
-        Ok(loses && holds.holds.iter().any(|hold| hold.covers(segment.from, segment.to)))
+        Ok(self.read_holds().await?.0.keep(segment))
     }
 }

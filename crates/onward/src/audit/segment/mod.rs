@@ -9,6 +9,8 @@
 mod archiving;
 mod heal;
 mod hold;
+mod maintain;
+mod policy;
 mod purge;
 mod restore;
 mod seal;
@@ -22,6 +24,8 @@ use serde::{Deserialize, Serialize};
 
 pub use heal::Healed;
 pub use hold::{Hold, Holds};
+pub use maintain::{Maintenance, Step, StepResult, Tick};
+pub use policy::{Means, Policies, Policy, Stage};
 pub(super) use worker::surely;
 
 use super::chain::Chain;

@@ -39,6 +39,8 @@ pub(super) enum MacState {
     Good,
     Wrong,
     UnknownKey,
+    /// Good, by a key that was retired before.
+    Retired,
 }
 
 /// A row without its bytes: some 250 bytes, whatever its data.
@@ -66,13 +68,14 @@ pub(super) struct Seen {
 /// Looks at the rows of one chain.
 pub(super) struct Eye<'a> {
     hasher: EntryHasher,
+    origin: String,
     keys: &'a MacKeys,
     macs_checked: bool,
 }
 
 impl<'a> Eye<'a> {
     pub(super) fn new(origin: &str, keys: &'a MacKeys, depth: Depth) -> Self {
-        Self { hasher: EntryHasher::new(origin), keys, macs_checked: depth == Depth::Keyed && !keys.is_empty() }
+        Self { hasher: EntryHasher::new(origin), origin: origin.to_owned(), keys, macs_checked: depth == Depth::Keyed && !keys.is_empty() }
     }
 
     pub(super) fn look(&mut self, row: &RowRef<'_>) -> Seen {
@@ -106,11 +109,15 @@ impl<'a> Eye<'a> {
             (true, Some(_)) | (false, None) => MacState::Half,
             (false, Some(_)) if !self.macs_checked => MacState::Unchecked,
             // A name that is not text is in nobody's list.
-            (false, Some(mac)) => match std::str::from_utf8(row.kid).ok().and_then(|kid| self.keys.verify(kid, computed, mac)) {
-                None => MacState::UnknownKey,
-                Some(true) => MacState::Good,
-                Some(false) => MacState::Wrong,
-            },
+            (false, Some(mac)) => {
+                let kid = std::str::from_utf8(row.kid).unwrap_or_default();
+                match self.keys.verify(kid, computed, mac) {
+                    None => MacState::UnknownKey,
+                    Some(true) if !self.keys.is_in_window(kid, &self.origin, row.seq) => MacState::Retired,
+                    Some(true) => MacState::Good,
+                    Some(false) => MacState::Wrong,
+                }
+            }
         }
     }
 }

@@ -9,7 +9,8 @@
 
 Needs Python 3.9 or newer and nothing else. The database is opened read-only; a server may have it open, and a copy works too.
 Each entry is hashed exactly as it is stored, linked to the one before it, and the head must be the last entry. With --key (a file
-of 64 hex digits, or a name, a colon and 64 hex digits) every MAC is checked too. With --checkpoint (a head that was saved outside
+with a key a line: 64 hex digits, or a name, a colon and 64 hex digits, and behind them ORIGIN=SEQ where the key was retired) every MAC
+is checked too. With --checkpoint (a head that was saved outside
 by `onward audit verify --save`, or with --vkey one that was signed, from `onward audit checkpoint`) a cut end, or a database that
 was put back or swapped, shows as well. Of an export, which may begin anywhere, the hash before its first entry is believed;
 --export - reads standard input. --inclusion checks that one entry is in a signed checkpoint.
@@ -38,6 +39,7 @@ NEXT = {
     "BROKEN(foreign)": "keep the row as evidence; it was not written by an append",
     "BROKEN(mac)": "these rows were written without the key; compare them with a backup",
     "BROKEN(unknown_key)": "give the key if it is yours; otherwise these rows were sealed by somebody else",
+    "BROKEN(key_window)": "find out who used the retired key; compare these rows with a backup",
     "BROKEN(control)": "compare these rows with a backup; only this library writes control entries",
     "BROKEN(head)": "compare the head and the last rows with a backup",
     "BROKEN(pii)": "compare these values with a backup; a redaction would have left an entry that names them",
@@ -105,6 +107,16 @@ class Row:
         return hashlib.sha256(lp(
             b"onward.audit.entry.v1", origin, self.event_id, self.kind, self.actor or b"", self.resource or b"", self.data,
             self.pii or b"", self.kid, integer(self.flags), integer(self.at), integer(self.seq), self.prev)).digest()
+
+
+class Key:
+    """A MAC key, and by origin the last entry that it sealed before it was retired."""
+
+    def __init__(self, secret, through):
+        self.secret, self.through = secret, through
+
+    def is_in_window(self, origin, seq):
+        return seq <= self.through.get(origin, seq)
 
 
 def seal(key, entry_hash):
@@ -309,7 +321,8 @@ class Walk:
         for row in rows:
             good = row.hash == row.compute_hash(self.origin) and bool(row.kid) == (row.mac is not None)
             if good and row.kid and self.keys:
-                good = row.kid in self.keys and hmac.compare_digest(seal(self.keys[row.kid], row.hash), row.mac)
+                key = self.keys.get(row.kid)
+                good = key and hmac.compare_digest(seal(key.secret, row.hash), row.mac) and key.is_in_window(self.origin, row.seq)
             why = self.past.take(row) if good else "a control entry that does not verify excuses nothing"
             if why:
                 self.add("BROKEN(control)", row.seq, row.seq, why)
@@ -445,8 +458,10 @@ class Walk:
                     self.add("BROKEN(mac)", row.seq, row.seq, "the entry carries no mac, although earlier ones do")
             elif row.kid not in self.keys:
                 self.add("BROKEN(unknown_key)", row.seq, row.seq, "the entry is sealed under a key that was not given")
-            elif not hmac.compare_digest(seal(self.keys[row.kid], computed), row.mac):
+            elif not hmac.compare_digest(seal(self.keys[row.kid].secret, computed), row.mac):
                 self.add("BROKEN(mac)", row.seq, row.seq, "the mac is not that of the key")
+            elif not self.keys[row.kid].is_in_window(self.origin, row.seq):
+                self.add("BROKEN(key_window)", row.seq, row.seq, "the entry is sealed under a key that was retired before it")
         self.seen_sealed = self.seen_sealed or sealed
 
     def compare_saved(self, seq, stored, computed):
@@ -555,12 +570,19 @@ def open_database(path):
 
 
 def read_keys(path):
+    keys = {}
     with open(path, encoding="ascii") as file:
-        text = file.read(4096).strip()
-    kid, digits = text.split(":", 1) if ":" in text else ("k1", text)
-    if not re.fullmatch(r"[a-z0-9._-]{1,64}", kid) or not re.fullmatch(r"[0-9a-fA-F]{64}", digits):
-        raise CannotRun("a MAC key is 64 hex digits, or a name, a colon and 64 hex digits")
-    return {kid.encode(): bytes.fromhex(digits)}
+        lines = [line.split() for line in file.read(1 << 20).splitlines()]
+    for first, *windows in (words for words in lines if words and not words[0].startswith("#")):
+        kid, digits = first.split(":", 1) if ":" in first else ("k1", first)
+        through = dict(re.fullmatch("(.+)=([0-9]+)", window).groups() if "=" in window else ("", "") for window in windows)
+        good = re.fullmatch(r"[a-z0-9._-]{1,64}", kid) and re.fullmatch(r"[0-9a-fA-F]{64}", digits)
+        if not good or kid.encode() in keys or "" in through or len(through) != len(windows):
+            raise CannotRun("a MAC key is 64 hex digits, or a name, a colon and 64 hex digits; and ORIGIN=SEQ where it was retired")
+        keys[kid.encode()] = Key(bytes.fromhex(digits), {origin.encode(): int(seq) for origin, seq in through.items()})
+    if not keys:
+        raise CannotRun("the key file holds no key")
+    return keys
 
 
 def read_saved(path):

@@ -393,6 +393,9 @@ impl<'a> Walk<'a> {
             MacState::UnknownKey if is_whole => {
                 self.add(FindingCode::UnknownKey, seq, "the entry is sealed under a key that was not given");
             }
+            MacState::Retired if is_whole => {
+                self.add(FindingCode::KeyWindow, seq, "the entry is sealed under a key that was retired before it");
+            }
             MacState::Wrong if is_whole => self.add(FindingCode::Mac, seq, "the mac is not that of the key"),
             _ => {}
         }
