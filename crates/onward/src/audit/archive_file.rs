@@ -175,3 +175,6 @@ impl ArchiveReader {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests;

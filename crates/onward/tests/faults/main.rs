@@ -12,6 +12,8 @@ mod full;
 mod life;
 #[path = "../it/outside.rs"]
 mod outside;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod power;
 mod sync;
 
