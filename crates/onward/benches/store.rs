@@ -1,6 +1,6 @@
 //! Durable commits on SQLite: 64 writers through the queue, against hand-written loops with the same rows, in one run on one disk.
 //!
-//! `cargo bench -p onward --bench store [-- --quick] [-- --full]`. Ratios decide; the fsync rate stands beside them. Each round checks that every acknowledged
+//! `cargo bench -p onward --bench store [-- --quick | --full | --lone]`. Ratios decide; the fsync rate stands beside them. Each round checks that every acknowledged
 //! row is there. Then one hot key: `apply` against optimistic retry.
 
 #![allow(
@@ -12,8 +12,6 @@
     reason = "a benchmark measures time and prints it"
 )]
 
-use std::fs::File;
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +25,10 @@ use onward::store::{Put, Store, WriteOptions};
 use onward::time::Clock;
 use rusqlite::Connection;
 
+use crate::shared::{fsyncs_a_second, in_turns, load, ratio};
+
+mod shared;
+
 const WRITERS: usize = 64;
 /// Writers of the hot key.
 const HOT: usize = 32;
@@ -37,6 +39,9 @@ const BYTES: usize = 256;
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let folder = tempfile::tempdir().unwrap();
+    if std::env::args().any(|arg| arg == "--lone") {
+        return lone(&runtime, folder.path());
+    }
     let quick = std::env::args().any(|arg| arg == "--quick");
     let (rounds, block) = if quick { (1, Duration::from_millis(300)) } else { (ROUNDS, BLOCK) };
     // Ten million objects take minutes and 10 GB.
@@ -99,30 +104,37 @@ fn main() {
 /// What the change log and FULL cost a hand-written loop with 64 rows a commit, about what 64 writers share.
 fn costs(runtime: &tokio::runtime::Runtime, folder: &Path, rounds: usize, block: Duration) {
     let loops = [ByHand::rows(64), ByHand { log: false, ..ByHand::rows(64) }, ByHand { synchronous: "NORMAL", ..ByHand::rows(64) }];
-    let mut rows: Vec<[f64; 3]> = Vec::new();
-    for round in 0..=rounds {
-        let mut order = [0, 1, 2];
-        if round % 2 == 1 {
-            order.reverse();
-        }
-        let mut row = [0.0; 3];
-        for which in order {
-            let path = folder.join(format!("cost-{round}-{which}.db"));
-            row[which] = by_hand(runtime, &path, loops[which], block);
-            std::fs::remove_file(&path).unwrap();
-        }
-        if round > 0 {
-            rows.push(row);
-        }
-    }
-    let mut show = |what: &str, bar: &str, other: usize| {
-        rows.sort_by(|a, b| (a[0] / a[other]).total_cmp(&(b[0] / b[other])));
-        let ratio = |row: &[f64; 3]| row[0] / row[other];
-        let (least, most) = (ratio(&rows[0]), ratio(&rows[rows.len() - 1]));
-        println!("{what:<32}{:>8.2}   (rounds {least:.2} to {most:.2}; {bar})", ratio(&rows[rows.len() / 2]));
+    let figures: [Vec<f64>; 3] = in_turns(rounds, |which, round| {
+        let path = folder.join(format!("cost-{round}-{which}.db"));
+        let rate = by_hand(runtime, &path, loops[which], block);
+        std::fs::remove_file(&path).unwrap();
+        rate
+    });
+    let show = |what: &str, bar: &str, other: usize| {
+        let mut ratios: Vec<f64> = figures[0].iter().zip(&figures[other]).map(|(one, other)| one / other).collect();
+        ratios.sort_by(f64::total_cmp);
+        let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
+        println!("{what:<32}{:>8.2}   (rounds {least:.2} to {most:.2}; {bar})", ratios[ratios.len() / 2]);
     };
     show("by hand, log / no log:", "bar 0.65", 1);
     show("by hand, FULL / NORMAL:", "bar 0.9", 2);
+}
+
+/// One writer alone against the same rows one a transaction, in many short turns: of each, what a commit costs is one fsync and its own work.
+fn lone(runtime: &tokio::runtime::Runtime, folder: &Path) {
+    let figures: [Vec<f64>; 2] = in_turns(15, |side, round| {
+        let path = folder.join(format!("lone-{round}-{side}.db"));
+        match side {
+            0 => runtime.block_on(onward(&path, 1, Duration::from_millis(400))).0,
+            _ => by_hand(runtime, &path, ByHand::rows(1), Duration::from_millis(400)),
+        }
+    });
+    println!(
+        "1 writer / 1 a commit:          {:>8.2}   (bar 0.75; an fsync takes {:.2} ms; {})",
+        ratio(&figures[0], &figures[1]),
+        1_000.0 / fsyncs_a_second(folder),
+        load()
+    );
 }
 
 /// 64 writers that replace random objects of many, against the same on few; both files stay, warm.
@@ -366,15 +378,4 @@ fn by_hand(runtime: &tokio::runtime::Runtime, path: &Path, how: ByHand, block: D
         connection.execute_batch("COMMIT").unwrap();
     }
     n as f64 / started.elapsed().as_secs_f64()
-}
-
-fn fsyncs_a_second(folder: &Path) -> f64 {
-    let mut file = File::create(folder.join("probe")).unwrap();
-    let (mut n, started) = (0_u32, Instant::now());
-    while started.elapsed() < Duration::from_millis(500) {
-        file.write_all(&[0; 4096]).unwrap();
-        file.sync_data().unwrap();
-        n += 1;
-    }
-    f64::from(n) / started.elapsed().as_secs_f64()
 }

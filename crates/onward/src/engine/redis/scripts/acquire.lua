@@ -1,10 +1,8 @@
--- Takes a key if it is free (C1), or joins its queue.
--- KEYS: key, counter, queue. ARGV: owner, holder, ttl, process, place (0: none, 1: new, 2: perhaps there), claim, queue's ttl.
+-- The key is not free, or there is a queue.
 -- Answers {1, token, remaining, 1 if it was ours} or {0, false, remaining, 1: a lease of ours, 2: foreign and we are first, 3: foreign}.
-local key, fence, queue = KEYS[1], KEYS[2], KEYS[3]
 local owner, holder, ttl, me, place, claim = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local found = redis.call('MGET', key, fence)
-local value = found[1]
+-- By MGET, which reads what is not a string as nothing.
+local value = redis.call('MGET', key)[1]
 
 local function busy(ours)
   local left = redis.call('PTTL', key)
@@ -28,9 +26,9 @@ if place ~= '0' and is_of(value, me) then
 end
 if value then return busy(string.sub(value, 1, 4) == 'ow1:') end
 
-local first = hand_over(key, fence, found[2], queue, claim, 'NX', me)
+local first = hand_over(key, fence, queue, claim, 'NX', me)
 if first and first ~= me then return busy(true) end
-local token = grant(key, fence, found[2], owner, holder, ttl, 'NX')
+local token = grant(key, fence, owner, holder, ttl, 'NX')
 if token then return {1, token, ttl, 0} end
 -- Something that is not a string: foreign.
 if first == me then place = '1' end
