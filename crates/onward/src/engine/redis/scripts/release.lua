@@ -7,7 +7,7 @@ for i = 1, (#KEYS - 1) / 2 do
   local key, queue = KEYS[2 * i], KEYS[2 * i + 1]
   local owner, keep, nobody = ARGV[3 * i - 1], ARGV[3 * i], ARGV[3 * i + 1]
   local answer = '0'
-  local value = redis.call('MGET', key)[1]
+  local value = redis.pcall('GET', key)
   if is_of(value, owner) then
     answer = '1'
     if keep ~= '0' then
