@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onward::observe::Grade;
-use onward::{Config, Onward};
+use onward::{Config, Onward, Url};
 use serde::Serialize;
 
 use crate::config::{Configuration, Settings};
@@ -65,7 +65,7 @@ impl Serve {
                     .to_owned(),
             ));
         }
-        let state = if settings.cache_url.is_empty() { state.without_cache() } else { state };
+        let state = if settings.cache_url.is_none() { state.without_cache() } else { state };
         let state = if settings.cache_unleased { state.with_unleased_fills() } else { state };
         let hosts = if settings.hosts.is_empty() { Hosts::Any } else { Hosts::Named(settings.hosts.clone()) };
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -149,8 +149,8 @@ pub async fn check(configuration: &Configuration, reach: Reach) -> Result<(), St
         }
     }
     let mut config = Config::new(settings.store_url.clone()).with_existing_file();
-    if !settings.locks_url.is_empty() {
-        config = config.with_locks_at(settings.locks_url.clone());
+    if let Some(url) = &settings.locks_url {
+        config = config.with_locks_at(url.clone());
     }
     match Onward::connect(config).await {
         Ok(onward) => match onward.check().await?.into_iter().find(|finding| finding.grade == Grade::Failure) {
@@ -188,20 +188,20 @@ fn refuse(configuration: &Configuration) -> Result<(), StartError> {
     if settings.tls.cert.is_some() != settings.tls.key.is_some() {
         return refuse("server.tls.cert_file and server.tls.key_file go together: one of them is missing".to_owned());
     }
-    if settings.store_url == "memory:" && !settings.allow_memory {
+    if settings.store_url.is_memory() && !settings.allow_memory {
         return refuse(format!(
             "store.url ({}) is memory: everything is lost at the end, and no other process sees the locks; use sqlite:PATH, or set \
              server.allow.memory = true",
             place("store.url")
         ));
     }
-    if settings.locks_url == "memory:" && !settings.allow_memory {
+    if settings.locks_url.as_ref().is_some_and(Url::is_memory) && !settings.allow_memory {
         return refuse(format!(
             "locks.url ({}) is memory: no other process sees the locks; use redis://HOST, or set server.allow.memory = true",
             place("locks.url")
         ));
     }
-    if settings.cache_url == "memory:" && settings.cache_scope != "process" {
+    if settings.cache_url.as_ref().is_some_and(Url::is_memory) && settings.cache_scope != "process" {
         return refuse(format!(
             "cache.url ({}) is memory: each process has a cache of its own; use redis://HOST, or say so with cache.scope = \"process\"",
             place("cache.url")
@@ -227,17 +227,17 @@ async fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Onward, Star
         .with_cache_bytes(settings.cache_bytes)
         .with_lock_namespace(settings.lock_namespace.clone())
         .with_observer(metrics);
-    if !settings.archive_url.is_empty() {
-        config = config.with_archive_at(settings.archive_url.clone());
+    if let Some(url) = &settings.archive_url {
+        config = config.with_archive_at(url.clone());
     }
     if let Some(key) = &settings.signing_key {
         config = config.with_signing_key(key.clone());
     }
-    if !settings.locks_url.is_empty() {
-        config = config.with_locks_at(settings.locks_url.clone());
+    if let Some(url) = &settings.locks_url {
+        config = config.with_locks_at(url.clone());
     }
-    if !settings.cache_url.is_empty() {
-        config = config.with_cache_at(settings.cache_url.clone());
+    if let Some(url) = &settings.cache_url {
+        config = config.with_cache_at(url.clone());
     }
     if !settings.locks_enabled {
         config = config.with_locks_off();

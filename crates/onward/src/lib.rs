@@ -44,7 +44,7 @@ pub mod testing;
 pub mod time;
 
 pub use error::{Code, Effect, Error, Kind, Refusal, Result};
-pub use open::{Config, Migration, Onward};
+pub use open::{Config, Migration, Onward, Url};
 
 /// The examples of README.md, which must compile and run.
 #[cfg(doctest)]

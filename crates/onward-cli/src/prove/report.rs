@@ -3,6 +3,7 @@
 use std::io::{Write, stderr, stdout};
 use std::time::Duration;
 
+use onward::Url;
 use serde::Serialize;
 
 use super::scenario::{Claim, Scenario};
@@ -116,7 +117,7 @@ impl Proof {
         Self {
             schema: "onward.prove/1",
             version: env!("CARGO_PKG_VERSION"),
-            url: url.map(without_password),
+            url: url.map(|url| Url::from(url).to_string()),
             seed,
             verdict,
             ms: millis(took),
@@ -191,13 +192,5 @@ pub(super) fn print_json(proof: &Proof) {
     match serde_json::to_string(proof) {
         Ok(json) => say(&json),
         Err(e) => complain(&format!("the answer cannot be written: {e}")),
-    }
-}
-
-/// Returns a URL as it may be shown.
-fn without_password(url: &str) -> String {
-    match url.split_once("://") {
-        Some((scheme, rest)) => format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, place)| place)),
-        None => url.to_owned(),
     }
 }

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use onward::Url;
 use onward::model::{CheckpointKey, MacKeys};
 
 use crate::auth::NotAScope;
@@ -331,7 +332,7 @@ pub(super) static KEYS: &[Key] = &[
             if text != "memory:" && !known.iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme)) {
                 return Err("sqlite:PATH, postgres://HOST/DATABASE or memory:".to_owned());
             }
-            text.clone_into(&mut to.store_url);
+            to.store_url = text.into();
             Ok(())
         },
         "Store, audit trail and locks: sqlite:PATH, postgres://HOST/DATABASE, or memory: where allowed."
@@ -366,7 +367,7 @@ pub(super) static KEYS: &[Key] = &[
             if !matches!(text, "" | "memory:") && !known.iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme)) {
                 return Err("redis://HOST, postgres://HOST/DATABASE, sqlite:PATH or memory:, or empty for beside the store".to_owned());
             }
-            text.clone_into(&mut to.locks_url);
+            to.locks_url = url(text);
             Ok(())
         },
         "Locks apart from the store: redis://HOST, rediss://HOST, postgres://HOST/DATABASE, sqlite:PATH or memory:. Empty: beside the store."
@@ -407,7 +408,7 @@ pub(super) static KEYS: &[Key] = &[
             if !matches!(text, "" | "memory:") && !text.split(',').all(is_known) {
                 return Err("redis://HOST, several of them with commas between, memory:, or empty for no cache".to_owned());
             }
-            text.clone_into(&mut to.cache_url);
+            to.cache_url = url(text);
             Ok(())
         },
         "The cache: redis://HOST, rediss://HOST, redis+cluster://NODE, or several servers that share the keys, with commas between; memory:; empty for none."
@@ -473,7 +474,7 @@ pub(super) static KEYS: &[Key] = &[
         |to, value| {
             let text = value.text()?;
             let fits = text.is_empty() || text.strip_prefix("file:").is_some_and(|path| !path.is_empty());
-            to.archive_url = if fits { text.to_owned() } else { return Err("file:PATH, or empty".into()) };
+            to.archive_url = if fits { url(text) } else { return Err("file:PATH, or empty".into()) };
             Ok(())
         },
         "Where segments of chains are archived: file:PATH, on another disk than the store. Empty: they are not."
@@ -581,6 +582,11 @@ fn listed(value: &Value) -> Result<ListedToken, String> {
         scopes,
         sha256,
     })
+}
+
+/// A URL where a part is kept, if any is named.
+fn url(text: &str) -> Option<Url> {
+    (!text.is_empty()).then(|| text.into())
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ mod value;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use onward::Url;
+
 pub use read::{Origin, Sources};
 pub use settings::{ListedToken, Rate, Settings, Shutdown, TlsFiles};
 pub use show::{Origins, Shown};
@@ -112,27 +114,8 @@ impl fmt::Debug for Held {
 /// Shows a value unless it is secret; of a URL only the password is.
 fn shown(key: &Key, value: &Value) -> String {
     match (key.secrecy, value) {
-        (Secrecy::Secret, Value::Text(text)) if key.name.ends_with(".url") => format!("\"{}\"", without_password(text)),
+        (Secrecy::Secret, Value::Text(text)) if key.name.ends_with(".url") => format!("\"{}\"", Url::from(text.as_str())),
         (Secrecy::Secret, Value::Text(text)) if !text.is_empty() => "\"***\"".to_owned(),
         _ => value.to_string(),
     }
-}
-
-/// A URL with its password hidden, wherever it stands.
-fn without_password(url: &str) -> String {
-    let (place, query) = url.split_once('?').unwrap_or((url, ""));
-    let hidden = |pair: &str| if pair.starts_with("password=") { "password=***".to_owned() } else { pair.to_owned() };
-    let query: Vec<String> = query.split('&').filter(|pair| !pair.is_empty()).map(hidden).collect();
-    let mut shown = match place.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?))) {
-        // A password may hold anything, also a slash or a colon.
-        Some((scheme, (user, rest))) => match user.split_once(':') {
-            Some((name, _)) => format!("{scheme}://{name}:***@{rest}"),
-            None => place.to_owned(),
-        },
-        None => place.to_owned(),
-    };
-    if !query.is_empty() {
-        shown = format!("{shown}?{}", query.join("&"));
-    }
-    shown
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use onward::Url;
 use onward::commit::Retention;
 use onward::model::{CheckpointKey, MacKeys};
 
@@ -33,17 +34,17 @@ pub struct Settings {
     /// How to end.
     pub shutdown: Shutdown,
     /// The store, the audit trail and the locks.
-    pub store_url: String,
+    pub store_url: Url,
     /// How much of the change log is kept.
     pub retention: Retention,
-    /// The locks, if they are not beside the store; empty otherwise.
-    pub locks_url: String,
+    /// The locks, if they are not beside the store.
+    pub locks_url: Option<Url>,
     /// The kill switch of the locks.
     pub locks_enabled: bool,
     /// The first segment of typed lock keys; each has a kill switch.
     pub lock_namespace: String,
-    /// The cache; empty for none.
-    pub cache_url: String,
+    /// The cache, if there is one.
+    pub cache_url: Option<Url>,
     /// Who shares the cache: `shared` or `process`.
     pub cache_scope: &'static str,
     /// The bound of a cache in memory.
@@ -52,8 +53,8 @@ pub struct Settings {
     pub cache_unleased: bool,
     /// The key that seals audit entries.
     pub audit_key: MacKeys,
-    /// Where segments are archived; empty for nowhere.
-    pub archive_url: String,
+    /// Where segments are archived, if anywhere.
+    pub archive_url: Option<Url>,
     /// The key that signs checkpoints.
     pub signing_key: Option<CheckpointKey>,
     /// Requests that a token may send.

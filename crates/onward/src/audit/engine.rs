@@ -39,6 +39,12 @@ pub struct Select {
 }
 
 impl Select {
+    /// Every entry of a range, in order, in pages of these bounds.
+    pub(crate) fn range(from: u64, to: u64, limit: usize, bytes: usize) -> Self {
+        let order = Order::Ascending;
+        Self { from, to, since: None, until: None, kind: None, actor: None, resource: None, order, limit, bytes, scan: limit }
+    }
+
     /// Tells whether it wants a kind, an actor or a resource.
     pub fn is_narrow(&self) -> bool {
         self.kind.is_some() || self.actor.is_some() || self.resource.is_some()

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::chain::Chain;
 use super::engine::Select;
-use super::options::Order;
 use crate::model::merkle::Frontier;
 use crate::model::{Hash, Sealed, Seq};
 use crate::{Error, Result};
@@ -142,19 +141,7 @@ impl Export {
         if self.ended {
             return Ok(None);
         }
-        let select = Select {
-            from: self.next,
-            to: self.to,
-            since: None,
-            until: None,
-            kind: None,
-            actor: None,
-            resource: None,
-            order: Order::Ascending,
-            limit: AT_A_TIME,
-            bytes: BYTES_AT_A_TIME,
-            scan: AT_A_TIME,
-        };
+        let select = Select::range(self.next, self.to, AT_A_TIME, BYTES_AT_A_TIME);
         let engine = &self.chain.trail().0.engine;
         let found = engine.select(self.chain.name(), &select).await.map_err(|e| e.during("export"))?;
         let missing = || Error::integrity("an entry is missing from the chain").during("export");

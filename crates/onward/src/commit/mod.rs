@@ -14,6 +14,8 @@ pub mod engine;
 mod feed;
 mod judge;
 mod line;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod note;
 mod outcome;
 mod patch;
 mod queue;
@@ -22,6 +24,8 @@ mod retention;
 
 pub use builder::{Commit, Guard, Overwrite, Window, WriteCondition};
 pub use feed::{Change, ChangeOp, Feed, FeedItem, Past, Record};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) use note::Note;
 pub use outcome::{CommitOutcome, Conflict, Delivery, EntryReceipt, Reason, Receipt, Written};
 pub use patch::Patch;
 pub use queue::{CommitQueue, QueueOptions};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Url;
 use crate::cache::CacheOptions;
 use crate::commit::Retention;
 use crate::lock::LocksConfig;
@@ -14,12 +15,12 @@ use crate::{Error, Result};
 /// What to open, and with what.
 #[derive(Debug, Clone)]
 pub struct Config {
-    pub(super) store: String,
-    pub(super) locks_at: Option<String>,
-    pub(super) cache_at: Option<String>,
+    pub(super) store: Url,
+    pub(super) locks_at: Option<Url>,
+    pub(super) cache_at: Option<Url>,
     pub(super) keys: MacKeys,
     pub(super) signing: Option<CheckpointKey>,
-    pub(super) archive_at: Option<String>,
+    pub(super) archive_at: Option<Url>,
     pub(super) files: Files,
     pub(super) locks_enabled: bool,
     pub(super) lock_namespace: String,
@@ -46,7 +47,7 @@ const CACHE_BYTES: usize = 64 << 20;
 impl Config {
     /// Everything on one URL, `memory:`, `sqlite:PATH`, `postgres://HOST/DATABASE` or (locks and a cache, no store) `redis://HOST`, with
     /// nothing read from the environment; the cache is in memory, or on Redis.
-    pub fn new(url: impl Into<String>) -> Self {
+    pub fn new(url: impl Into<Url>) -> Self {
         Self {
             store: url.into(),
             locks_at: None,
@@ -86,7 +87,7 @@ impl Config {
             self.signing = Some(CheckpointKey::parse(&text)?);
         }
         if let Some(url) = var("ONWARD__AUDIT__ARCHIVE")? {
-            self.archive_at = Some(url);
+            self.archive_at = Some(url.into());
         }
         Ok(self)
     }
@@ -94,7 +95,7 @@ impl Config {
     /// Keeps locks at a URL of their own instead of beside the store: `redis://HOST`, `memory:`, `postgres://HOST/DATABASE`,
     /// or `sqlite:PATH` of a store.
     #[must_use]
-    pub fn with_locks_at(mut self, url: impl Into<String>) -> Self {
+    pub fn with_locks_at(mut self, url: impl Into<Url>) -> Self {
         self.locks_at = Some(url.into());
         self
     }
@@ -103,7 +104,7 @@ impl Config {
     ///
     /// By default it is in the process's memory, or where everything is, if that is Redis. All processes must name the same servers.
     #[must_use]
-    pub fn with_cache_at(mut self, url: impl Into<String>) -> Self {
+    pub fn with_cache_at(mut self, url: impl Into<Url>) -> Self {
         self.cache_at = Some(url.into());
         self
     }
@@ -124,7 +125,7 @@ impl Config {
 
     /// Archives segments of chains at this URL, `file:PATH`.
     #[must_use]
-    pub fn with_archive_at(mut self, url: impl Into<String>) -> Self {
+    pub fn with_archive_at(mut self, url: impl Into<Url>) -> Self {
         self.archive_at = Some(url.into());
         self
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::config::{Config, Files};
+use super::url::{MEMORY, Url};
 use crate::audit::engine::AuditEngine;
 use crate::cache::CacheEngine;
 #[cfg(feature = "redis")]
@@ -92,7 +93,7 @@ pub struct Migration {
 impl Migration {
     /// Asks a database; changes nothing.
     pub(super) async fn of(config: &Config) -> Result<Self> {
-        match place(&config.store)? {
+        match place(config.store.secret())? {
             #[cfg(feature = "postgres")]
             Place::Postgres(url) => {
                 let migrate::Migration { found, wanted, restored } = PostgresStore::plan(&url, &config.clock).await?;
@@ -123,12 +124,13 @@ pub(super) struct Engines {
 impl Engines {
     /// Opens what the configuration names; the store first, since it says whether there is anything to open.
     pub(super) async fn open(config: &Config) -> Result<Self> {
-        let store = place(&config.store)?;
-        let locks = config.locks_at.as_deref().map(place).transpose()?;
+        let store = place(config.store.secret())?;
+        let locks = config.locks_at.as_ref().map(|url| place(url.secret())).transpose()?;
         let cache = config
             .cache_at
-            .as_deref()
-            .unwrap_or(if store.has_cache() { &config.store } else { "memory:" })
+            .as_ref()
+            .or(store.has_cache().then_some(&config.store))
+            .map_or(MEMORY, Url::secret)
             .split(',')
             .map(place)
             .collect::<Result<Vec<_>>>()?;

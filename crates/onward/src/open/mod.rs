@@ -2,6 +2,7 @@
 
 mod config;
 mod engines;
+mod url;
 
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use futures_core::future::BoxFuture;
 pub use config::Config;
 use engines::Engines;
 pub use engines::Migration;
+pub use url::Url;
 
 use crate::audit::{Archive, Trail, TrailOptions};
 use crate::cache::{Cache, Flushed, Follower, Invalidation, WeakCache};
@@ -90,7 +92,7 @@ impl Onward {
         // The consumer must not keep the cache alive, and must live as long as any handle of it.
         let consumer = deliverer.with_sink(Arc::new(cache.downgrade())).follow(&queue).await?;
         cache.keep(Follower(tokio::spawn(consumer)));
-        let archive = archive_at.as_deref().map(Archive::open).transpose()?;
+        let archive = archive_at.as_ref().map(|url| Archive::open(url.secret())).transpose()?;
         let mut audit = Trail::with(queue.clone(), engines.audit, TrailOptions { signing, archive });
         if let Some(file) = &engines.file {
             audit = audit.with_drops_beside(file).await?;

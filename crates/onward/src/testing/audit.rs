@@ -29,6 +29,8 @@ pub struct Harness {
     pub clock: Clock,
     /// What goes wrong with writes through the first.
     pub faults: Faults,
+    /// What the first reads from.
+    pub(super) engine: Arc<dyn AuditEngine>,
     _keep: Box<dyn Any + Send + Sync>,
 }
 
@@ -43,8 +45,8 @@ impl Harness {
     pub async fn over<E: CommitEngine + AuditEngine + 'static>(first: E, second: E, clock: Clock, keep: impl Any + Send + Sync) -> Self {
         let faults = Faults::default();
         let archive = Archive::open("memory:").unwrap();
-        let trail = async |engine: E, faults: Faults, signing: Option<CheckpointKey>| {
-            let engine = Arc::new(engine);
+        let (first, second) = (Arc::new(first), Arc::new(second));
+        let trail = async |engine: Arc<E>, faults: Faults, signing: Option<CheckpointKey>| {
             let keys = MacKeys::one("k1", [7; 32]).unwrap();
             let options = QueueOptions { clock: clock.clone(), observer: Arc::new(Silent), keys, retention: Retention::default() };
             let commits = Arc::new(Faulty::new(engine.clone(), faults));
@@ -55,8 +57,9 @@ impl Harness {
             )
         };
         let signing = Some(CheckpointKey::from_seed([7; 32]));
+        let engine = first.clone();
         let (first, second) = (trail(first, faults.clone(), signing).await, trail(second, Faults::default(), None).await);
-        Self { first, second, clock: clock.clone(), faults, _keep: Box::new(keep) }
+        Self { first, second, clock: clock.clone(), faults, engine, _keep: Box::new(keep) }
     }
 
     pub(super) fn orders(&self) -> Chain {

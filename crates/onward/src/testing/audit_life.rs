@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use super::audit::Harness;
 use super::store_faults::Fault;
+use crate::audit::engine::{Batch, Batched, Moved};
 use crate::audit::verify::{Archives, Check, Report, SegmentState, Verdict};
 use crate::audit::{Act, AppendOptions, Chain, Filter, From, Order, Page, Segment};
-use crate::model::{Entry, Seq};
+use crate::commit::engine::Scan;
+use crate::commit::{Commit, CommitOutcome, Guard, WriteCondition};
+use crate::model::{Entry, Key, Seq, Version};
 use crate::{Code, Kind};
 
 /// Longer than a worker's silence is waited for.
@@ -36,6 +39,7 @@ macro_rules! audit_life_conformance {
                 the_head_is_taken_once_a_transition
                 purged_entries_are_told_apart_from_missing_ones
                 a_lost_answer_to_a_step_writes_one_entry
+                a_batch_moves_nothing_unless_every_guard_holds
             }
         }
     };
@@ -368,5 +372,45 @@ pub async fn a_lost_answer_to_a_step_writes_one_entry(h: &Harness) {
     h.faults.next(Fault::Lost);
     chain.archive(seq(1), &act()).await.unwrap();
     assert_eq!((head(&chain).await, chain.segment(seq(1)).await.unwrap().generation), (at + 2, 2));
+    verified(&chain).await;
+}
+
+/// The engine's own step: guards hold in it or nothing moves, and it leaves nothing of its own behind.
+pub async fn a_batch_moves_nothing_unless_every_guard_holds(h: &Harness) {
+    let chain = grown(h, 20).await;
+    let engine = &h.engine;
+    let key = |name: &str| Key::new("thing", name).unwrap();
+    let commit = Commit::new().put(key("there"), &1, WriteCondition::MustCreate);
+    let CommitOutcome::Committed(receipt) = h.first.queue().submit(commit).await.unwrap() else { panic!("it is new") };
+    let at = receipt.writes[0].version;
+    let known = engine.hashes(chain.name(), 1, 20).await.unwrap();
+    let entries = chain.query(&Filter::default(), Page::default()).await.unwrap().items;
+    let run = async |guards: &[Guard], rows: Moved| {
+        engine.move_rows(Batch { chain: chain.name().clone(), guards: guards.to_vec(), rows }).await.unwrap()
+    };
+    let good = [Guard::At(key("there"), at), Guard::Absent(key("absent")), Guard::Exists(key("there"))];
+    for bad in [
+        Guard::At(key("there"), Version::new(at.get() + 1).unwrap()),
+        Guard::At(key("absent"), at),
+        Guard::Absent(key("there")),
+        Guard::Exists(key("absent")),
+    ] {
+        let mut guards = good.to_vec();
+        guards.push(bad.clone());
+        assert_eq!(run(&guards, Moved::Out(known.clone())).await, Batched::Refused, "{bad:?}");
+        assert_eq!(present(&chain).await, 20);
+    }
+    // Neither a control entry nor what is not what it should be goes.
+    let forged = vec![known[0], (5, known[5].1)];
+    assert_eq!(run(&good, Moved::Out(forged)).await, Batched::Done(0));
+    assert_eq!(run(&good, Moved::Out(known[4..].to_vec())).await, Batched::Done(16));
+    assert_eq!(present(&chain).await, 4);
+    let mut guards = good.to_vec();
+    guards.push(Guard::Exists(key("absent")));
+    assert_eq!(run(&guards, Moved::In(entries.clone())).await, Batched::Refused);
+    assert_eq!(run(&good, Moved::In(entries.clone())).await, Batched::Done(16));
+    assert_eq!(run(&good, Moved::In(entries)).await, Batched::Done(0));
+    let things = Scan { namespace: "default".to_owned(), kind: "thing".to_owned(), limit: 10, ..Scan::default() };
+    assert_eq!(h.first.queue().engine().list(things).await.unwrap().items.len(), 1);
     verified(&chain).await;
 }

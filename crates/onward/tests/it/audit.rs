@@ -4,6 +4,7 @@
 
 mod drops;
 mod export;
+mod postgres;
 mod proofs;
 mod schedules;
 mod tamper;
@@ -41,3 +42,4 @@ onward::audit_conformance!(on_sqlite, sqlite);
 onward::audit_life_conformance!(life_on_memory, memory);
 onward::audit_life_conformance!(life_on_sqlite, sqlite);
 onward::audit_conformance!(on_postgres, postgres);
+onward::audit_life_conformance!(life_on_postgres, postgres);

@@ -18,6 +18,7 @@ mod outside;
 mod own_table;
 mod planted;
 mod postgres;
+mod postgres_schema;
 mod redis;
 mod schema;
 mod schema_processes;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use onward::commit::engine::{CommitEngine, Wanted};
 use onward::commit::{Commit, CommitOutcome, FeedItem};
 use onward::engine::postgres::PostgresStore;
-use onward::model::{Key, RequestId, Revision};
+use onward::lock::LockOptions;
+use onward::model::{Key, LockKey, RequestId, Revision};
 use onward::store::Put;
 use onward::testing::servers::{Pooler, Postgres, Proxy};
 use onward::time::Clock;
@@ -294,6 +295,40 @@ async fn entries_are_neither_changed_nor_deleted_by_mistake() {
     assert_eq!(Postgres::ask_at(&url, "SELECT kind FROM onward_entries ORDER BY seq").await.len(), 2);
 }
 
+/// What contradicts itself is named; what one rule says is of nobody else's concern.
+#[tokio::test]
+async fn a_look_at_the_whole_store_names_what_does_not_fit() {
+    let url = Postgres::shared().schema().await;
+    let onward = open(&url).await;
+    start_counting(&onward).await;
+    let team = onward::model::LabelChange::Set(onward::model::Labels::read([("team", "blue")]).unwrap());
+    let labelled = Commit::new().put(("thing", "x"), &1, onward::commit::WriteCondition::MustCreate).labels(team);
+    assert!(matches!(onward.store().commit(labelled).await.unwrap(), CommitOutcome::Committed(_)));
+    let chain = onward.audit().chain("orders").unwrap();
+    chain.append(onward::model::Entry::new("order.placed"), onward::audit::AppendOptions::new()).await.unwrap();
+    let broken = async || {
+        let found = onward.store().inspect().await.unwrap();
+        assert_eq!(found.len(), 5, "{found:?}");
+        found.into_iter().filter(|finding| finding.grade != onward::observe::Grade::Fine).map(|finding| finding.check).collect::<Vec<_>>()
+    };
+    assert_eq!(broken().await, Vec::<&str>::new());
+    for (damage, repair, named) in [
+        ("UPDATE onward_objects SET revision = revision + 99", "UPDATE onward_objects SET revision = revision - 99", "store.objects"),
+        ("UPDATE onward_labels SET value = 'red'", "UPDATE onward_labels SET value = 'blue'", "store.labels"),
+        (
+            "UPDATE onward_changes SET id = id + 25600 WHERE id < 512",
+            "UPDATE onward_changes SET id = id - 25600 WHERE id > 25600",
+            "store.log",
+        ),
+        ("UPDATE onward_heads SET seq = seq - 1", "UPDATE onward_heads SET seq = seq + 1", "store.heads"),
+    ] {
+        Postgres::run_at(&url, damage).await;
+        assert_eq!(broken().await, [named], "{damage}");
+        Postgres::run_at(&url, repair).await;
+    }
+    assert_eq!(broken().await, Vec::<&str>::new());
+}
+
 /// A role's defaults may be anything: each write says for itself what it relies on.
 #[tokio::test]
 async fn a_roles_defaults_change_nothing() {
@@ -330,7 +365,8 @@ async fn through_a_pooler_in_transaction_mode_everything_holds() {
             tokio::spawn(async move {
                 for n in 0..10 {
                     surely(&onward, &format!("b{writer}-{n}")).await;
-                    let held = onward.locks().scope("eu").run_or_fail("projects", "42", |_| async {}).await;
+                    let patient = LockOptions::fail().with_wait(Duration::from_secs(60));
+                    let held = onward.locks().with_key(&LockKey::raw("projects/42").unwrap(), patient, |_| async {}).await;
                     assert!(held.is_ok(), "{held:?}");
                 }
             })

@@ -6,7 +6,6 @@ use super::worker::surely;
 use super::{Act, Segment, refused};
 use crate::audit::chain::Chain;
 use crate::audit::engine::Select;
-use crate::audit::options::Order;
 use crate::audit::verify::segment::{CHUNK, Chunk, SkeletonHash};
 use crate::audit::verify::{SEGMENT_ROWS, SegmentState};
 use crate::commit::{Commit, Guard, Window, WriteCondition};
@@ -113,19 +112,7 @@ impl Chain {
 
     /// Reads a page of entries that must be there.
     pub(super) async fn rows(&self, from: u64, to: u64) -> Result<Vec<Sealed>> {
-        let select = Select {
-            from,
-            to,
-            since: None,
-            until: None,
-            kind: None,
-            actor: None,
-            resource: None,
-            order: Order::Ascending,
-            limit: PAGE_ITEMS,
-            bytes: PAGE_BYTES,
-            scan: PAGE_ITEMS,
-        };
+        let select = Select::range(from, to, PAGE_ITEMS, PAGE_BYTES);
         let found = self.trail().0.engine.select(self.name(), &select).await?.map(|found| found.items).unwrap_or_default();
         let dense = found.iter().zip(from..).all(|(entry, seq)| entry.seq.get() == seq);
         if found.is_empty() || !dense { Err(Error::integrity("an entry is missing from the chain")) } else { Ok(found) }

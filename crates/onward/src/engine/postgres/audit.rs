@@ -13,7 +13,7 @@ use super::connection::{COMMIT, Lent, Param, SNAPSHOT, Server, Step, ask, in_tim
 use super::error::before_commit;
 use super::rows::{self, col, damaged, signed, unsigned};
 use crate::audit::Order;
-use crate::audit::engine::{AuditEngine, Select, Selected};
+use crate::audit::engine::{AuditEngine, Batch, Batched, Select, Selected};
 use crate::audit::verify::{Controls, HeadRow, Source, View};
 use crate::model::limits::PAYLOAD_BYTES;
 use crate::model::{ChainName, Hash, Head, RowRef, Sealed, Seq};
@@ -97,6 +97,14 @@ impl AuditEngine for PostgresStore {
             let found = self.select(&sql, &[(&chain.as_str(), Type::TEXT), (&from, Type::INT8), (&to, Type::INT8)]).await?;
             found.iter().map(|row| Ok((rows::number(row, 0)?, rows::hash(row, 1)?))).collect()
         })
+    }
+
+    fn keeps_segments(&self) -> bool {
+        true
+    }
+
+    fn move_rows(&self, batch: Batch) -> BoxFuture<'_, Result<Batched>> {
+        Box::pin(async move { self.move_now(&batch).await })
     }
 
     fn source(&self, chain: &ChainName) -> Result<Box<dyn Source>> {
@@ -205,6 +213,10 @@ struct PostgresSource {
     client: Client,
 }
 
+/// The statement that reads the index of a chain's segments.
+const SEGMENTS: &str = "SELECT payload FROM onward_objects WHERE namespace = 'default' AND kind = 'onward.segment'
+       AND name >= $1 || '/' AND name < $1 || '0' ORDER BY name";
+
 impl PostgresSource {
     fn open(server: Server, chain: ChainName) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -222,11 +234,10 @@ impl PostgresSource {
         Ok(self.runtime.block_on(ask(&self.client, steps))?.concat())
     }
 
-    fn view(&self, from: i64, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
-        let chain = self.ask(&[
-            Step::Plain(SNAPSHOT),
-            Step::With("SELECT id, origin FROM onward_chains WHERE name = $1", vec![(&self.chain.as_str(), Type::TEXT)]),
-        ])?;
+    fn view(&self, from: i64, controls: &mut Controls, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
+        let name = self.chain.as_str();
+        let chain = self
+            .ask(&[Step::Plain(SNAPSHOT), Step::With("SELECT id, origin FROM onward_chains WHERE name = $1", vec![(&name, Type::TEXT)])])?;
         let Some(chain) = chain.first() else { return Ok(None) };
         let (id, origin): (i64, Option<&str>) = (col(chain, 0)?, col(chain, 1)?);
         let head = self.ask(&[Step::With("SELECT seq, hash, frontier, at FROM onward_heads WHERE chain = $1", vec![(&id, Type::INT8)])])?;
@@ -234,6 +245,23 @@ impl PostgresSource {
             let column = |index| Ok::<_, Error>(col::<Option<Vec<u8>>>(row, index)?.unwrap_or_default());
             Ok::<_, Error>(HeadRow { seq: col(row, 0)?, hash: column(1)?, frontier: column(2)?, at: col(row, 3)? })
         });
+        let view = View { origin: origin.unwrap_or_default().to_owned(), head: head.transpose()? };
+        // Few rows, which an index of their own finds.
+        let pinned = format!(
+            "SELECT {} FROM onward_entries WHERE chain = $1 AND seq > $2 AND flags & 1 = 1 AND substr(kind, 1, 8) = 'segment.' ORDER BY seq",
+            columns()
+        );
+        for row in self.ask(&[Step::With(&pinned, vec![(&id, Type::INT8), (&controls.after, Type::INT8)])])? {
+            controls.rows.push(entry_ref(&row)?.to_row());
+        }
+        if let Some(index) = &mut controls.index {
+            for row in self.ask(&[Step::With(SEGMENTS, vec![(&name, Type::TEXT)])])? {
+                index.push(col::<Option<Vec<u8>>>(&row, 0)?.unwrap_or_default());
+            }
+        }
+        if from == i64::MAX {
+            return Ok(Some(view));
+        }
         // A cursor, so that two rows of one position, which no writer of ours leaves, are both seen.
         let walk = format!(
             "DECLARE walk NO SCROLL CURSOR FOR SELECT {} FROM onward_entries WHERE chain = {id} AND seq >= {from} ORDER BY seq",
@@ -245,27 +273,28 @@ impl PostgresSource {
             let rows = self.ask(&[Step::With(&fetch, Vec::new())])?;
             for row in &rows {
                 if each(entry_ref(row)?).is_break() {
-                    return Ok(Some(View { origin: origin.unwrap_or_default().to_owned(), head: head.transpose()? }));
+                    return Ok(Some(view));
                 }
             }
             if rows.len() < ROWS {
-                return Ok(Some(View { origin: origin.unwrap_or_default().to_owned(), head: head.transpose()? }));
+                return Ok(Some(view));
             }
         }
     }
 }
 
 impl Source for PostgresSource {
-    fn read(&self, from: i64, _: &mut Controls, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
-        let view = self.view(from, each);
+    fn read(&self, from: i64, controls: &mut Controls, each: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<Option<View>> {
+        let view = self.view(from, controls, each);
         // Whatever it came to, the snapshot ends.
         let ended = self.ask(&[Step::Plain("ROLLBACK")]);
         view.and_then(|view| ended.map(|_| view))
     }
 
-    fn skeleton(&self, _: &str) -> Result<Option<Vec<u8>>> {
-        // The engine keeps no segments.
-        Ok(None)
+    fn skeleton(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let sql = "SELECT payload FROM onward_objects WHERE namespace = 'default' AND kind = 'onward.skeleton' AND name = $1";
+        let found = self.ask(&[Step::With(sql, vec![(&name, Type::TEXT)])])?;
+        found.first().map(|row| Ok(col::<Option<Vec<u8>>>(row, 0)?.unwrap_or_default())).transpose()
     }
 
     fn another(&self) -> Result<Box<dyn Source>> {

@@ -16,7 +16,7 @@ use super::listen::Ear;
 use super::migrate::{self, State};
 use super::rows::{self, META, col, damaged};
 use super::writer::PostgresWriter;
-use super::{CHANNEL, check, heard, list, log};
+use super::{CHANNEL, check, heard, inspect, list, log};
 use crate::commit::Past;
 use crate::commit::engine::{At, Changes, CommitEngine, Heard, Listed, Remembered, Scan, StoreMeta, Writer};
 use crate::model::{Fingerprint, Key, Object, RequestId, Revision};
@@ -201,6 +201,10 @@ impl CommitEngine for PostgresStore {
 
     fn meta(&self) -> BoxFuture<'_, Result<StoreMeta>> {
         Box::pin(async move { facts_of(&self.select(&format!("SELECT {META} FROM onward_meta"), &[]).await?) })
+    }
+
+    fn inspect(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        Box::pin(async move { inspect::inspect(&self.direct().await?).await })
     }
 
     fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {

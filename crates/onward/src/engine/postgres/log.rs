@@ -7,9 +7,9 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::connection::Param;
-use super::rows::{self, Note, STATE, col, damaged, number, signed};
+use super::rows::{self, STATE, col, damaged, number, signed};
 use crate::commit::engine::At;
-use crate::commit::{Change, ChangeOp, Past, Prune, Pruned, ROW_BYTES, Record};
+use crate::commit::{Change, ChangeOp, Note, Past, Prune, Pruned, ROW_BYTES, Record};
 use crate::model::limits::PAGE_BYTES;
 use crate::model::{Key, Object, Revision};
 use crate::{Error, Result};
@@ -73,8 +73,7 @@ impl<'a> Rows<'a> {
         let mut rows = Self::default();
         for record in records {
             let first = signed(record.revision.get() * ROWS)?;
-            let note =
-                Note { invalidations: record.invalidations.clone(), entries: record.entries.clone(), request: record.request.clone() };
+            let note = Note::of(record);
             let mut note = note.text()?;
             if record.changes.is_empty() {
                 rows.add(first, record, None, note.take())?;
@@ -202,8 +201,7 @@ pub(super) fn records(rows: &[Row]) -> Result<Vec<Record>> {
         let revision = Revision::new(number(row, 0)? / ROWS).map_err(damaged)?;
         if records.last().is_none_or(|record| record.revision != revision) {
             let note: Option<&str> = col(row, 7)?;
-            let note: Note = note.map(serde_json::from_str).transpose().map_err(damaged)?.unwrap_or_default();
-            let Note { invalidations, entries, request } = note;
+            let Note { invalidations, entries, request } = Note::read(note)?;
             records.push(Record { revision, at: rows::at(row, 1)?, changes: Vec::new(), invalidations, entries, request });
         }
         if let (Some(change), Some(record)) = (change(row)?, records.last_mut()) {

@@ -9,6 +9,7 @@ mod check;
 mod commit;
 mod connection;
 mod error;
+mod inspect;
 mod lanes;
 mod leases;
 mod list;
@@ -19,6 +20,7 @@ mod migrate;
 mod own;
 mod plan;
 mod rows;
+mod segments;
 mod url;
 mod writer;
 

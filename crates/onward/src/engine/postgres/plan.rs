@@ -10,25 +10,25 @@ use super::connection::{Param, Step};
 use super::log;
 use super::rows::{self, damaged, signed};
 use crate::commit::engine::{Plan, Wanted};
-use crate::model::{Key, Labels};
+use crate::model::{ChainName, Key, Labels, Sealed};
 use crate::{Error, Result};
 
 /// The keys of objects in columns.
 #[derive(Default)]
-struct Keys<'a> {
+pub(super) struct Keys<'a> {
     namespace: Vec<&'a str>,
     kind: Vec<&'a str>,
     name: Vec<&'a str>,
 }
 
 impl<'a> Keys<'a> {
-    fn push(&mut self, key: &'a Key) {
+    pub(super) fn push(&mut self, key: &'a Key) {
         self.namespace.push(key.namespace());
         self.kind.push(key.kind());
         self.name.push(key.name());
     }
 
-    fn params(&self) -> Vec<Param<'_>> {
+    pub(super) fn params(&self) -> Vec<Param<'_>> {
         vec![(&self.namespace, Type::TEXT_ARRAY), (&self.kind, Type::TEXT_ARRAY), (&self.name, Type::TEXT_ARRAY)]
     }
 }
@@ -145,7 +145,7 @@ struct Objects<'a> {
 
 /// Entries in columns.
 #[derive(Default)]
-struct Entries<'a> {
+pub(super) struct Entries<'a> {
     chain: Vec<&'a str>,
     seq: Vec<i64>,
     prev: Vec<&'a [u8]>,
@@ -159,6 +159,53 @@ struct Entries<'a> {
     resource: Vec<Option<&'a str>>,
     data: Vec<&'a [u8]>,
     flags: Vec<i64>,
+}
+
+/// Inserts entries of chains that are there, from the parameters that [`Entries::params`] gives.
+pub(super) const INSERT_ENTRIES: &str =
+    "INSERT INTO onward_entries (chain, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags)
+     SELECT c.id, w.seq, w.prev, w.hash, w.mac, w.kid, w.at, w.event_id, w.kind, w.actor, w.resource, w.data, w.flags
+     FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[], $6::text[], $7::bigint[], $8::text[], $9::text[],
+       $10::text[], $11::text[], $12::bytea[], $13::bigint[])
+       AS w(name, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags)
+     JOIN onward_chains AS c USING (name)";
+
+impl<'a> Entries<'a> {
+    pub(super) fn push(&mut self, chain: &'a ChainName, entry: &'a Sealed) -> Result<()> {
+        self.chain.push(chain.as_str());
+        self.seq.push(signed(entry.seq.get())?);
+        self.prev.push(entry.prev.as_bytes());
+        self.hash.push(entry.hash.as_bytes());
+        self.mac.push(entry.mac.as_ref().map(<[u8; 32]>::as_slice));
+        self.kid.push(&entry.kid);
+        self.at.push(entry.at.as_micros());
+        self.event_id.push(&entry.event_id);
+        self.kind.push(&entry.kind);
+        self.actor.push(entry.actor.as_deref());
+        self.resource.push(entry.resource.as_deref());
+        self.data.push(&entry.data);
+        self.flags.push(signed(entry.flags)?);
+        Ok(())
+    }
+
+    pub(super) fn params(&self) -> Vec<Param<'_>> {
+        let params: [Param<'_>; 13] = [
+            (&self.chain, Type::TEXT_ARRAY),
+            (&self.seq, Type::INT8_ARRAY),
+            (&self.prev, Type::BYTEA_ARRAY),
+            (&self.hash, Type::BYTEA_ARRAY),
+            (&self.mac, Type::BYTEA_ARRAY),
+            (&self.kid, Type::TEXT_ARRAY),
+            (&self.at, Type::INT8_ARRAY),
+            (&self.event_id, Type::TEXT_ARRAY),
+            (&self.kind, Type::TEXT_ARRAY),
+            (&self.actor, Type::TEXT_ARRAY),
+            (&self.resource, Type::TEXT_ARRAY),
+            (&self.data, Type::BYTEA_ARRAY),
+            (&self.flags, Type::INT8_ARRAY),
+        ];
+        params.into()
+    }
 }
 
 #[derive(Default)]
@@ -283,19 +330,7 @@ impl<'a> Columns<'a> {
             if !plan.heads.contains_key(chain) {
                 return Err(Error::integrity("an entry without the head of its chain"));
             }
-            entries.chain.push(chain.as_str());
-            entries.seq.push(signed(entry.seq.get())?);
-            entries.prev.push(entry.prev.as_bytes());
-            entries.hash.push(entry.hash.as_bytes());
-            entries.mac.push(entry.mac.as_ref().map(<[u8; 32]>::as_slice));
-            entries.kid.push(&entry.kid);
-            entries.at.push(entry.at.as_micros());
-            entries.event_id.push(&entry.event_id);
-            entries.kind.push(&entry.kind);
-            entries.actor.push(entry.actor.as_deref());
-            entries.resource.push(entry.resource.as_deref());
-            entries.data.push(&entry.data);
-            entries.flags.push(signed(entry.flags)?);
+            entries.push(chain, entry)?;
         }
         Ok(())
     }
@@ -407,28 +442,6 @@ impl<'a> Columns<'a> {
             (at, Type::INT8_ARRAY),
         ];
         steps.push(Step::With(sql, params.into()));
-        let entries = &self.entries;
-        let sql = "INSERT INTO onward_entries (chain, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags)
-             SELECT c.id, w.seq, w.prev, w.hash, w.mac, w.kid, w.at, w.event_id, w.kind, w.actor, w.resource, w.data, w.flags
-             FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[], $6::text[], $7::bigint[], $8::text[], $9::text[],
-               $10::text[], $11::text[], $12::bytea[], $13::bigint[])
-               AS w(name, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags)
-             JOIN onward_chains AS c USING (name)";
-        let params: [Param<'_>; 13] = [
-            (&entries.chain, Type::TEXT_ARRAY),
-            (&entries.seq, Type::INT8_ARRAY),
-            (&entries.prev, Type::BYTEA_ARRAY),
-            (&entries.hash, Type::BYTEA_ARRAY),
-            (&entries.mac, Type::BYTEA_ARRAY),
-            (&entries.kid, Type::TEXT_ARRAY),
-            (&entries.at, Type::INT8_ARRAY),
-            (&entries.event_id, Type::TEXT_ARRAY),
-            (&entries.kind, Type::TEXT_ARRAY),
-            (&entries.actor, Type::TEXT_ARRAY),
-            (&entries.resource, Type::TEXT_ARRAY),
-            (&entries.data, Type::BYTEA_ARRAY),
-            (&entries.flags, Type::INT8_ARRAY),
-        ];
-        steps.push(Step::With(sql, params.into()));
+        steps.push(Step::With(INSERT_ENTRIES, self.entries.params()));
     }
 }

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 use uuid::Uuid;
 
-use crate::commit::EntryReceipt;
 use crate::commit::engine::StoreMeta;
 use crate::model::merkle::Frontier;
-use crate::model::{FencingToken, Hash, Head, Key, Labels, Meta, Object, Payload, RequestId, Revision, Seq, Version};
+use crate::model::{FencingToken, Hash, Head, Key, Labels, Meta, Object, Payload, Revision, Seq, Version};
 use crate::time::Timestamp;
 use crate::{Error, Result};
 
@@ -124,25 +122,4 @@ pub(super) fn head(row: &Row) -> Result<Head> {
     let origin: &str = col(row, 0)?;
     let seq = Seq::new(number(row, 1)?).map_err(damaged)?;
     Ok(Head { origin: origin.into(), seq, hash: hash(row, 2)?, at: at(row, 4)?, frontier: Frontier::from_bytes(seq.get(), col(row, 3)?)? })
-}
-
-/// What the log keeps of a commit beside its changes.
-#[derive(Serialize, Deserialize, Default)]
-pub(super) struct Note {
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) invalidations: Vec<(String, String)>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) entries: Vec<EntryReceipt>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) request: Option<RequestId>,
-}
-
-impl Note {
-    /// As text; nothing to note is no text.
-    pub(super) fn text(&self) -> Result<Option<String>> {
-        if self.invalidations.is_empty() && self.entries.is_empty() && self.request.is_none() {
-            return Ok(None);
-        }
-        serde_json::to_string(self).map(Some).map_err(damaged)
-    }
 }

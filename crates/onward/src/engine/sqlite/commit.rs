@@ -20,7 +20,7 @@ use super::wal::{self, Wal};
 use super::{backup, check, inspect, list, log};
 use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, Scan, StoreMeta, Wanted, Writer};
 use crate::commit::{Change, Past, Prune, Pruned};
-use crate::model::{ChainName, Epoch, FencingToken, Fingerprint, Head, Key, Labels, Object, RequestId, Revision, Version};
+use crate::model::{ChainName, Epoch, FencingToken, Fingerprint, Head, Key, Labels, Object, RequestId, Revision, Sealed, Version};
 use crate::observe::Finding;
 use crate::time::{Clock, Timestamp};
 use crate::{Error, Result, random};
@@ -278,31 +278,10 @@ impl SqliteWriter {
             )?;
             run(&mut advance, params![id, signed(head.seq.get())?, head.hash.as_bytes(), head.frontier.to_bytes(), head.at.as_micros()])?;
         }
-        let mut insert = prepare(
-            connection,
-            "INSERT INTO onward_entries (chain, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-        )?;
+        let mut insert = prepare(connection, INSERT_ENTRY)?;
         for (chain, entry) in &plan.entries {
             let id = ids.get(chain).ok_or_else(|| Error::integrity("an entry without the head of its chain"))?;
-            run(
-                &mut insert,
-                params![
-                    id,
-                    signed(entry.seq.get())?,
-                    entry.prev.as_bytes(),
-                    entry.hash.as_bytes(),
-                    entry.mac,
-                    entry.kid,
-                    entry.at.as_micros(),
-                    entry.event_id,
-                    entry.kind,
-                    entry.actor,
-                    entry.resource,
-                    &entry.data[..],
-                    signed(entry.flags)?,
-                ],
-            )?;
+            insert_entry(&mut insert, *id, entry)?;
         }
         Ok(())
     }
@@ -560,6 +539,31 @@ fn relabel(connection: &Connection, change: &Change) -> Result<()> {
 
 pub(super) fn prepare<'a>(connection: &'a Connection, sql: &str) -> Result<CachedStatement<'a>> {
     connection.prepare_cached(sql).map_err(before_commit)
+}
+
+/// What [`insert_entry`] is given, prepared.
+pub(super) const INSERT_ENTRY: &str =
+    "INSERT INTO onward_entries (chain, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+
+/// Writes an entry as it was sealed; returns how many rows that made.
+pub(super) fn insert_entry(insert: &mut CachedStatement<'_>, chain: i64, entry: &Sealed) -> Result<usize> {
+    let row = params![
+        chain,
+        signed(entry.seq.get())?,
+        entry.prev.as_bytes(),
+        entry.hash.as_bytes(),
+        entry.mac,
+        entry.kid,
+        entry.at.as_micros(),
+        entry.event_id,
+        entry.kind,
+        entry.actor,
+        entry.resource,
+        &entry.data[..],
+        signed(entry.flags)?,
+    ];
+    insert.execute(row).map_err(before_commit)
 }
 
 pub(super) fn run(statement: &mut CachedStatement<'_>, params: impl rusqlite::Params) -> Result<()> {

@@ -6,9 +6,9 @@ use rusqlite::{Connection, Row, params};
 
 use super::commit::{one, prepare, run, select_object};
 use super::error::before_commit;
-use super::rows::{self, BeforeMeta, Note, col, damaged, signed, unsigned};
+use super::rows::{self, BeforeMeta, col, damaged, signed, unsigned};
 use crate::commit::engine::At;
-use crate::commit::{Change, ChangeOp, Past, Prune, Pruned, ROW_BYTES, Record};
+use crate::commit::{Change, ChangeOp, Note, Past, Prune, Pruned, ROW_BYTES, Record};
 use crate::model::limits::PAGE_BYTES;
 use crate::model::{Key, Object, Revision, Version};
 use crate::time::Timestamp;
@@ -29,7 +29,7 @@ pub(super) fn append(connection: &Connection, records: &[Record]) -> Result<u64>
     for record in records {
         let first = signed(record.revision.get() * ROWS)?;
         let at = record.at.as_micros();
-        let note = Note { invalidations: record.invalidations.clone(), entries: record.entries.clone(), request: record.request.clone() };
+        let note = Note::of(record);
         let mut note = note.text()?;
         bytes += note.as_ref().map_or(0, |note| note.len() as u64) + if record.changes.is_empty() { ROW_BYTES } else { 0 };
         if record.changes.is_empty() {
@@ -103,8 +103,7 @@ pub(super) fn notes(connection: &Connection, after: Revision, newest: Revision, 
 
 /// The beginning of a record, from the first row of its revision.
 fn record(revision: Revision, at: i64, note: Option<String>) -> Result<Record> {
-    let note: Note = note.map(|text| serde_json::from_str(&text)).transpose().map_err(damaged)?.unwrap_or_default();
-    let Note { invalidations, entries, request } = note;
+    let Note { invalidations, entries, request } = Note::read(note.as_deref())?;
     Ok(Record { revision, at: Timestamp::from_micros(at), changes: Vec::new(), invalidations, entries, request })
 }
 

@@ -7,10 +7,9 @@ use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::commit::EntryReceipt;
 use crate::commit::engine::StoreMeta;
 use crate::model::merkle::Frontier;
-use crate::model::{Hash, Head, Key, Labels, Meta, Object, Payload, RequestId, Revision, Seq, Version};
+use crate::model::{Hash, Head, Key, Labels, Meta, Object, Payload, Revision, Seq, Version};
 use crate::time::Timestamp;
 use crate::{Error, Result};
 
@@ -146,26 +145,5 @@ impl BeforeMeta {
                 expires_at: self.expires_at.map(Timestamp::from_micros),
             },
         })
-    }
-}
-
-/// What the log keeps of a commit beside its changes.
-#[derive(Serialize, Deserialize, Default)]
-pub(super) struct Note {
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) invalidations: Vec<(String, String)>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) entries: Vec<EntryReceipt>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) request: Option<RequestId>,
-}
-
-impl Note {
-    /// As text; nothing to note is no text.
-    pub(super) fn text(&self) -> Result<Option<String>> {
-        if self.invalidations.is_empty() && self.entries.is_empty() && self.request.is_none() {
-            return Ok(None);
-        }
-        serde_json::to_string(self).map(Some).map_err(damaged)
     }
 }

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::SqliteStore;
-use super::commit::{SqliteWriter, one, prepare, run};
+use super::commit::{INSERT_ENTRY, SqliteWriter, insert_entry, one, prepare, run};
 use super::error::before_commit;
 use super::rows::{col, signed, unsigned};
 use crate::audit::engine::{Batch, Batched, Moved};
@@ -70,30 +70,11 @@ fn delete(connection: &Connection, chain: &ChainName, rows: &[(u64, Hash)]) -> R
 
 fn insert(connection: &Connection, chain: &ChainName, entries: &[Sealed]) -> Result<u64> {
     let id = id(connection, chain)?;
-    let mut insert = prepare(connection, INSERT_ABSENT)?;
+    // What is there already stays.
+    let mut insert = prepare(connection, &format!("{INSERT_ENTRY} ON CONFLICT DO NOTHING"))?;
     let mut inserted = 0;
     for entry in entries {
-        inserted += insert
-            .execute(params![
-                id,
-                signed(entry.seq.get())?,
-                entry.prev.as_bytes(),
-                entry.hash.as_bytes(),
-                entry.mac,
-                entry.kid,
-                entry.at.as_micros(),
-                entry.event_id,
-                entry.kind,
-                entry.actor,
-                entry.resource,
-                &entry.data[..],
-                signed(entry.flags)?,
-            ])
-            .map_err(before_commit)? as u64;
+        inserted += insert_entry(&mut insert, id, entry)? as u64;
     }
     Ok(inserted)
 }
-
-const INSERT_ABSENT: &str =
-    "INSERT INTO onward_entries (chain, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT DO NOTHING";

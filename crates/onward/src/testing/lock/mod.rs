@@ -92,8 +92,27 @@ impl Harness {
         self.a.engine.has_queue()
     }
 
-    /// Waits until no engine works and every task of a single-threaded runtime waits for the clock, a gate or another task.
+    /// Waits until no engine works and every task of a single-threaded runtime waits for the clock, a gate or another task; what one
+    /// engine says to the other has been heard.
     pub async fn quiet(&self) {
+        self.idle().await;
+        if !self.has_queue() {
+            return;
+        }
+        let mut made = None;
+        while made != Some(self.calls()) {
+            made = Some(self.calls());
+            self.a.engine.heard().await;
+            self.b.engine.heard().await;
+            self.idle().await;
+        }
+    }
+
+    fn calls(&self) -> u64 {
+        self.a.engine.all_calls() + self.b.engine.all_calls()
+    }
+
+    async fn idle(&self) {
         let patience = Clock::system().now() + PATIENCE;
         let mut idle = 0;
         while idle < 32 {

@@ -1,0 +1,202 @@
+//! Segments on Postgres beside everything else that goes on there: appends, holds, other roles, other versions (INV-6, C1, C9).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use onward::audit::engine::{AuditEngine, Batch, Moved};
+use onward::audit::verify::{Archives, Check, SegmentState, Verdict};
+use onward::audit::{Act, AppendOptions, Chain, Filter, Page};
+use onward::engine::postgres::PostgresStore;
+use onward::model::{CheckpointKey, Entry, MacKeys, Seq};
+use onward::testing::servers::Postgres;
+use onward::time::Clock;
+use onward::{Code, Config, Kind, Onward, retry};
+use tokio_postgres::NoTls;
+
+/// Only a broken server lets it pass.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn seq(number: u64) -> Seq {
+    Seq::new(number).unwrap()
+}
+
+fn act() -> Act {
+    Act::because("retention")
+}
+
+struct Desk {
+    url: String,
+    archive: tempfile::TempDir,
+    chain: Chain,
+}
+
+impl Desk {
+    /// A chain whose first 300 entries are archived.
+    async fn new() -> Self {
+        let (url, archive) = (Postgres::shared().schema().await, tempfile::tempdir().unwrap());
+        let chain = open(&url, &archive).await.audit().chain("orders").unwrap();
+        for _ in 0..3 {
+            chain.append_many(vec![Entry::new("order.paid").by("user:7"); 110], AppendOptions::new()).await.unwrap();
+        }
+        chain.seal(Some(seq(300)), &act()).await.unwrap();
+        chain.archive(seq(1), &act()).await.unwrap();
+        Self { url, archive, chain }
+    }
+
+    /// A connection past the library.
+    async fn client(&self) -> tokio_postgres::Client {
+        let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    /// Somebody keeps an entry of the segment locked, so that a batch that deletes it stands in the middle of its work.
+    async fn stuck(&self) -> tokio_postgres::Client {
+        let client = self.client().await;
+        let lock = "BEGIN; SELECT 1 FROM onward_entries WHERE seq = 200 FOR UPDATE";
+        client.batch_execute(lock).await.unwrap();
+        client
+    }
+
+    /// Waits until statements that begin so wait for another's lock.
+    async fn waiting(&self, statement: &str) {
+        let client = self.client().await;
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE $1";
+        let until = Clock::system().now() + PATIENCE;
+        while client.query_one(sql, &[&format!("{statement}%")]).await.unwrap().get::<_, i64>(0) == 0 {
+            assert!(Clock::system().now() < until, "{statement} waits for nobody");
+            retry::sleep(&Clock::system(), Duration::from_millis(5)).await;
+        }
+    }
+}
+
+async fn open(url: &str, archive: &tempfile::TempDir) -> Onward {
+    let keys = MacKeys::one("k1", [7; 32]).unwrap();
+    let config = Config::new(url).with_keys(keys).with_signing_key(CheckpointKey::from_seed([5; 32]));
+    Onward::connect(config.with_archive_at(format!("file:{}", archive.path().display()))).await.unwrap()
+}
+
+async fn present(chain: &Chain) -> usize {
+    chain.query(&Filter::default(), Page { limit: 1_000, after: None }).await.unwrap().items.len()
+}
+
+async fn verified(chain: &Chain) {
+    let report = chain.verify(Check { archives: Archives::Read, ..Check::default() }).await.unwrap();
+    assert!(report.findings.is_empty() && report.verdict == Verdict::Ok, "{report}");
+}
+
+/// A batch stands still in the middle of its work, with all its locks; every append goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_never_waits_for_a_purge() {
+    let desk = Desk::new().await;
+    let blocker = desk.stuck().await;
+    let purging = tokio::spawn({
+        let chain = desk.chain.clone();
+        async move { chain.purge(seq(1), &act()).await }
+    });
+    desk.waiting("WITH moved AS (DELETE").await;
+    let other = open(&desk.url, &desk.archive).await.audit().chain("orders").unwrap();
+    let head = other.head().await.unwrap().unwrap().seq.get();
+    for n in 1..=20 {
+        let chain = if n % 2 == 0 { &desk.chain } else { &other };
+        let receipt = chain.append(Entry::new("order.paid"), AppendOptions::new()).await.unwrap();
+        assert_eq!(receipt.seq.get(), head + n);
+    }
+    assert!(!purging.is_finished(), "the batch waited all the time");
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(purging.await.unwrap().unwrap().state, SegmentState::Purged);
+    verified(&desk.chain).await;
+}
+
+/// The first hold of a chain has no row that a batch could lock: it waits for the batch all the same, and no row goes behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_hold_waits_for_the_batch_that_did_not_see_it() {
+    let desk = Desk::new().await;
+    let blocker = desk.stuck().await;
+    let purging = tokio::spawn({
+        let chain = desk.chain.clone();
+        async move { chain.purge(seq(1), &act()).await }
+    });
+    desk.waiting("WITH moved AS (DELETE").await;
+    let placed = Arc::new(AtomicBool::new(false));
+    let holding = tokio::spawn({
+        let (chain, placed) = (open(&desk.url, &desk.archive).await.audit().chain("orders").unwrap(), placed.clone());
+        async move {
+            while let Err(error) = chain.hold(None, None, &act()).await {
+                assert_eq!(error.kind(), Kind::Overloaded, "{error}");
+            }
+            placed.store(true, Ordering::SeqCst);
+            present(&chain).await
+        }
+    });
+    desk.waiting("INSERT INTO onward_objects").await;
+    assert!(!placed.load(Ordering::SeqCst));
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+    let left = holding.await.unwrap();
+    // The purge was in its last batch, or stalls now.
+    let purged = purging.await.unwrap();
+    assert!(purged.is_ok() || purged.as_ref().is_err_and(|error| error.code() == Code::StateConflict), "{purged:?}");
+    assert_eq!(present(&desk.chain).await, left + usize::from(purged.is_ok()), "no row goes behind a hold; one control entry may come");
+    verified(&desk.chain).await;
+}
+
+/// Whoever may not delete entries can append, seal and archive; the purge that a role with more rights goes on with is whole.
+#[tokio::test]
+async fn a_role_without_the_right_to_delete_can_do_everything_but_purge() {
+    let desk = Desk::new().await;
+    let schema = desk.url.rsplit("%3D").next().unwrap();
+    let role = format!("app_{schema}");
+    let grants = format!(
+        "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role};
+         GRANT ALL ON ALL SEQUENCES IN SCHEMA {schema} TO {role}; REVOKE UPDATE, DELETE, TRUNCATE ON onward_entries FROM {role};
+         GRANT pg_monitor TO {role}; GRANT EXECUTE ON FUNCTION pg_control_system(), pg_walfile_name(pg_lsn), pg_current_wal_lsn() TO {role}"
+    );
+    Postgres::run_at(&desk.url, &grants).await;
+    let app = open(&desk.url.replace("onward@", &format!("{role}@")), &desk.archive).await.audit().chain("orders").unwrap();
+    app.append(Entry::new("order.paid"), AppendOptions::new()).await.unwrap();
+    app.seal(None, &act()).await.unwrap();
+    app.archive(seq(301), &act()).await.unwrap();
+    let refused = app.purge(seq(1), &act()).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Unsupported, "{refused}");
+    verified(&app).await;
+    assert_eq!(desk.chain.heal(&act()).await.unwrap().finished, [1]);
+    verified(&app).await;
+}
+
+/// A worker of another version moves no row.
+#[tokio::test]
+async fn a_batch_of_another_version_moves_nothing() {
+    let desk = Desk::new().await;
+    let store = PostgresStore::open(&desk.url, &Clock::system()).await.unwrap();
+    let rows = store.hashes(desk.chain.name(), 2, 9).await.unwrap();
+    let batch = Batch { chain: desk.chain.name().clone(), guards: Vec::new(), rows: Moved::Out(rows) };
+    Postgres::run_at(&desk.url, "UPDATE onward_meta SET schema_version = 99").await;
+    assert_eq!(store.move_rows(batch).await.unwrap_err().kind(), Kind::Unsupported);
+    assert_eq!(store.hashes(desk.chain.name(), 2, 9).await.unwrap().len(), 8);
+}
+
+/// Entries go by a purge only, and control entries never, whatever SQL a program sends by mistake.
+#[tokio::test]
+async fn entries_go_by_a_purge_only() {
+    let desk = Desk::new().await;
+    let client = desk.client().await;
+    for licence in ["", "INSERT INTO onward_purging SELECT id, 2, 10 FROM onward_chains;"] {
+        for delete in
+            ["DELETE FROM onward_entries", "DELETE FROM onward_entries WHERE seq = 11", "DELETE FROM onward_entries WHERE seq = 1"]
+        {
+            let refused = client.batch_execute(&format!("BEGIN; {licence} {delete}")).await.unwrap_err();
+            assert_eq!(refused.code().map(|code| code.code()), Some("P0001"), "{licence} {delete}");
+            client.batch_execute("ROLLBACK").await.unwrap();
+        }
+    }
+    let pinned =
+        "BEGIN; INSERT INTO onward_purging SELECT id, 1, 1000 FROM onward_chains; DELETE FROM onward_entries WHERE kind = 'segment.sealed'";
+    assert!(client.batch_execute(pinned).await.is_err());
+    client.batch_execute("ROLLBACK").await.unwrap();
+    verified(&desk.chain).await;
+    desk.chain.purge(seq(1), &act()).await.unwrap();
+    let left = client.query_one("SELECT count(*) FROM onward_purging", &[]).await.unwrap();
+    assert_eq!(left.get::<_, i64>(0), 0);
+    verified(&desk.chain).await;
+}
