@@ -22,6 +22,7 @@ use onward::engine::redis::{Address, RedisCache};
 use onward::observe::Silent;
 use onward::testing::servers::Redis;
 use onward::time::Clock;
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 
 use crate::shared::{Verdicts, in_turns, median, ratio};
@@ -47,6 +48,9 @@ struct Cost {
     /// Reads from sockets that the server did, as it counts them.
     trips: f64,
 }
+
+/// One of the costs.
+type Part = fn(&Cost) -> f64;
 
 /// What a server counts.
 struct Counted {
@@ -76,15 +80,15 @@ fn main() {
         println!("{name:<22} {wall:>10.1} {server:>10.1} {commands_time:>12.2} {commands:>10.2} {trips:>8.2}");
     }
     // Each round by itself: what the machine did beside met all of its blocks.
-    let of = |part: fn(&Cost) -> f64, blocks: &[usize]| -> Vec<f64> {
+    let of = |part: Part, blocks: &[usize]| -> Vec<f64> {
         (0..ROUNDS).map(|round| blocks.iter().map(|block| part(&costs[*block][round])).sum()).collect()
     };
-    let beside = |part: fn(&Cost) -> f64, block: usize, plain: &[usize]| ratio(&of(part, &[block]), &of(part, plain));
-    let (wall, server, alone): (fn(&Cost) -> f64, fn(&Cost) -> f64, fn(&Cost) -> f64) = (|c| c.wall, |c| c.server, |c| c.commands_time);
+    let beside = |part: Part, block: usize, plain: &[usize]| ratio(&of(part, &[block]), &of(part, plain));
     for (name, block, plain) in
         [("hit beside GET", 3, &[0][..]), ("miss and fill beside GET + SET PX", 4, &[0, 1]), ("invalidate beside DEL", 5, &[2])]
     {
-        let (wall, server, alone) = (beside(wall, block, plain), beside(server, block, plain), beside(alone, block, plain));
+        let parts: [Part; 3] = [|cost| cost.wall, |cost| cost.server, |cost| cost.commands_time];
+        let [wall, server, alone] = parts.map(|part| beside(part, block, plain));
         println!("{name:<34} caller {wall:.2} x, server {server:.2} x, its commands alone {alone:.2} x");
     }
     let near: [Vec<f64>; 2] = in_turns(ROUNDS, |side, _| runtime.block_on(bench.near_hits(side)));
@@ -94,7 +98,7 @@ fn main() {
     verdicts.at_most("hit, round trips", middles[3].trips.round(), 1.0);
     verdicts.at_most("miss and fill, round trips", middles[4].trips.round(), 3.0);
     verdicts.at_most("invalidate, round trips", middles[5].trips.round(), 1.0);
-    verdicts.at_most("miss and fill, server time / GET + SET PX", beside(server, 4, &[0, 1]), 3.0);
+    verdicts.at_most("miss and fill, server time / GET + SET PX", beside(|cost| cost.server, 4, &[0, 1]), 3.0);
     verdicts.at_most("near hit / quick_cache get", ratio(&near[0], &near[1]), 3.0);
     verdicts.at_most("names left after purges, beside the record of the epoch", left, 0.0);
     verdicts.end();
@@ -112,7 +116,9 @@ fn key(number: u64) -> String {
 impl Bench {
     async fn new() -> Self {
         let server = Redis::start();
-        let raw = redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+        // As long as the library waits: a machine that is busy is no failure.
+        let patience = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(5)));
+        let raw = redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection_with_config(&patience).await.unwrap();
         let engine: Arc<dyn CacheEngine> =
             Arc::new(RedisCache::open(&Address::parse(&server.url()).unwrap(), Clock::system()).await.unwrap());
         let cache = over(&engine);
@@ -241,7 +247,7 @@ impl Bench {
 }
 
 fn middle(costs: &[Cost]) -> Cost {
-    let of = |part: fn(&Cost) -> f64| median(costs.iter().map(part).collect());
+    let of = |part: Part| median(costs.iter().map(part).collect());
     Cost {
         wall: of(|cost| cost.wall),
         server: of(|cost| cost.server),
