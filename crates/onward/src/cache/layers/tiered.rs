@@ -246,7 +246,7 @@ impl CacheEngine for Tiered {
 
 impl Near for Tiered {
     /// How long a copy is served is a promise. The kernel's last tick and the longest one more is never early, and ends a copy at most 10 ms
-    /// before its time: too much for short bounds, and most of the cost of a hit to know better for long ones.
+    /// before its time: too much for short bounds, and not worth a quarter of a hit to know better for long ones.
     fn now(&self) -> Moment {
         if self.bound < EXACT_BELOW { self.clock.now() } else { self.clock.recent() }
     }
