@@ -6,8 +6,8 @@
 #
 # Needs a Rust toolchain. What else is missing is installed by apt-get where that is possible: a C compiler (for the linker and the
 # bundled SQLite), python3 (for verify.py), redis-server, postgres and pgbouncer (the tests start private ones on free ports of the
-# loopback interface), curl (for the README's requests), strace and tools for mounts (for the disk faults), node and npm (for a peer
-# on Redis). With CI=true a missing rustfmt or clippy fails; without, its stage is skipped and named. One feature set and the dev profile throughout, so
+# loopback interface), curl (for the README's requests), strace and tools for mounts (for the disk faults), node, npm and PHP (for
+# peers on Redis). With CI=true a missing rustfmt or clippy fails; without, its stage is skipped and named. One feature set and the dev profile throughout, so
 # that nothing is built twice: the smoke stage runs the binary that the tests built, where the README says --release.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -270,8 +270,9 @@ smoke() {
   "$onward" prove all
 }
 
-# Clients of Redis that others wrote, on one key with ours: redis-py, node-redlock.
+# Clients of Redis that others wrote, on one key with ours: redis-py, node-redlock, PHP's own.
 has_peers() {
+  { command -v php >/dev/null 2>&1 && php -m | grep -x redis >/dev/null; } || get php-redis php-cli php-redis || return 1
   { command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1; } || get node nodejs npm || return 1
   python3 -c 'import ensurepip, venv' 2>/dev/null || get python3-venv python3-venv || return 1
   python3 -m venv "$scratch/peers" && "$scratch/peers/bin/pip" install -q --disable-pip-version-check 'redis==8.1.0' >"$scratch/peers.log" 2>&1 &&
@@ -300,7 +301,7 @@ stage examples examples
 stage verifier verifier
 if ! $quick; then
   stage faults faults
-  if has_peers; then stage interop interop; else skip interop "pip or npm could not install the peers"; fi
+  if has_peers; then stage interop interop; else skip interop "apt-get, pip or npm could not install the peers"; fi
   stage docs documentation
   stage smoke smoke
   if has_promtool; then stage alerts alerts; else skip alerts "no promtool, and apt-get has no prometheus"; fi

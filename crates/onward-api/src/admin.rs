@@ -13,6 +13,18 @@ pub struct Compact {
     pub up_to: u64,
 }
 
+/// How to maintain the chains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Maintain {
+    /// Only tell what is due.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Try at once what failed a moment ago.
+    #[serde(default)]
+    pub afresh: bool,
+}
+
 /// How far the change log is compacted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compacted {

@@ -34,9 +34,85 @@ pub struct Entry {
     /// Bytes, stored verbatim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_base64: Option<String>,
+    /// What can be forgotten later: kept apart from the entry, which only commits to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personal: Option<Personal>,
     /// Makes a repeated append happen once; only for an entry that is appended alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_id: Option<String>,
+}
+
+/// Personal data to append beside an entry.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Personal {
+    /// Whom they are about: what a redaction names.
+    pub subject: String,
+    /// Any JSON; stored in canonical form.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::present")]
+    pub data: Option<Box<RawValue>>,
+    /// Text, stored verbatim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_text: Option<String>,
+    /// Bytes, stored verbatim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_base64: Option<String>,
+}
+
+/// Shows nothing of them.
+impl std::fmt::Debug for Personal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Personal")
+    }
+}
+
+/// Personal data as they stand beside an entry.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptPersonal {
+    /// The entry.
+    #[serde(with = "number")]
+    pub seq: u64,
+    /// Whom they are about.
+    pub subject: String,
+    /// The value, if it is text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+    /// The value, if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_base64: Option<String>,
+    /// What opens the commitment, in hex.
+    pub salt: String,
+    /// What the entry holds of them.
+    pub commitment: String,
+}
+
+/// Shows nothing of them.
+impl std::fmt::Debug for KeptPersonal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "KeptPersonal(seq {})", self.seq)
+    }
+}
+
+/// Whose personal data to forget: of a subject, or everybody's up to an entry.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redaction {
+    /// The subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// The last entry.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "number::optional")]
+    pub through_seq: Option<u64>,
+    /// Only count what would go.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Does not show of whom.
+impl std::fmt::Debug for Redaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Redaction {{ dry_run: {} }}", self.dry_run)
+    }
 }
 
 /// Where the entries went.
@@ -84,6 +160,9 @@ pub struct Sealed {
     /// The stored bytes, if they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_base64: Option<String>,
+    /// The commitment to its personal data, if it has some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personal: Option<String>,
     /// The hash of the entry before it.
     pub prev: String,
     /// Its own hash.

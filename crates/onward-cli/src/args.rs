@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::failure::Failure;
 use crate::output::{Color, Format, Out};
 use crate::progress::When;
-use crate::target::Target;
+use crate::target::{Target, trusting};
 use crate::units::some_time;
 use crate::{audit, bench, cache, config, dev, doctor, help, lock, migrate, object, prove, serve, store, token};
 
@@ -42,13 +42,13 @@ pub(crate) struct Cli {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Everywhere")]
 pub(crate) struct Global {
-    /// A server (https://onward.example) or an engine (sqlite:./app.db, postgres://HOST/DATABASE, memory:); else ONWARD_URL, else a running `onward dev`
+    /// A server (https://onward.example) or an engine (sqlite:./app.db, postgres://HOST/DATABASE, redis://HOST, memory:); else ONWARD_URL, else a running `onward dev`
     #[arg(long, global = true, value_name = "URL", env = "ONWARD_URL", hide_env = true)]
     url: Option<String>,
     /// A file with the token; else ONWARD_TOKEN, else that of `onward dev`
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// A PEM file of the certificates that https:// trusts, instead of the machine's; else ONWARD_CA_FILE
+    /// A PEM file of the certificates that https://, rediss:// and postgres:// trust, instead of the machine's; else ONWARD_CA_FILE
     #[arg(long, global = true, value_name = "FILE", env = "ONWARD_CA_FILE", hide_env = true)]
     ca_file: Option<PathBuf>,
     /// How data are written
@@ -74,7 +74,7 @@ pub(crate) struct Global {
 impl Global {
     /// Returns what is said about the target.
     pub(crate) fn target(&self) -> Target {
-        let url = self.url.clone().filter(|url| !url.is_empty());
+        let url = self.url.as_deref().filter(|url| !url.is_empty()).map(|url| trusting(url, self.ca_file.as_deref()));
         Target { url, token_file: self.token_file.clone(), ca_file: self.ca_file.clone(), timeout: self.timeout }
     }
 }

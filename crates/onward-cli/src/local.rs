@@ -3,7 +3,7 @@
 use onward::model::MacKeys;
 use onward::{Config, Onward};
 use onward_api::client::{Client, Local};
-use onward_server::{State, router};
+use onward_server::{Configuration, State, router};
 
 use crate::failure::Result;
 
@@ -26,6 +26,14 @@ pub(crate) async fn open_existing(url: &str, keys: Option<MacKeys>) -> Result<Cl
         None => config,
     })
     .await
+}
+
+/// Opens an engine as the configuration of a server says that it is kept: archive, keys and retention.
+///
+/// # Errors
+/// As [`open`]; exit 2: the retention needs what the configuration does not have.
+pub(crate) async fn open_configured(url: &str, configuration: &Configuration) -> Result<Client> {
+    connect(configuration.settings().engines(url)?).await
 }
 
 async fn connect(config: Config) -> Result<Client> {

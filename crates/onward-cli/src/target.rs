@@ -3,7 +3,7 @@
 //! `--url`, else `ONWARD_URL`, else a running `onward dev`; for locks at last a SQLite file in the user's data folder, so that
 //! `onward lock run` works on a bare machine. An engine URL is served in this process: one code path for both.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use onward_api::client::Client;
@@ -72,6 +72,19 @@ impl Target {
     }
 }
 
+/// Names the certificates to trust in the URL of an engine that speaks TLS and names none itself.
+pub(crate) fn trusting(url: &str, ca: Option<&Path>) -> String {
+    let named = match url.split_once("://") {
+        Some(("rediss" | "rediss+cluster", rest)) if !rest.contains("ca=") => "ca",
+        Some(("postgres" | "postgresql", rest)) if !rest.contains("sslrootcert=") => "sslrootcert",
+        _ => return url.to_owned(),
+    };
+    match ca {
+        Some(ca) => format!("{url}{}{named}={}", if url.contains('?') { '&' } else { '?' }, ca.display()),
+        None => url.to_owned(),
+    }
+}
+
 /// Tells a server's URL from an engine's.
 pub(crate) fn is_server(url: &str) -> bool {
     url.starts_with("http://") || url.starts_with("https://")
@@ -105,6 +118,18 @@ fn own_file() -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn certificates_to_trust_go_into_the_url_of_an_engine_once() {
+        let trusting = |url| trusting(url, Some(Path::new("/a/ca.pem")));
+        assert_eq!(trusting("rediss://h:1/2"), "rediss://h:1/2?ca=/a/ca.pem");
+        assert_eq!(trusting("rediss+cluster://h"), "rediss+cluster://h?ca=/a/ca.pem");
+        assert_eq!(trusting("rediss://h?cluster=true"), "rediss://h?cluster=true&ca=/a/ca.pem");
+        assert_eq!(trusting("postgres://h/d?sslmode=verify-full"), "postgres://h/d?sslmode=verify-full&sslrootcert=/a/ca.pem");
+        for unchanged in ["redis://h", "sqlite:a.db", "rediss://h?ca=/b.pem", "postgres://h/d?sslrootcert=/b.pem"] {
+            assert_eq!(trusting(unchanged), unchanged);
+        }
+    }
 
     #[test]
     fn only_a_server_of_another_machine_is_elsewhere() {

@@ -60,6 +60,7 @@ scenarios! {
     herd: "herd", "2";
     paused_holder: "paused-holder", "2";
     tampering: "tampering", "1";
+    blocked_archive: "blocked-archive", "1";
 }
 
 #[test]
@@ -88,7 +89,13 @@ fn a_table_shows_both_counts_and_the_seed() {
 
 #[test]
 fn what_makes_no_sense_is_usage() {
-    for arguments in [&["lost-everything"][..], &["herd", "--rounds", "0"], &["herd", "--rounds", "10001"], &["herd", "--seed", "-1"]] {
+    for arguments in [
+        &["lost-everything"][..],
+        &["herd", "--rounds", "0"],
+        &["herd", "--rounds", "10001"],
+        &["herd", "--seed", "-1"],
+        &["blocked-archive", "--entries", "999"],
+    ] {
         assert_eq!(prove(arguments).status.code(), Some(2), "{arguments:?}");
     }
 }

@@ -10,6 +10,7 @@
 mod auth;
 mod body;
 mod call;
+mod chores;
 mod config;
 mod cursor;
 mod dev;

@@ -18,12 +18,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::config::Shutdown;
-use crate::log;
 use crate::orders::Orders;
 use crate::routes::{open_metrics, router};
 use crate::state::{Hosts, State};
 use crate::tls::{Looked, Tls};
 use crate::wait::{sleep, within};
+use crate::{chores, log};
 
 /// Longest head.
 const HEAD_BYTES: usize = 16 << 10;
@@ -41,6 +41,7 @@ pub struct Server {
     state: State,
     shutdown: Shutdown,
     look: Duration,
+    chores: Duration,
 }
 
 /// How a server ended.
@@ -76,7 +77,7 @@ impl Server {
             let named = |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
             listeners.push(TcpListener::bind(address).await.map_err(named)?);
         }
-        Ok(Self { listeners, metrics: None, tls, state, shutdown: Shutdown::default(), look: LOOK })
+        Ok(Self { listeners, metrics: None, tls, state, shutdown: Shutdown::default(), look: LOOK, chores: chores::EVERY })
     }
 
     /// Shows the metrics to everybody at an address of their own.
@@ -104,6 +105,12 @@ impl Server {
         self
     }
 
+    /// Sets how often it looks what is due in the life of the chains.
+    pub(crate) fn with_chores(mut self, every: Duration) -> Self {
+        self.chores = every;
+        self
+    }
+
     /// Returns the address that it listens on, the first of several.
     ///
     /// # Errors
@@ -123,7 +130,7 @@ impl Server {
     /// # Cancel safety
     /// Dropping the future closes the listeners at once and leaves open connections to the runtime.
     pub async fn serve(self, orders: &Orders) -> Drained {
-        let Self { listeners, metrics, tls, state, shutdown, look } = self;
+        let Self { listeners, metrics, tls, state, shutdown, look, chores } = self;
         let router = router(state.clone());
         let mut loops = JoinSet::new();
         for listener in listeners {
@@ -132,9 +139,16 @@ impl Server {
         if let Some(listener) = metrics {
             loops.spawn(accept(listener, None, open_metrics(state.clone()), state.clone()));
         }
-        match tls {
-            Some(tls) => keep_looking(&tls, look, orders, &state).await,
-            None => orders.ended().await,
+        let ended = async {
+            match tls {
+                Some(tls) => keep_looking(&tls, look, orders, &state).await,
+                None => orders.ended().await,
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            // Dropped with the order to end: the next process goes on.
+            () = chores::maintain(&state, chores) => {}
         }
         let clock = Clock::system();
         let end = clock.now() + shutdown.total;

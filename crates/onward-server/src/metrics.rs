@@ -53,6 +53,12 @@ table! {
         "Verifications of chains; failed: it came to no verdict"
     verified: Fraction "onward_audit_last_verify_timestamp_seconds" []
         "Unix time of the newest verdict on a whole chain by this process; 0: none yet"
+    maintain_steps: Total "onward_audit_maintain_steps_total" [stage: ["finish", "seal", "archive", "purge", "delete_file", "collect"], result: ["done", "waits", "failed"]]
+        "Steps of segments that were due and tried; waits: another worker was at it"
+    maintain_overdue: Fraction "onward_audit_maintain_overdue_seconds" []
+        "For how long a step has been due that failed at this process's newest look; 0: none failed"
+    maintained: Fraction "onward_audit_last_maintain_timestamp_seconds" []
+        "Unix time at which this process last looked what is due in the life of the chains; 0: another server does, or it just began"
     locks: Total "onward_lock_attempts_total" [outcome: [], target: [], scope: []]
         "Lock calls that ended: one of acquired, skipped, contended, backend_error, bypassed each, and on top unlocked, lost, release_error"
     lock_wait: Seconds "onward_lock_wait_duration_seconds" [target: [], scope: []]
@@ -211,6 +217,13 @@ impl Observer for Metrics {
                 if whole && verdict != "failed" {
                     self.verified.set(Clock::system().wall().as_micros() as f64 / 1e6);
                 }
+            }
+            Event::MaintainStep { stage, result } => {
+                self.maintain_steps.get_or_create(&[("stage", stage.into()), ("result", result.into())]).inc();
+            }
+            Event::Maintained { overdue } => {
+                self.maintain_overdue.set(overdue.as_secs_f64());
+                self.maintained.set(Clock::system().wall().as_micros() as f64 / 1e6);
             }
             Event::Lock { outcome, target, scope } => {
                 let [target, scope] = place(target, scope);

@@ -9,7 +9,7 @@ use onward::Code;
 
 use crate::auth::{Least, Role};
 use crate::call::bad_path;
-use crate::ops::{admin, cache, chains, commit, info, locks, objects, proofs, segments, tokens, transfer, verify, watch};
+use crate::ops::{admin, cache, chains, commit, info, locks, objects, personal, proofs, segments, tokens, transfer, verify, watch};
 use crate::refusal::Refusal;
 use crate::run::{At, closes, new_id, run};
 use crate::state::State;
@@ -55,6 +55,8 @@ routes! {
     "/v1/chains/{chain}" { GET Viewer chains::head }
     "/v1/chains/{chain}/entries" { GET Viewer chains::query, POST Writer chains::append }
     "/v1/chains/{chain}/entries/{seq}" { GET Viewer chains::get }
+    "/v1/chains/{chain}/entries/{seq}/personal" { GET Admin personal::get }
+    "/v1/chains/{chain}/redactions" { POST Admin personal::redact }
     "/v1/chains/{chain}/export" { GET Viewer chains::export }
     "/v1/chains/{chain}/checkpoint" { GET Viewer proofs::checkpoint }
     "/v1/chains/{chain}/proofs" { GET Viewer proofs::proofs }
@@ -69,6 +71,7 @@ routes! {
     "/v1/chains/{chain}/verify" { POST Viewer verify::verify }
     "/v1/info" { GET Viewer info::info }
     "/v1/admin/compact" { POST Operator admin::compact }
+    "/v1/admin/maintain" { POST Admin admin::maintain }
     "/v1/admin/check" { GET Operator admin::check }
     "/v1/admin/backup" { GET Admin admin::backup }
     "/v1/admin/doctor" { GET Operator info::doctor }
@@ -116,7 +119,7 @@ fn is_designed(path: &str) -> bool {
     match (version, part, third) {
         (Some("v1"), Some("admin"), Some(_)) => true,
         (Some("v1"), Some("chains"), Some(_)) => {
-            let later = ["redactions", "keys", "operations"];
+            let later = ["keys", "operations"];
             fourth.is_some_and(|word| later.contains(&word))
         }
         (Some("ui"), _, _) => true,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use onward::audit::Means;
 use onward::observe::Grade;
 use onward::{Config, Onward, Url};
 use serde::Serialize;
@@ -92,6 +93,13 @@ impl Serve {
         self
     }
 
+    /// Looks this often what is due in the life of the chains, instead of every 30 s.
+    #[must_use]
+    pub fn with_chores(mut self, every: Duration) -> Self {
+        self.server = self.server.with_chores(every);
+        self
+    }
+
     /// Serves until the order to end, then drains.
     pub async fn run(self, orders: &Orders) -> Drained {
         log::info(&format!("ready: {}", self.serving.urls.join(" ")));
@@ -152,6 +160,9 @@ pub async fn check(configuration: &Configuration, reach: Reach) -> Result<(), St
     if let Some(url) = &settings.locks_url {
         config = config.with_locks_at(url.clone());
     }
+    if let Some(url) = &settings.cache_url {
+        config = config.with_cache_at(url.clone()).with_cache_layout(settings.cache_layout.parse()?);
+    }
     match Onward::connect(config).await {
         Ok(onward) => match onward.check().await?.into_iter().find(|finding| finding.grade == Grade::Failure) {
             Some(bad) => Err(StartError::Usage(format!("{}: {}; {}", bad.check, bad.found, bad.fix.unwrap_or_default()))),
@@ -201,6 +212,15 @@ fn refuse(configuration: &Configuration) -> Result<(), StartError> {
             place("locks.url")
         ));
     }
+    let means = Means {
+        segments: true,
+        archive: settings.archive_url.is_some(),
+        keys: !settings.audit_key.is_empty(),
+        signing: settings.signing_key.is_some(),
+    };
+    if let Err(error) = settings.policies.check(means) {
+        return refuse(format!("{}: set audit.archive, audit.key and audit.signing_key, or take the policy out", error.message()));
+    }
     if settings.cache_url.as_ref().is_some_and(Url::is_memory) && settings.cache_scope != "process" {
         return refuse(format!(
             "cache.url ({}) is memory: each process has a cache of its own; use redis://HOST, or say so with cache.scope = \"process\"",
@@ -221,26 +241,6 @@ fn tls(settings: &Settings) -> Result<Option<Tls>, StartError> {
 }
 
 async fn open(settings: &Settings, metrics: Arc<Metrics>) -> Result<Onward, StartError> {
-    let mut config = Config::new(settings.store_url.clone())
-        .with_keys(settings.audit_key.clone())
-        .with_retention(settings.retention)
-        .with_cache_bytes(settings.cache_bytes)
-        .with_lock_namespace(settings.lock_namespace.clone())
-        .with_observer(metrics);
-    if let Some(url) = &settings.archive_url {
-        config = config.with_archive_at(url.clone());
-    }
-    if let Some(key) = &settings.signing_key {
-        config = config.with_signing_key(key.clone());
-    }
-    if let Some(url) = &settings.locks_url {
-        config = config.with_locks_at(url.clone());
-    }
-    if let Some(url) = &settings.cache_url {
-        config = config.with_cache_at(url.clone());
-    }
-    if !settings.locks_enabled {
-        config = config.with_locks_off();
-    }
+    let config = settings.engines(settings.store_url.clone())?.with_observer(metrics);
     Ok(Onward::connect(config).await?)
 }

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use onward::audit::Maintenance;
 use onward::{Code, Onward};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -117,6 +119,7 @@ struct Inner {
     leaving: AtomicBool,
     draining: CancellationToken,
     tasks: TaskTracker,
+    maintenance: Mutex<Maintenance>,
 }
 
 /// Who may call.
@@ -173,6 +176,7 @@ impl State {
             leaving: AtomicBool::new(false),
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            maintenance: Mutex::default(),
         });
         Self {
             inner,
@@ -233,6 +237,11 @@ impl State {
     /// Tells whether it is not ready without this part's engine.
     pub(crate) fn requires(&self, part: &str) -> bool {
         self.ready_requires.iter().any(|required| required == part)
+    }
+
+    /// What maintenance remembers from tick to tick.
+    pub(crate) fn maintenance(&self) -> &Mutex<Maintenance> {
+        &self.inner.maintenance
     }
 
     /// How the engines did when they were last looked at.

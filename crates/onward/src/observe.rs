@@ -51,6 +51,18 @@ pub enum Event<'a> {
         /// Whether it was of the whole chain.
         whole: bool,
     },
+    /// A step of a segment's life that was due was tried by maintenance.
+    MaintainStep {
+        /// `finish`, `seal`, `archive`, `purge`, `delete_file` or `collect`.
+        stage: &'static str,
+        /// `done`, `waits` or `failed`.
+        result: &'static str,
+    },
+    /// Maintenance looked at the chains.
+    Maintained {
+        /// For how long a step has been due that failed; zero if none did.
+        overdue: Duration,
+    },
     /// An audit entry was dropped.
     AuditDrop {
         /// `overloaded` or `unavailable`.

@@ -3,6 +3,8 @@
 mod checkpoint;
 mod export;
 mod key;
+mod maintain;
+mod personal;
 mod read;
 mod segments;
 mod verify;
@@ -25,7 +27,7 @@ use crate::target::{Otherwise, Target};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Audit {
     /// Append an entry; the answer is its place and hash
-    #[command(before_help = "Examples:\n  onward audit append orders --kind order.refund --actor user:7 --resource order:42\n  onward audit append orders --kind order.refund --data refund.json --event-id refund-42\n  generate | onward audit append orders --kind report --data -\n", after_help = EXIT_CODES)]
+    #[command(before_help = "Examples:\n  onward audit append orders --kind order.refund --actor user:7 --resource order:42\n  onward audit append orders --kind order.refund --data refund.json --event-id refund-42\n  generate | onward audit append orders --kind report --data -\n  onward audit append orders --kind order.placed --personal buyer.json --subject user:7      what a redaction forgets\n", after_help = EXIT_CODES)]
     Append(Append),
     /// Show the newest entries, and follow
     #[command(before_help = "Examples:\n  onward audit tail orders\n  onward audit tail orders -f\n  onward audit tail orders -f --from 100 -o jsonl\n", after_help = EXIT_CODES)]
@@ -45,6 +47,12 @@ pub(crate) enum Audit {
     /// Prove that an entry is in a checkpoint
     #[command(before_help = "Examples:\n  onward audit inclusion orders 42 > proof.json\n  onward audit inclusion orders 42 --checkpoint orders.checkpoint > proof.json\n  onward audit inclusion orders 42 --checkpoint orders.checkpoint --vkey \"$VKEY\"\n  python3 verify.py --inclusion proof.json --checkpoint orders.checkpoint --vkey \"$VKEY\"\n", after_help = EXIT_CODES)]
     Inclusion(checkpoint::Inclusion),
+    /// Forget personal data for good; the entries stay, and the chain verifies as before
+    #[command(before_help = "Examples:\n  onward audit redact orders --subject user:7 --dry-run      counts what would go\n  onward audit redact orders --subject user:7 --reason 'request 4711' --yes\n  onward audit redact orders --through 500000 --reason 'ten years are over' --yes\n", after_help = EXIT_CODES)]
+    Redact(personal::Redact),
+    /// Show the personal data of an entry; the chain onward.admin tells who did
+    #[command(before_help = "Examples:\n  onward audit personal orders 42\n  onward audit personal orders 42 -o json\n  onward --url sqlite:./app.db audit personal orders 42\n", after_help = EXIT_CODES)]
+    Personal(personal::Personal),
     /// List segments of a chain's past
     #[command(before_help = "Examples:\n  onward audit segments orders\n  onward audit segments orders -o jsonl\n  onward --url sqlite:./app.db audit segments orders\n", after_help = EXIT_CODES)]
     Segments(segments::List),
@@ -63,6 +71,9 @@ pub(crate) enum Audit {
     /// Finish what dead workers left, and collect what nobody names
     #[command(before_help = "Examples:\n  onward audit heal orders --reason 'after the crash'\n  onward audit heal orders --reason look --dry-run\n  onward --url sqlite:./app.db audit heal orders --reason 'after the crash'\n", after_help = EXIT_CODES)]
     Heal(segments::Heal),
+    /// Seal, archive, purge and delete what is due by the retention of the configuration
+    #[command(before_help = "Examples:\n  onward audit maintain --dry-run      what is due, and nothing done\n  onward audit maintain --reason nightly\n  ONWARD__AUDIT__SEAL_AFTER=24h ONWARD__AUDIT__ARCHIVE_AFTER=0s onward --url sqlite:./app.db audit maintain\n", after_help = maintain::EXIT_CODES)]
+    Maintain(maintain::Maintain),
     /// Keep a range from being purged, whatever the retention says
     #[command(subcommand)]
     Hold(segments::Hold),
@@ -88,6 +99,12 @@ pub(crate) struct Append {
     /// A file with the data, kept byte for byte; - for stdin
     #[arg(long, value_name = "FILE")]
     data: Option<String>,
+    /// A file with personal data, kept apart, so that they can be redacted; - for stdin
+    #[arg(long, value_name = "FILE", requires = "subject")]
+    personal: Option<String>,
+    /// Whom the personal data are about
+    #[arg(long, value_name = "NAME", requires = "personal")]
+    subject: Option<String>,
     /// The same id again is appended once
     #[arg(long, value_name = "ID")]
     event_id: Option<String>,
@@ -105,13 +122,16 @@ impl Audit {
             Self::Verify(verify) => verify.run(target, out).await,
             Self::Checkpoint(checkpoint) => checkpoint.run(&client().await?, out).await,
             Self::Inclusion(inclusion) => inclusion.run(&client().await?, out).await,
-            Self::Key(key) => key.run(out),
+            Self::Key(key) => key.run(target, out).await,
+            Self::Redact(redact) => redact.run(&client().await?, out).await,
+            Self::Personal(personal) => personal.run(&client().await?, out).await,
             Self::Segments(list) => list.run(&client().await?, out).await,
             Self::Seal(seal) => seal.run(&client().await?, out).await,
             Self::Archive(archive) => archive.run(&client().await?, out).await,
             Self::Purge(purge) => purge.run(&client().await?, out).await,
             Self::Restore(restore) => restore.run(&client().await?, out).await,
             Self::Heal(heal) => heal.run(&client().await?, out).await,
+            Self::Maintain(maintain) => maintain.run(target, out).await,
             Self::Hold(hold) => hold.run(&client().await?, out).await,
         }
     }
@@ -132,6 +152,9 @@ impl Append {
                 Ok(text) => entry.insert("data_text".to_owned(), Value::from(text)),
                 Err(_) => entry.insert("data_base64".to_owned(), Value::from(onward_api::base64::encode(&bytes))),
             };
+        }
+        if let Some(personal) = personal::to_append(self.subject.as_deref(), self.personal.as_deref())? {
+            entry.insert("personal".to_owned(), personal);
         }
         #[derive(Deserialize)]
         struct Receipts {

@@ -18,7 +18,7 @@ use crate::pages::{Columns, Writer};
 use crate::wait;
 
 /// How long the work on a segment may take.
-const LONG: Duration = Duration::from_secs(3_600);
+pub(super) const LONG: Duration = Duration::from_secs(3_600);
 /// How often it is asked how far the work is.
 const ASK_EVERY: Duration = Duration::from_millis(250);
 

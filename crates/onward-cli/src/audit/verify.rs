@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use onward::audit::verify::{Check, Report, SavedHead};
-use onward::audit::{read_saved_head, save_head, verify_export};
+use onward::audit::{read_keyring, read_saved_head, save_head, verify_export};
 use onward::model::{MacKeys, Vkey};
 use onward::time::Clock;
 use onward_api::chains::VerifyProgress;
@@ -200,9 +200,7 @@ fn ended(why: &str) -> Problem {
 }
 
 fn read_key(path: &Path) -> Result<MacKeys> {
-    let text =
-        std::fs::read_to_string(path).map_err(|e| Failure::usage(format_args!("cannot read the key file {}: {e}", path.display())))?;
-    Ok(MacKeys::parse(&text)?)
+    read_keyring(path).map_err(|e| Failure::usage(format_args!("cannot use the key file {}: {e}", path.display())))
 }
 
 fn show(report: &Report, out: &Out) -> Result<()> {

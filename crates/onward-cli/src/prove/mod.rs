@@ -3,10 +3,11 @@
 //! Owns the scenarios, their counts and their verdicts; holds no rule of the library. Both sides run one schedule, drawn from one seed;
 //! barriers force the bad interleaving, so that a count of zero on the unprotected side means that the proof is broken, not that the bug
 //! is rare. Everything runs on embedded engines in a temporary folder, or what is about a cache on a server that is named. Shows INV-1 (paused-holder), INV-2 (stale-cache), INV-3
-//! (lost-update, lost-create), INV-5 and INV-7 (tampering).
+//! (lost-update, lost-create), INV-5 and INV-7 (tampering), INV-6 (blocked-archive).
 //!
 //! Refuses to call a proof good that cannot fail: an unprotected count of zero is a failure too.
 
+mod blocked_archive;
 mod command;
 mod herd;
 mod lost_create;
@@ -27,7 +28,7 @@ pub(crate) use paused_holder::{Holder, hold};
 use report::{Proof, Shown, Verdict};
 use scenario::Claim;
 pub(crate) use scenario::{Choice, Scenario};
-use setting::{Count, Outcome, Setting, Side};
+use setting::{Count, Named, Outcome, Setting, Side};
 
 use crate::seed::{Random, draw_seed};
 
@@ -40,6 +41,9 @@ const LOCKS: &str = "ONWARD_PROVE_LOCKS";
 /// Most rounds of a scenario.
 pub(crate) const ROUNDS_MAX: u64 = 10_000;
 
+/// How many entries may be archived.
+const ENTRIES: std::ops::RangeInclusive<u64> = 1_000..=1_000_000;
+
 /// What to prove, and how to say it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Options {
@@ -47,10 +51,12 @@ pub(crate) struct Options {
     pub(crate) choice: Choice,
     /// How many rounds of each, 1..=10,000; each scenario has its own default.
     pub(crate) rounds: Option<u64>,
+    /// How many entries are archived, 1,000..=1,000,000; blocked-archive has its own default.
+    pub(crate) entries: Option<u64>,
     /// What everything random is drawn from; drawn and printed if absent.
     pub(crate) seed: Option<u32>,
-    /// The Redis that keeps locks and caches; locks lie beside the store and caches in memory if absent.
-    pub(crate) redis: Option<String>,
+    /// What the command line names. Of a Redis the locks and the cache are used; everything else is made anew in a folder of its own.
+    pub(crate) url: Option<String>,
     /// Whether the answer is JSON.
     pub(crate) format: Format,
     /// Whether the protected side is protected.
@@ -85,8 +91,22 @@ pub(crate) async fn run(options: Options) -> u8 {
         report::complain(&format!("rounds is 1..={ROUNDS_MAX}"));
         return 2;
     }
+    if options.entries.is_some_and(|entries| !ENTRIES.contains(&entries)) {
+        report::complain("entries is 1000..=1000000");
+        return 2;
+    }
     let seed = options.seed.unwrap_or_else(draw_seed);
-    let setting = match Setting::new(seed, options.rounds, options.redis.clone()) {
+    let named = match options.url.as_deref().map(Named::read).transpose() {
+        Ok(named) => named.flatten(),
+        Err(e) => {
+            report::complain(&e.to_string());
+            return 2;
+        }
+    };
+    if named.is_none() && options.url.is_some() {
+        report::complain("the URL names no Redis and is not used: everything runs on stores made for this, here");
+    }
+    let setting = match Setting::new(seed, options.rounds, options.entries, named) {
         Ok(setting) => setting,
         Err(e) => {
             report::complain(&format!("there is no room for the proofs: {e}"));
@@ -101,7 +121,7 @@ pub(crate) async fn run(options: Options) -> u8 {
     }
     for &scenario in options.choice.scenarios() {
         if options.format == Format::Table {
-            report::print_claim(scenario);
+            report::print_claim(scenario, &setting.stands_on(scenario.needs()));
         }
         let one = show(scenario, &setting, options.protection, &clock).await;
         if options.format == Format::Table {
@@ -109,7 +129,7 @@ pub(crate) async fn run(options: Options) -> u8 {
         }
         shown.push(one);
     }
-    let proof = Proof::new(seed, options.redis.as_deref(), clock.now().since(started), shown);
+    let proof = Proof::new(seed, setting.named(), clock.now().since(started), shown);
     match options.format {
         Format::Table => report::print_end(&proof),
         Format::Json => report::print_json(&proof),
@@ -130,7 +150,7 @@ async fn show(scenario: Scenario, setting: &Setting, protection: Protection, clo
         Err(_) => Ok(Count::default()),
     };
     setting.progress().clear();
-    Shown::judge(scenario, unprotected, protected, clock.now().since(started))
+    Shown::judge(scenario, setting.stands_on(scenario.needs()), unprotected, protected, clock.now().since(started))
 }
 
 async fn side(scenario: Scenario, setting: &Setting, label: &'static str, side: Side) -> Outcome {

@@ -36,6 +36,8 @@ impl Verdict {
 pub(super) struct Shown {
     name: &'static str,
     claim: String,
+    /// The engines that it ran on.
+    on: String,
     #[serde(skip)]
     counted: &'static str,
     unprotected: Unprotected,
@@ -61,7 +63,7 @@ struct Protected {
 }
 
 impl Shown {
-    pub(super) fn judge(scenario: Scenario, unprotected: Outcome, protected: Outcome, took: Duration) -> Self {
+    pub(super) fn judge(scenario: Scenario, on: String, unprotected: Outcome, protected: Outcome, took: Duration) -> Self {
         let error = match (&unprotected, &protected) {
             (Err(e), _) => Some(format!("the unprotected side could not be run: {}", chain(&**e))),
             (_, Err(e)) => Some(format!("the protected side could not be run: {}", chain(&**e))),
@@ -81,6 +83,7 @@ impl Shown {
         Self {
             name: scenario.name(),
             claim: format!("{tried}; counted: {counted}"),
+            on,
             counted,
             unprotected: Unprotected { rounds: without.rounds, bad: without.bad, example: without.example },
             protected: Protected { rounds: with.rounds, bad: with.bad, refused: with.refused },
@@ -159,15 +162,15 @@ pub(super) fn print_seed(seed: u32) {
     say(&format!("seed {seed}; how often it went wrong, without the protection and with it"));
 }
 
-pub(super) fn print_claim(scenario: Scenario) {
-    say(&format!("{:<14} {}", scenario.name(), scenario.claim().tried));
+pub(super) fn print_claim(scenario: Scenario, on: &str) {
+    say(&format!("{:<15} {}  [{on}]", scenario.name(), scenario.claim().tried));
 }
 
 pub(super) fn print_shown(shown: &Shown) {
     let (without, with) = (&shown.unprotected, &shown.protected);
     let ratio = |bad: u64, rounds: u64| format!("{bad}/{rounds}");
     say(&format!(
-        "{:14} unprotected {:>9}   protected {:>7}   {:<9}  {}",
+        "{:15} unprotected {:>9}   protected {:>7}   {:<9}  {}",
         "",
         ratio(without.bad, without.rounds),
         ratio(with.bad, with.rounds),
@@ -175,10 +178,10 @@ pub(super) fn print_shown(shown: &Shown) {
         shown.counted
     ));
     if let Some(example) = &without.example {
-        say(&format!("{:14} such as: {example}", ""));
+        say(&format!("{:15} such as: {example}", ""));
     }
     if let Some(reason) = &shown.reason {
-        say(&format!("{:14} {reason}", ""));
+        say(&format!("{:15} {reason}", ""));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::setting::{Outcome, Setting, Side};
-use super::{herd, lost_create, lost_update, paused_holder, stale_cache, tampering};
+use super::{blocked_archive, herd, lost_create, lost_update, paused_holder, stale_cache, tampering};
 
 /// One bug and what prevents it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,12 +20,21 @@ pub(crate) enum Scenario {
     PausedHolder,
     /// Somebody with the database file changes the past.
     Tampering,
+    /// The past of a chain is archived, and whoever appends waits for it.
+    BlockedArchive,
 }
 
 impl Scenario {
     /// Every scenario, in the order in which they run.
-    pub(crate) const ALL: &'static [Scenario] =
-        &[Scenario::LostUpdate, Scenario::LostCreate, Scenario::StaleCache, Scenario::Herd, Scenario::PausedHolder, Scenario::Tampering];
+    pub(crate) const ALL: &'static [Scenario] = &[
+        Scenario::LostUpdate,
+        Scenario::LostCreate,
+        Scenario::StaleCache,
+        Scenario::Herd,
+        Scenario::PausedHolder,
+        Scenario::Tampering,
+        Scenario::BlockedArchive,
+    ];
 
     /// Returns the name that users type.
     pub(crate) const fn name(self) -> &'static str {
@@ -36,6 +45,7 @@ impl Scenario {
             Scenario::Herd => "herd",
             Scenario::PausedHolder => "paused-holder",
             Scenario::Tampering => "tampering",
+            Scenario::BlockedArchive => "blocked-archive",
         }
     }
 
@@ -48,6 +58,16 @@ impl Scenario {
             Scenario::Herd => herd::CLAIM,
             Scenario::PausedHolder => paused_holder::CLAIM,
             Scenario::Tampering => tampering::CLAIM,
+            Scenario::BlockedArchive => blocked_archive::CLAIM,
+        }
+    }
+
+    /// Returns what it stands on.
+    pub(super) const fn needs(self) -> Needs {
+        match self {
+            Scenario::LostUpdate | Scenario::LostCreate | Scenario::Tampering | Scenario::BlockedArchive => Needs::Store,
+            Scenario::StaleCache | Scenario::Herd => Needs::Cache,
+            Scenario::PausedHolder => Needs::LocksAndStore,
         }
     }
 
@@ -60,8 +80,17 @@ impl Scenario {
             Scenario::Herd => herd::run(setting, side).await,
             Scenario::PausedHolder => paused_holder::run(setting, side).await,
             Scenario::Tampering => tampering::run(setting, side).await,
+            Scenario::BlockedArchive => blocked_archive::run(setting, side).await,
         }
     }
+}
+
+/// The parts that a scenario is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    Store,
+    Cache,
+    LocksAndStore,
 }
 
 /// What a scenario shows, in words.

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use onward::cache::{Cache, CacheEngine, CacheOptions};
 use onward::engine::memory::MemoryCache;
+use onward::engine::redis::Address;
 use onward::observe::Silent;
 use onward::time::Clock;
 use onward::{Config, Onward};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
+use super::scenario::Needs;
 use crate::seed::{Random, draw_seed};
 
 /// How long a server may take to answer.
@@ -64,14 +66,37 @@ pub(super) struct Setting {
     folder: TempDir,
     seed: u32,
     rounds: Option<u64>,
-    redis: Option<String>,
+    entries: Option<u64>,
+    redis: Option<Named>,
     progress: Progress,
 }
 
+/// A Redis that was named.
+#[derive(Debug)]
+pub(super) struct Named {
+    url: String,
+    address: Address,
+}
+
+impl Named {
+    /// Reads a URL; one of something else names none.
+    pub(super) fn read(url: &str) -> onward::Result<Option<Self>> {
+        if !Address::is_meant(url) {
+            return Ok(None);
+        }
+        Ok(Some(Self { address: Address::parse(url)?, url: url.to_owned() }))
+    }
+
+    /// Returns where it is, without a password.
+    fn place(&self) -> String {
+        format!("redis {}", self.address.name())
+    }
+}
+
 impl Setting {
-    pub(super) fn new(seed: u32, rounds: Option<u64>, redis: Option<String>) -> std::io::Result<Self> {
+    pub(super) fn new(seed: u32, rounds: Option<u64>, entries: Option<u64>, redis: Option<Named>) -> std::io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("onward-prove-").tempdir()?;
-        Ok(Self { folder, seed, rounds, redis, progress: Progress::default() })
+        Ok(Self { folder, seed, rounds, entries, redis, progress: Progress::default() })
     }
 
     /// Opens handles on one cache, as so many replicas have them: on a server each with connections of its own.
@@ -85,7 +110,7 @@ impl Setting {
                     caches.push(Cache::new(engine.clone(), "prove", options, Clock::system(), Arc::new(Silent))?);
                 }
             }
-            Some(url) => {
+            Some(Named { url, .. }) => {
                 // A namespace of its own, which ends with its time: nobody else's keys are touched.
                 let namespace = format!("prove-{:08x}", draw_seed());
                 for _ in 0..replicas {
@@ -101,14 +126,35 @@ impl Setting {
         self.rounds.unwrap_or(default)
     }
 
+    /// Returns how many entries to archive, if it was said.
+    pub(super) fn entries(&self) -> Option<u64> {
+        self.entries
+    }
+
     /// Returns the random numbers of a scenario: the same for both sides, so that they run one schedule.
     pub(super) fn random(&self, scenario: &str) -> Random {
         Random::new(self.seed, scenario)
     }
 
-    /// Returns where locks are, if they are not beside the store.
+    /// Returns where locks are, if they are not beside the store: a cluster has none.
     pub(super) fn locks(&self) -> Option<&str> {
-        self.redis.as_deref()
+        self.redis.as_ref().filter(|redis| !redis.address.is_cluster()).map(|redis| redis.url.as_str())
+    }
+
+    /// Returns the URL that is used.
+    pub(super) fn named(&self) -> Option<&str> {
+        self.redis.as_ref().map(|redis| redis.url.as_str())
+    }
+
+    /// Says what a scenario runs on, so that nobody takes a proof for one about something else.
+    pub(super) fn stands_on(&self, needs: Needs) -> String {
+        let place = || self.redis.as_ref().map(Named::place);
+        match (needs, self.locks()) {
+            (Needs::Cache, _) => format!("cache: {}", place().unwrap_or_else(|| "memory".to_owned())),
+            (Needs::Store, _) => "store: sqlite".to_owned(),
+            (Needs::LocksAndStore, Some(_)) => format!("locks: {}, store: sqlite", place().unwrap_or_default()),
+            (Needs::LocksAndStore, None) => "locks and store: sqlite".to_owned(),
+        }
     }
 
     /// Makes an empty folder for one side.

@@ -192,3 +192,34 @@ fn a_verification_tells_how_far_it_is_and_ends_with_its_report() {
     assert_eq!(said.code, Some(2), "{said:?}");
     assert!(said.err.contains("not_found"), "{said:?}");
 }
+
+#[test]
+fn personal_data_are_shown_and_redacted_after_a_yes() {
+    let home = Home::with_server();
+    let buyer = home.file("buyer", "ada@example.org");
+    home.expect(2, &["audit", "append", "orders", "--kind", "a", "--personal", &buyer]);
+    home.expect(0, &["audit", "append", "orders", "--kind", "a", "--personal", &buyer, "--subject", "user:7"]);
+    assert_eq!(home.run(&["audit", "personal", "orders", "2", "-o", "json"]).json()["data"], "ada@example.org");
+    let redact = |rest: &[&'static str]| [&["audit", "redact", "orders", "--subject", "user:7", "-o", "json"], rest].concat();
+    home.expect(2, &redact(&["--reason", "request 4711"]));
+    assert_eq!(home.run(&redact(&["--dry-run"])).json()["values"], 1);
+    assert_eq!(home.run(&redact(&["--reason", "request 4711", "--yes"])).json()["erased"], true);
+    home.expect(4, &["audit", "personal", "orders", "2"]);
+    home.expect(0, &["audit", "verify", "orders"]);
+}
+
+#[test]
+fn a_key_is_rotated_and_retired_once_it_seals_no_more() {
+    let home = Home::with_server();
+    let ring = home.file("ring", format!("old:{}\n", "07".repeat(32)));
+    home.expect(0, &["audit", "append", "orders", "--kind", "a"]);
+    assert_eq!(home.run(&["audit", "key", "rotate", &ring, "-o", "json"]).json()["kid"], "k1");
+    // The server of this test seals with a key of its own, by the name k1.
+    home.expect(2, &["audit", "key", "retire", &ring, "k1"]);
+    let retired = home.run(&["audit", "key", "retire", &ring, "old", "orders", "-o", "json"]).json();
+    assert_eq!((&retired["active"], &retired["retired"][0]["through_seq"]), (&false.into(), &2.into()));
+    home.expect(0, &["audit", "key", "rotate", &ring, "--kid", "next"]);
+    home.expect(2, &["audit", "key", "retire", &ring, "k1", "orders"]);
+    assert_eq!(home.expect(0, &["audit", "key", "ls", &ring, "-o", "jsonl"]).lines().count(), 3);
+    assert!(!home.expect(0, &["audit", "key", "ls", &ring]).contains("0707"));
+}

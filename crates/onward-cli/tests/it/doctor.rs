@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use crate::support::Home;
 
-fn grade<'a>(report: &'a serde_json::Value, check: &str) -> &'a str {
+pub(crate) fn grade<'a>(report: &'a serde_json::Value, check: &str) -> &'a str {
     let findings = report["findings"].as_array().unwrap();
     findings.iter().find(|finding| finding["check"] == check).unwrap_or_else(|| panic!("no {check}: {report}"))["grade"].as_str().unwrap()
 }

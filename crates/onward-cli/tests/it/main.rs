@@ -4,6 +4,7 @@
 
 mod bench;
 mod cache_and_audit;
+mod clients;
 mod config;
 mod crash;
 mod deploy;
@@ -12,7 +13,11 @@ mod doctor;
 mod golden;
 mod lock_admin;
 mod lock_run;
+mod maintain;
 mod objects;
+mod postgres;
+mod redis;
+mod replicas;
 mod serve;
 mod streams;
 mod support;

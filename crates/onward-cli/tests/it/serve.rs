@@ -15,21 +15,26 @@ use sha2::Digest as _;
 use crate::support::{Home, Running};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const TOKEN: &str = "onw_000000000000_0000000000000000000000000000000000000000000_00000000";
+pub(crate) const TOKEN: &str = "onw_000000000000_0000000000000000000000000000000000000000000_00000000";
 
 /// Writes a configuration with one admin token; returns its name.
 pub(crate) fn configured(home: &Home, name: &str, more: &str) -> String {
+    configured_on(home, name, "sqlite:./onward.db", more)
+}
+
+/// The same, with this store.
+pub(crate) fn configured_on(home: &Home, name: &str, store: &str, more: &str) -> String {
     let hash = hex::encode(sha2::Sha256::digest(TOKEN));
     let text = format!(
         "auth.tokens = [{{ name = \"test\", role = \"admin\", sha256 = \"{hash}\" }}]\nserver.listen = [\"127.0.0.1:0\"]\n\
-         store.url = \"sqlite:./onward.db\"\n{more}"
+         store.url = \"{store}\"\n{more}"
     );
     home.file(name, text);
     name.to_owned()
 }
 
 /// Starts a server; returns it with its address when it is ready.
-fn start(home: &Home, config: &str) -> (Running, String) {
+pub(crate) fn start(home: &Home, config: &str) -> (Running, String) {
     start_telling(home, config, Stdio::null())
 }
 

@@ -2,8 +2,11 @@
 //! documentation.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use onward::Url;
+use onward::audit::verify::SEGMENT_ROWS;
+use onward::audit::{Policies, Policy};
 use onward::model::{CheckpointKey, MacKeys};
 
 use crate::auth::NotAScope;
@@ -89,11 +92,9 @@ pub(super) fn is_designed(name: &str) -> bool {
 /// Designed, not built.
 const DESIGNED: &[&str] = &[
     "audit.anchors",
-    "audit.archive_after",
     "audit.checkpoint_every",
     "audit.keys_file",
     "audit.origin",
-    "audit.purge_after",
     "audit.url",
     "client",
     "ops.traces",
@@ -370,7 +371,7 @@ pub(super) static KEYS: &[Key] = &[
             to.locks_url = url(text);
             Ok(())
         },
-        "Locks apart from the store: redis://HOST, rediss://HOST, postgres://HOST/DATABASE, sqlite:PATH or memory:. Empty: beside the store."
+        "Locks apart from the store: redis://HOST, rediss://HOST[?ca=FILE] for TLS, postgres://HOST/DATABASE, sqlite:PATH or memory:. Empty: beside the store."
     ),
     key!(
         "locks.enabled" = "true",
@@ -411,7 +412,7 @@ pub(super) static KEYS: &[Key] = &[
             to.cache_url = url(text);
             Ok(())
         },
-        "The cache: redis://HOST, rediss://HOST, redis+cluster://NODE, or several servers that share the keys, with commas between; memory:; empty for none."
+        "The cache: redis://HOST, rediss://HOST[?ca=FILE] for TLS, redis+cluster://NODE, or several servers that share the keys, with commas between; memory:; empty for none."
     ),
     key!(
         "cache.scope" = r#""shared""#,
@@ -422,6 +423,16 @@ pub(super) static KEYS: &[Key] = &[
             Ok(())
         },
         "Who sees the cache; memory: has to be \"process\", so that nobody takes it for shared."
+    ),
+    key!(
+        "cache.layout" = r#""onward""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.cache_layout = value.word(&["onward", "utopia"])?;
+            Ok(())
+        },
+        "How a cache on Redis lies there: as our own, or sharing the purges of its namespace default with the PHP library utopia-php/cache."
     ),
     key!(
         "cache.size" = r#""64MiB""#,
@@ -449,11 +460,11 @@ pub(super) static KEYS: &[Key] = &[
         Secret,
         |to, value| {
             let text = value.text()?;
-            let wanted = "64 hex digits, or a name, a colon and 64 hex digits";
+            let wanted = "64 hex digits, or a name, a colon and 64 hex digits; in a file one key a line";
             to.audit_key = if text.is_empty() { MacKeys::none() } else { MacKeys::parse(text).map_err(|_| wanted)? };
             Ok(())
         },
-        "The key that seals audit entries. Empty: they are chained by hash, and not sealed."
+        "The keys that seal audit entries, one a line; the last one seals. Empty: entries are chained by hash, and not sealed."
     ),
     key!(
         "audit.signing_key" = r#""""#,
@@ -478,6 +489,69 @@ pub(super) static KEYS: &[Key] = &[
             Ok(())
         },
         "Where segments of chains are archived: file:PATH, on another disk than the store. Empty: they are not."
+    ),
+    key!(
+        "audit.seal_after" = r#""never""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.policy.seal_after = value.time_or_never("0s"..="36500d")?;
+            Ok(())
+        },
+        "How old the oldest entry behind the last segment of a chain gets before what is there is sealed; never: only by hand."
+    ),
+    key!(
+        "audit.segment_rows" = "65536",
+        Live::No,
+        Open,
+        |to, value| {
+            to.policy.segment_rows = value.count(1..=SEGMENT_ROWS)?;
+            Ok(())
+        },
+        "Most entries of a segment that the server seals by itself."
+    ),
+    key!(
+        "audit.archive_after" = r#""never""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.policy.archive_after = value.time_or_never("0s"..="36500d")?;
+            Ok(())
+        },
+        "How long a sealed segment waits before it is written to audit.archive; never: only by hand."
+    ),
+    key!(
+        "audit.purge_after" = r#""never""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.policy.purge_after = value.time_or_never("0s"..="36500d")?;
+            Ok(())
+        },
+        "How long the entries of an archived segment stay in the store; needs audit.key and audit.signing_key; never: only by hand."
+    ),
+    key!(
+        "audit.delete_files_after" = r#""never""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.policy.delete_files_after = value.time_or_never("0s"..="36500d")?;
+            Ok(())
+        },
+        "How long the file of a purged segment stays; with it goes the last copy of its entries; never: only by hand."
+    ),
+    key!(
+        "audit.chains" = "[]",
+        Live::No,
+        Open,
+        |to, value| {
+            to.policies = value.list()?.iter().try_fold(Policies::new(to.policy.clone()).map_err(|e| e.to_string())?, |all, one| {
+                let (chain, policy) = chain(one, &to.policy)?;
+                all.with_chain(chain, policy).map_err(|e| e.message().to_owned())
+            })?;
+            Ok(())
+        },
+        "Chains with other times, each { match = \"orders*\", seal_after, segment_rows, archive_after, purge_after, delete_files_after }; the first that fits counts, and what it leaves out is as above. Chains of ours, such as onward.admin, are left alone unless they are named."
     ),
     key!(
         "auth.rate.per_second" = "1000",
@@ -565,6 +639,21 @@ pub(super) static KEYS: &[Key] = &[
 /// A file; empty for none.
 fn path(value: &Value) -> Result<Option<PathBuf>, String> {
     Ok(Some(value.text()?).filter(|text| !text.is_empty()).map(PathBuf::from))
+}
+
+/// The policy of some chains: what is left out is as for the others.
+fn chain<'a>(value: &'a Value, rest: &Policy) -> Result<(&'a str, Policy), String> {
+    let members = value.table(&["match", "seal_after", "segment_rows", "archive_after", "purge_after", "delete_files_after"])?;
+    let time = |name: &str, rest: Option<Duration>| members.get(name).map_or(Ok(rest), |value| value.time_or_never("0s"..="36500d"));
+    let policy = Policy {
+        seal_after: time("seal_after", rest.seal_after)?,
+        segment_rows: members.get("segment_rows").map_or(Ok(rest.segment_rows), |value| value.count(1..=SEGMENT_ROWS))?,
+        archive_after: time("archive_after", rest.archive_after)?,
+        purge_after: time("purge_after", rest.purge_after)?,
+        delete_files_after: time("delete_files_after", rest.delete_files_after)?,
+    };
+    let chain = members.get("match").ok_or("each of them has a `match`, the name of a chain or its beginning and a *")?.text()?;
+    Ok((chain, policy))
 }
 
 fn listed(value: &Value) -> Result<ListedToken, String> {

@@ -272,7 +272,12 @@ impl Layers {
 /// Reads the file that holds a secret.
 fn from_file(given: &Given) -> Result<Value, String> {
     let path = given.plain.as_deref().map_or_else(|| given.value.text(), Ok)?;
-    small_text(Path::new(path)).map(|text| Value::Text(text.trim().to_owned()))
+    let path = Path::new(path);
+    // Whoever may write it could plant a secret. That others may read it is how containers are given theirs.
+    if std::fs::metadata(path).is_ok_and(|file| std::os::unix::fs::MetadataExt::mode(&file) & 0o022 != 0) {
+        return Err("may be written by others than its owner: chmod go-w".to_owned());
+    }
+    small_text(path).map(|text| Value::Text(text.trim().to_owned()))
 }
 
 fn small_text(path: &Path) -> Result<String, String> {

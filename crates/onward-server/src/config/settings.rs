@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use onward::Url;
+use onward::audit::{Policies, Policy};
 use onward::commit::Retention;
 use onward::model::{CheckpointKey, MacKeys};
+use onward::{Config, Url};
 
 use crate::auth::{Role, Scope};
 use crate::log::LogOptions;
@@ -47,6 +48,8 @@ pub struct Settings {
     pub cache_url: Option<Url>,
     /// Who shares the cache: `shared` or `process`.
     pub cache_scope: &'static str,
+    /// How a cache on Redis lies there: `onward` or `utopia`.
+    pub cache_layout: &'static str,
     /// The bound of a cache in memory.
     pub cache_bytes: usize,
     /// Whether values are taken without a fill lease.
@@ -55,6 +58,10 @@ pub struct Settings {
     pub audit_key: MacKeys,
     /// Where segments are archived, if anywhere.
     pub archive_url: Option<Url>,
+    /// When steps of segments are due where nothing else is said.
+    pub policy: Policy,
+    /// When steps of segments are due, of each chain.
+    pub policies: Policies,
     /// The key that signs checkpoints.
     pub signing_key: Option<CheckpointKey>,
     /// Requests that a token may send.
@@ -67,6 +74,37 @@ pub struct Settings {
     pub ready_requires: Vec<String>,
     /// What is logged, and how.
     pub log: LogOptions,
+}
+
+impl Settings {
+    /// Says what to open, with the store at this URL.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](onward::Kind::Invalid): the layout of the cache.
+    pub fn engines(&self, store: impl Into<Url>) -> onward::Result<Config> {
+        let mut config = Config::new(store)
+            .with_keys(self.audit_key.clone())
+            .with_retention(self.retention)
+            .with_cache_bytes(self.cache_bytes)
+            .with_lock_namespace(self.lock_namespace.clone())
+            .with_policies(self.policies.clone());
+        if let Some(url) = &self.archive_url {
+            config = config.with_archive_at(url.clone());
+        }
+        if let Some(key) = &self.signing_key {
+            config = config.with_signing_key(key.clone());
+        }
+        if let Some(url) = &self.locks_url {
+            config = config.with_locks_at(url.clone());
+        }
+        if let Some(url) = &self.cache_url {
+            config = config.with_cache_at(url.clone()).with_cache_layout(self.cache_layout.parse()?);
+        }
+        if !self.locks_enabled {
+            config = config.with_locks_off();
+        }
+        Ok(config)
+    }
 }
 
 /// Where the certificate is; both or none.

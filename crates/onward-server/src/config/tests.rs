@@ -135,6 +135,8 @@ fn a_secret_comes_from_a_file_too_and_never_twice() {
     assert!(both.unwrap_err().to_string().contains("are both set"));
     let higher = with(&format!("audit.key_file = {path:?}"), |sources| sources.with_var("ONWARD__AUDIT__KEY", &"cd".repeat(32)));
     assert_eq!(higher.unwrap().origin("audit.key").unwrap().to_string(), "env ONWARD__AUDIT__KEY", "the environment wins over the file");
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o660)).unwrap();
+    assert!(load(&format!("audit.key_file = {path:?}")).unwrap_err().to_string().contains("may be written by others"));
     assert!(load("audit.key_file = \"/nowhere\"").unwrap_err().to_string().contains("cannot be read"));
 }
 

@@ -81,6 +81,14 @@ impl Value {
             .ok_or_else(|| format!("a time with its unit (ms, s, m, h, d), from {} to {}", range.start(), range.end()))
     }
 
+    /// Reads a time, or `None` for never.
+    pub(super) fn time_or_never(&self, range: RangeInclusive<&str>) -> Result<Option<Duration>, String> {
+        if matches!(self, Value::Text(text) if text == "never") {
+            return Ok(None);
+        }
+        self.time(range).map(Some).map_err(|wanted| format!("never, or {wanted}"))
+    }
+
     pub(super) fn size(&self, range: RangeInclusive<&str>) -> Result<u64, String> {
         self.scaled(UNITS_OF_SIZE, &range)
             .ok_or_else(|| format!("a size with its unit (B, KiB, MiB, GiB, TiB), from {} to {}", range.start(), range.end()))

@@ -9,14 +9,16 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use onward::Code;
+use onward::audit::Act;
 use onward::model::Revision;
 use onward::store::Store;
 use onward_api::BACKUP_TYPE;
-use onward_api::admin::{Compact, Compacted};
+use onward_api::admin::{Compact, Compacted, Maintain};
 
 use super::info::findings;
 use super::json;
 use crate::call::Call;
+use crate::chores;
 use crate::download::{PIECE_BYTES, Pieces, download};
 use crate::refusal::{Answer, Refusal};
 
@@ -33,6 +35,20 @@ pub(crate) async fn compact(mut call: Call) -> Answer {
     call.begin_wait()?;
     let compacted = call.waiting(LONG, Refusal::unknown, call.onward().store().compact(up_to)).await?;
     json(StatusCode::OK, &Compacted { compacted: compacted.get() })
+}
+
+/// `POST /v1/admin/maintain`
+pub(crate) async fn maintain(mut call: Call) -> Answer {
+    call.query(&[])?;
+    let asked: Maintain = call.json(BYTES).await?;
+    let act = Act::because(call.reason()?).by(call.caller.actor(None));
+    let act = if asked.dry_run { act.dry() } else { act };
+    if asked.afresh {
+        call.state.maintenance().lock().forget();
+    }
+    call.begin_wait()?;
+    let tick = call.waiting(LONG, Refusal::unknown, chores::tick(&call.state, &act)).await?;
+    json(StatusCode::OK, &tick.ok_or_else(|| Refusal::new(Code::ResourceLocked, "another process maintains the chains"))?)
 }
 
 /// `GET /v1/admin/backup`

@@ -108,6 +108,7 @@ fn entry(call: &Call, one: chains::Entry) -> Result<Entry, Refusal> {
     entry.actor = call.caller.actor(one.actor);
     entry.resource = one.resource;
     entry.event_id = one.event_id;
+    entry.personal = one.personal.map(super::personal::personal).transpose()?;
     entry.check()?;
     Ok(entry)
 }
@@ -311,6 +312,7 @@ fn spell(entry: &Sealed) -> chains::Sealed {
         resource: entry.resource.clone(),
         data: text.map(str::to_owned),
         data_base64: text.is_none().then(|| base64::encode(&entry.data)),
+        personal: entry.personal.map(|commitment| commitment.to_string()),
         prev: entry.prev.to_string(),
         hash: entry.hash.to_string(),
         mac: entry.mac.map(|mac| onward::model::Hash::from_bytes(mac).to_string()),

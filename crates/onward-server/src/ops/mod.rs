@@ -7,6 +7,7 @@ pub(crate) mod commit;
 pub(crate) mod info;
 pub(crate) mod locks;
 pub(crate) mod objects;
+pub(crate) mod personal;
 pub(crate) mod proofs;
 pub(crate) mod segments;
 pub(crate) mod tokens;

@@ -237,3 +237,28 @@ async fn a_segment_is_sealed_for_a_reason_and_a_state_in_the_way_is_a_conflict()
     assert_eq!(healed, json!({"finished": [], "waiting": [], "collected": 0}));
     assert_eq!(client.post("/v1/chains/orders/verify", json!({"archives": "read"})).await.json()["verdict"], "ok");
 }
+
+#[tokio::test]
+async fn personal_data_are_read_by_admins_and_forgotten_for_a_reason() {
+    let client = Client::memory().await;
+    let placed = json!({"kind": "order.placed", "personal": {"subject": "user:ada", "data": {"email": "a@example.org"}}});
+    assert_eq!(client.post(ENTRIES, json!({"entries": [placed]})).await.status, 201);
+    let entry = client.get(&format!("{ENTRIES}/2")).await.json();
+    let kept = client.get(&format!("{ENTRIES}/2/personal")).await.json();
+    assert_eq!((&kept["subject"], &kept["data"]), (&json!("user:ada"), &json!(r#"{"email":"a@example.org"}"#)));
+    assert_eq!(kept["commitment"], entry["personal"]);
+    let redactions = "/v1/chains/orders/redactions";
+    let because = [("content-type", "application/json"), ("onward-reason", "request 4711")];
+    client.post(redactions, json!({"subject": "user:ada"})).await.is_problem(400, "invalid_request");
+    for bad in [json!({}), json!({"subject": "a", "through_seq": 1}), json!({"subject": ""}), json!({"through_seq": 0})] {
+        assert_eq!(client.send("POST", redactions, &because, bad.to_string()).await.status, 400, "{bad}");
+    }
+    let ask = |dry: bool| client.send("POST", redactions, &because, json!({"subject": "user:ada", "dry_run": dry}).to_string());
+    assert_eq!(ask(true).await.json(), json!({"values": 1, "entries": [], "erased": false}));
+    assert_eq!(ask(false).await.json(), json!({"values": 1, "entries": [3], "erased": true}));
+    client.get(&format!("{ENTRIES}/2/personal")).await.is_problem(404, "not_found");
+    assert_eq!(client.get(&format!("{ENTRIES}/2")).await.json(), entry);
+    assert_eq!(client.post("/v1/chains/orders/verify", json!({})).await.json()["verdict"], "ok");
+    let too_long = json!({"kind": "a", "personal": {"subject": "a", "data_text": "x".repeat((64 << 10) + 1)}});
+    client.post(ENTRIES, json!({"entries": [too_long]})).await.is_problem(413, "payload_too_large");
+}

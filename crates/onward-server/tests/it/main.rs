@@ -8,6 +8,7 @@ mod admin;
 mod auth;
 mod cache;
 mod chains;
+mod chores;
 mod commit;
 mod dev;
 mod drain;

@@ -52,7 +52,7 @@ impl Served {
         let text = format!("{}server.listen = [\"127.0.0.1:0\"]\n{memory}ops.log.level = \"error\"\n{more}", listed(&token));
         let at_once = if more.contains("shutdown") { "" } else { "server.shutdown = { delay = \"0s\" }\n" };
         let text = format!("{at_once}{text}");
-        let server = Serve::start(&load(&folder, &text)).await.unwrap().with_look(look);
+        let server = Serve::start(&load(&folder, &text)).await.unwrap().with_look(look).with_chores(look);
         let url = &server.serving().urls[0];
         let address = url.split_once("://").unwrap().1.parse().unwrap();
         let metrics = server.serving().metrics_url.as_ref();
@@ -74,7 +74,7 @@ impl Served {
         format!("{line} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {}\r\n", self.token)
     }
 
-    async fn get(&self, path: &str) -> (u16, String) {
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
         let mut stream = self.connect().await;
         stream.write_all(format!("{}\r\n", self.head(&format!("GET {path}"), "localhost")).as_bytes()).await.unwrap();
         answer(&mut stream).await
@@ -98,6 +98,7 @@ async fn what_would_be_unsafe_does_not_start_and_the_reason_names_the_way_out() 
         (format!("server.tls = {{ cert_file = {0:?}, key_file = {0:?} }}\n", pair.0), "no private key"),
         ("store.url = \"memory:\"\n".to_owned(), "server.allow.memory"),
         (format!("{memory}cache.url = \"memory:\"\n"), "cache.scope"),
+        (format!("{memory}audit.archive_after = \"1h\"\n"), "audit.archive"),
     ];
     for (text, fix) in cases {
         let configuration = load(&folder, &format!("{}{text}", listed(&Token::draw())));

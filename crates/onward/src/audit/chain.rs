@@ -10,6 +10,7 @@ use super::drops::Drops;
 use super::engine::{AuditEngine, Select};
 use super::options::{AppendOptions, Filter, Found, Order, Page, TrailOptions};
 use super::prove::Blocks;
+use super::segment::{Means, Policies};
 use super::tail::{From, Tail};
 use crate::commit::{Commit, CommitOutcome, CommitQueue, EntryReceipt, Window};
 use crate::model::limits::{PAGE_BYTES, REQUEST_ID_BYTES, SEQ_MAX};
@@ -21,7 +22,7 @@ use crate::{Code, Error, Kind, Result};
 /// How many verifications run at a time in a process; one more is told to come back (C7).
 const VERIFICATIONS: usize = 4;
 /// Most entries that a page of a query looks at (C7): some milliseconds.
-const SCAN: usize = 10_000;
+pub(super) const SCAN: usize = 10_000;
 
 /// The named chains of a store. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -36,6 +37,7 @@ pub(super) struct Inner {
     pub(super) blocks: Blocks,
     signing: Option<CheckpointKey>,
     archive: Option<Archive>,
+    policies: Policies,
 }
 
 /// A chain and its head.
@@ -55,14 +57,26 @@ impl Trail {
 
     /// Makes a trail with more than the engine gives it.
     pub fn with(queue: CommitQueue, engine: Arc<dyn AuditEngine>, options: TrailOptions) -> Self {
-        let TrailOptions { signing, archive } = options;
+        let TrailOptions { signing, archive, policies } = options;
         let verifications = Arc::new(Semaphore::new(VERIFICATIONS));
-        Self(Arc::new(Inner { queue, engine, verifications, drops: Drops::new(), blocks: Blocks::default(), signing, archive }))
+        let (drops, blocks) = (Drops::new(), Blocks::default());
+        Self(Arc::new(Inner { queue, engine, verifications, drops, blocks, signing, archive, policies }))
     }
 
     /// Returns the archive.
     pub(super) fn archive(&self) -> Result<&Archive> {
         self.0.archive.as_ref().ok_or_else(|| Error::unsupported("no archive was given"))
+    }
+
+    /// Returns when steps are due.
+    pub fn policies(&self) -> &Policies {
+        &self.0.policies
+    }
+
+    /// Returns what there is to carry policies out.
+    pub fn means(&self) -> Means {
+        let Inner { queue, engine, signing, archive, .. } = &*self.0;
+        Means { segments: engine.keeps_segments(), archive: archive.is_some(), keys: !queue.keys().is_empty(), signing: signing.is_some() }
     }
 
     /// Returns the key that signs checkpoints.
@@ -347,6 +361,10 @@ pub(super) fn intent(chain: &ChainName, entries: &[Entry]) -> Vec<u8> {
         put(entry.actor.as_deref().map(str::as_bytes));
         put(entry.resource.as_deref().map(str::as_bytes));
         put(Some(entry.data.as_bytes()));
+        // Not what they are: the intent is remembered without a salt.
+        if entry.personal.is_some() {
+            put(Some(b"personal"));
+        }
     }
     out
 }

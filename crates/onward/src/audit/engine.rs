@@ -7,7 +7,7 @@ use futures_core::future::BoxFuture;
 use super::options::Order;
 use super::verify::Source;
 use crate::commit::Guard;
-use crate::model::{ChainName, Hash, Head, Sealed, Seq};
+use crate::model::{ChainName, Hash, Head, KeptPersonal, Sealed, Seq};
 use crate::time::Timestamp;
 use crate::{Error, Result};
 
@@ -80,6 +80,19 @@ pub enum Moved {
     In(Vec<Sealed>),
 }
 
+/// Which personal data to find.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PersonalWanted {
+    /// Only behind this position.
+    pub after: u64,
+    /// Only up to this position.
+    pub to: u64,
+    /// Only of this subject.
+    pub subject: Option<String>,
+    /// At most so many are looked at, found or not (C7).
+    pub scan: usize,
+}
+
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Batched {
@@ -121,6 +134,23 @@ pub trait AuditEngine: Debug + Send + Sync {
     /// Tells whether the engine can move rows of segments; without that nothing is sealed (C9).
     fn keeps_segments(&self) -> bool {
         false
+    }
+
+    /// Reads the personal data beside an entry; `None` if there are none, or no more.
+    fn personal<'a>(&'a self, chain: &'a ChainName, seq: Seq) -> BoxFuture<'a, Result<Option<KeptPersonal>>> {
+        let _ = (chain, seq);
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Finds the entries of a chain beside which personal data stand, in order; and where to go on, if more were not looked at.
+    fn find_personal<'a>(&'a self, chain: &'a ChainName, wanted: &'a PersonalWanted) -> BoxFuture<'a, Result<(Vec<Seq>, Option<Seq>)>> {
+        let _ = (chain, wanted);
+        Box::pin(std::future::ready(Ok((Vec::new(), None))))
+    }
+
+    /// Leaves no byte of what was forgotten in the engine's files; `false` if somebody reads an older state for longer than it waits, 10 s.
+    fn scrub(&self) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(std::future::ready(Ok(true)))
     }
 
     /// Opens what a verifier reads. Blocks, and so does the source: not for a thread of the runtime.

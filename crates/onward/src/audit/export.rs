@@ -54,6 +54,9 @@ pub(super) struct Line {
     pub(super) data: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) data_base64: Option<String>,
+    /// The commitment to personal data, which stay where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) pii: Option<Hash>,
     pub(super) kid: String,
     pub(super) flags: u64,
     pub(super) hash: Hash,
@@ -85,6 +88,7 @@ impl Line {
             resource: entry.resource.clone(),
             data: text.map(str::to_owned),
             data_base64: text.is_none().then(|| onward_api::base64::encode(&entry.data)),
+            pii: entry.personal,
             kid: entry.kid.clone(),
             flags: entry.flags,
             hash: entry.hash,

@@ -245,7 +245,7 @@ fn to_row(line: Line) -> Result<Row> {
         actor: line.actor.map(String::into_bytes),
         resource: line.resource.map(String::into_bytes),
         data: data.into(),
-        pii: None,
+        pii: line.pii.map(|commitment| commitment.as_bytes().to_vec()),
         flags: line.flags.cast_signed(),
     })
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::archive::Archive;
+use super::segment::Policies;
 use crate::model::limits::PAGE_ITEMS;
 use crate::model::{CheckpointKey, FencingToken, LockKey, Sealed, Seq};
 use crate::time::Timestamp;
@@ -66,6 +67,8 @@ pub struct TrailOptions {
     pub signing: Option<CheckpointKey>,
     /// Where segments are archived; without one they are not.
     pub archive: Option<Archive>,
+    /// When each step of a segment's life is due; by default never.
+    pub policies: Policies,
 }
 
 /// In which order entries come.

@@ -50,7 +50,7 @@ pub fn save_head(path: &Path, report: &Report, saved_at: Timestamp) -> Result<Sa
 }
 
 /// Writes beside the file, makes it durable, and renames: a reader sees the old or the new one, whole.
-fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
+pub(super) fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

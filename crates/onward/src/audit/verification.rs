@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::archive::Archive;
 use super::chain::Chain;
-use super::verify::{self, Check, Controls, Filed, Progress, Report, Source, View};
+use super::verify::{self, Check, Controls, EachPersonal, Filed, Progress, Report, Source, View};
 use crate::model::RowRef;
 use crate::observe::Event;
 use crate::retry;
@@ -121,6 +121,10 @@ impl Source for WithFiles {
 
     fn skeleton(&self, name: &str) -> Result<Option<Vec<u8>>> {
         self.inner.skeleton(name)
+    }
+
+    fn personal(&self, from: i64, to: i64, each: &mut EachPersonal<'_>) -> Result<bool> {
+        self.inner.personal(from, to, each)
     }
 
     fn file(&self, name: &str) -> Result<Filed> {

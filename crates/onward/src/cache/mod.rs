@@ -63,7 +63,7 @@ pub use guard::WriteGuard;
 pub use handle::Cache;
 pub(crate) use handle::{Follower, WeakCache};
 pub use lease::{Busy, Lease, Lookup, Stale};
-pub use options::CacheOptions;
+pub use options::{CacheOptions, Layout};
 pub use outcome::{
     Age, BusyReason, CacheStats, Entry, Expiry, Filled, Flushed, GuardEnd, Invalidation, Life, Now, Promise, Reserved, Scope, Touched,
 };

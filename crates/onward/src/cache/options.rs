@@ -68,6 +68,32 @@ impl Default for CacheOptions {
     }
 }
 
+/// How a cache on Redis is laid out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// Our own; nobody else reads or writes it.
+    #[default]
+    Onward,
+    /// Ours, and a key of the namespace `default` shares its purges with the PHP library utopia-php/cache (keys not case-sensitive).
+    ///
+    /// A purge by either side ends what both have under the key, and refuses their fills in flight; values are not shared. What PHP's side does
+    /// is PHP's promise: its fills are exposed where generations are lost, as by `FLUSHDB`, and its circuit breaker may lose a purge. A purge of
+    /// one field ends all our values of the key. Of a purged key PHP's hash stays, with its generation.
+    Utopia,
+}
+
+impl std::str::FromStr for Layout {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "onward" => Ok(Self::Onward),
+            "utopia" => Ok(Self::Utopia),
+            _ => Err(Error::invalid("a cache layout is onward or utopia")),
+        }
+    }
+}
+
 macro_rules! setters {
     ($($(#[$doc:meta])* $name:ident => $field:ident: $type:ty;)*) => {
         $($(#[$doc])* #[must_use] pub fn $name(mut self, $field: $type) -> Self { self.$field = $field.into(); self })*

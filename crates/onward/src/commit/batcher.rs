@@ -13,12 +13,12 @@ use super::builder::Commit;
 use super::decide::{Decision, View, decide};
 use super::engine::{CommitEngine, Plan, Remembered, Wanted, Writer};
 use super::feed::{Lookout, Record};
-use super::judge::{self, Prepared};
+use super::judge::{self, Chained, Prepared};
 use super::line::Line;
 use super::outcome::{CommitOutcome, Delivery, Receipt};
 use super::queue::QueueOptions;
 use super::retention::{Prune, Pruned, Retention};
-use crate::model::{ChainName, Fingerprint, Head, MacKeys, RequestId, Revision, Sealed};
+use crate::model::{ChainName, Fingerprint, Head, KeptPersonal, MacKeys, RequestId, Revision, Sealed, Seq};
 use crate::observe::{Event, tell};
 use crate::time::{Moment, Timestamp};
 use crate::{Code, Effect, Error, Result};
@@ -252,7 +252,16 @@ async fn transact(
     let wall = options.clock.wall();
     let now = wall.max(rows.meta.at);
     let (view, heads) = View::new(rows, now);
-    let mut draft = Draft { view, wall, heads, records: Vec::new(), entries: Vec::new(), touched: Touched::default() };
+    let mut draft = Draft {
+        view,
+        wall,
+        heads,
+        records: Vec::new(),
+        entries: Vec::new(),
+        personal: Vec::new(),
+        forgotten: Vec::new(),
+        touched: Touched::default(),
+    };
     let judge = |pending: &Pending| {
         // Another process may have held the right for long.
         if pending.deadline <= begun || pending.answer.is_closed() {
@@ -321,6 +330,8 @@ struct Draft {
     heads: HashMap<ChainName, Head>,
     records: Vec<Record>,
     entries: Vec<(ChainName, Arc<Sealed>)>,
+    personal: Vec<(ChainName, KeptPersonal)>,
+    forgotten: Vec<(ChainName, Vec<Seq>)>,
     touched: Touched,
 }
 
@@ -342,7 +353,7 @@ impl Draft {
             Decision::Apply(verdict) => verdict,
         };
         // Judged last: from here on nothing refuses the commit.
-        let (entries, audit) = judge::chain(&pending.entries, &mut self.heads, keys, self.wall)?;
+        let Chained { entries, personal, receipts: audit } = judge::chain(&pending.entries, &mut self.heads, keys, self.wall)?;
         self.view.lay(&verdict);
         let receipt = Receipt {
             revision: verdict.revision.unwrap_or(self.view.meta.revision),
@@ -356,6 +367,8 @@ impl Draft {
         self.touched.fences.extend(verdict.fences.into_iter().map(|fence| fence.0));
         self.touched.chains.extend(pending.entries.iter().map(|entry| entry.chain.clone()));
         self.entries.extend(entries);
+        self.personal.extend(personal);
+        self.forgotten.extend(commit.forgotten.iter().cloned());
         if let Some(revision) = verdict.revision {
             self.records.push(Record {
                 revision,
@@ -377,7 +390,7 @@ impl Draft {
 
     /// Merges what is to be written; `None` if there is nothing.
     fn into_plan(self) -> Option<Plan> {
-        let Self { mut view, mut heads, records, entries, touched, .. } = self;
+        let Self { mut view, mut heads, records, entries, personal, forgotten, touched, .. } = self;
         if records.is_empty() && touched.requests.is_empty() {
             return None;
         }
@@ -393,6 +406,8 @@ impl Draft {
             meta: view.meta,
             records,
             entries,
+            personal,
+            forgotten,
         })
     }
 }

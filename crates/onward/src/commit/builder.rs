@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::patch::Patch;
 use crate::model::limits::{self, COMMIT_BYTES, COMMIT_FENCES, COMMIT_INVALIDATIONS, COMMIT_WRITES, KEY_BYTES};
 use crate::model::{
-    ChainName, Entry, FencingToken, Fingerprint, IntoKey, Key, LabelChange, Labels, LockKey, Payload, RequestId, TtlChange, Version,
+    ChainName, Entry, FencingToken, Fingerprint, IntoKey, Key, LabelChange, Labels, LockKey, Payload, RequestId, Seq, TtlChange, Version,
 };
 use crate::{Code, Error, Kind, Result, random};
 
@@ -138,6 +138,8 @@ pub struct Commit {
     pub(crate) guards: Vec<Guard>,
     pub(crate) fences: Vec<(LockKey, FencingToken)>,
     pub(crate) entries: Vec<(ChainName, Entry)>,
+    /// Entries whose personal data go with this commit.
+    pub(crate) forgotten: Option<(ChainName, Vec<Seq>)>,
     /// The entries are ours, of kinds that callers cannot write.
     control: bool,
     pub(crate) invalidations: Vec<(String, String)>,
@@ -259,6 +261,12 @@ impl Commit {
         Self { control: true, ..self }.audit(chain, entry)
     }
 
+    /// Overwrites the personal data of entries in the same transaction; a control entry tells of it.
+    pub(crate) fn forget(mut self, chain: ChainName, seqs: Vec<Seq>) -> Self {
+        self.forgotten = Some((chain, seqs));
+        self
+    }
+
     /// Invalidates cache keys once the commit is durable: inline, and from the change feed if the process dies first.
     pub fn invalidate<K: Into<String>>(mut self, namespace: &str, keys: impl IntoIterator<Item = K>) -> Self {
         self.invalidations.extend(keys.into_iter().map(|key| (namespace.to_owned(), key.into())));
@@ -347,7 +355,10 @@ impl Commit {
             LabelChange::Keep => 0,
             LabelChange::Set(labels) | LabelChange::Merge(labels) => labels.bytes(),
         });
-        let entries = self.entries.iter().map(|(_, entry)| entry.data.as_bytes().len() + 512);
+        let entries = self
+            .entries
+            .iter()
+            .map(|(_, entry)| entry.data.as_bytes().len() + entry.personal.as_ref().map_or(0, |own| own.value.len()) + 512);
         let invalidations = self.invalidations.iter().map(|(namespace, key)| namespace.len() + key.len());
         writes.chain(labels).chain(entries).chain(invalidations).sum::<usize>() + 64
     }
@@ -407,6 +418,10 @@ impl Commit {
                 .option(entry.actor.as_deref())
                 .option(entry.resource.as_deref());
             print.bytes(entry.data.as_bytes());
+            // Not what they are: the print outlives them, and has no salt.
+            if entry.personal.is_some() {
+                print.text("personal");
+            }
         }
         print.number(self.invalidations.len());
         for (namespace, key) in &self.invalidations {

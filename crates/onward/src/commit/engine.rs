@@ -16,7 +16,8 @@ use super::feed::{Past, Record};
 use super::outcome::Receipt;
 use super::retention::{Prune, Pruned};
 use crate::model::{
-    ChainName, Epoch, FencingToken, Fingerprint, Head, Key, LockKey, Object, RequestId, Revision, Sealed, Selector, Version,
+    ChainName, Epoch, FencingToken, Fingerprint, Head, KeptPersonal, Key, LockKey, Object, RequestId, Revision, Sealed, Selector, Seq,
+    Version,
 };
 use crate::observe::Finding;
 use crate::time::Timestamp;
@@ -101,6 +102,10 @@ pub struct Plan {
     pub heads: HashMap<ChainName, Head>,
     /// Entries, in seq order for each chain.
     pub entries: Vec<(ChainName, Arc<Sealed>)>,
+    /// Personal data, each beside the entry that commits to it.
+    pub personal: Vec<(ChainName, KeptPersonal)>,
+    /// Entries whose personal data go: in this very transaction salt, subject and value are overwritten, and what is not there is gone.
+    pub forgotten: Vec<(ChainName, Vec<Seq>)>,
 }
 
 /// The writing half of an engine, owned by one queue.
@@ -220,6 +225,11 @@ pub trait CommitEngine: Debug + Send + Sync {
     /// [`Kind::Overloaded`](crate::Kind::Overloaded): a bound is reached, and they would be refused.
     fn ready(&self) -> Result<()> {
         Ok(())
+    }
+
+    /// Tells whether the engine keeps personal data of entries, and can forget them; without that none are taken (C9).
+    fn keeps_personal(&self) -> bool {
+        false
     }
 
     /// Listens for other processes' commits, inside a Tokio runtime; `None`: the engine hears nothing.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::model::limits::SEQ_MAX;
 use crate::model::merkle::Frontier;
 use crate::model::{
-    CLOCK_BEHIND, ChainName, Entry, HAS_ACTOR, HAS_RESOURCE, Head, MacKeys, PINNED, Prehashed, RequestId, Sealed, Seq, finish, genesis,
-    is_control, prehash,
+    CLOCK_BEHIND, ChainName, Entry, HAS_ACTOR, HAS_RESOURCE, Hash, Head, KeptPersonal, MacKeys, PINNED, Prehashed, RequestId, Sealed, Seq,
+    commitment, finish, genesis, is_control, prehash,
 };
 use crate::time::Timestamp;
 use crate::{Error, Result, random};
@@ -21,6 +21,8 @@ pub(crate) struct Prepared {
     origin: Arc<str>,
     event_id: String,
     entry: Entry,
+    /// The salt of its personal data, and the commitment to both.
+    salt: Option<([u8; 32], Hash)>,
     hashed: Prehashed,
 }
 
@@ -28,8 +30,12 @@ pub(crate) struct Prepared {
 pub(crate) fn prepare(base: &str, entries: &[(ChainName, Entry)], ids: &[String]) -> Vec<Prepared> {
     let each = |((chain, entry), event_id): (&(ChainName, Entry), &String)| {
         let origin: Arc<str> = format!("{base}/{chain}").into();
-        let hashed = prehash(&origin, event_id, &entry.kind, entry.actor.as_deref(), entry.resource.as_deref(), entry.data.as_bytes());
-        Prepared { chain: chain.clone(), origin, event_id: event_id.clone(), entry: entry.clone(), hashed }
+        let salt = entry.personal.as_ref().map(|personal| {
+            let salt = random::bytes::<32>();
+            (salt, commitment(&salt, &personal.value))
+        });
+        let hashed = prehash(&origin, event_id, entry, salt.as_ref().map(|(_, commitment)| commitment));
+        Prepared { chain: chain.clone(), origin, event_id: event_id.clone(), entry: entry.clone(), salt, hashed }
     };
     entries.iter().zip(ids).map(each).collect()
 }
@@ -51,8 +57,13 @@ pub(crate) fn event_ids(entries: &[(ChainName, Entry)], request: Option<&Request
     entries.iter().enumerate().map(each).collect()
 }
 
-/// Entries with their places, and what their authors are told.
-type Chained = (Vec<(ChainName, Arc<Sealed>)>, Vec<EntryReceipt>);
+/// Entries with their places, the personal data beside them, and what their authors are told.
+#[derive(Debug, Default)]
+pub(crate) struct Chained {
+    pub(crate) entries: Vec<(ChainName, Arc<Sealed>)>,
+    pub(crate) personal: Vec<(ChainName, KeptPersonal)>,
+    pub(crate) receipts: Vec<EntryReceipt>,
+}
 
 /// Chains the entries of one commit onto copies of the heads, so that a refused commit leaves no hole.
 ///
@@ -60,15 +71,14 @@ type Chained = (Vec<(ChainName, Arc<Sealed>)>, Vec<EntryReceipt>);
 /// The chain is at the end of its numbers.
 pub(crate) fn chain(prepared: &[Prepared], heads: &mut HashMap<ChainName, Head>, keys: &MacKeys, now: Timestamp) -> Result<Chained> {
     let mut changed: HashMap<ChainName, Head> = HashMap::new();
-    let mut sealed = Vec::with_capacity(prepared.len());
-    let mut receipts = Vec::with_capacity(prepared.len());
+    let mut chained = Chained::default();
     for one in prepared {
         let known = changed.get(&one.chain).or_else(|| heads.get(&one.chain)).cloned();
         let head = match known {
             Some(head) => head,
             None => {
                 let (first, head) = create(&one.origin, keys, now)?;
-                sealed.push((one.chain.clone(), first));
+                chained.entries.push((one.chain.clone(), first));
                 head
             }
         };
@@ -77,23 +87,27 @@ pub(crate) fn chain(prepared: &[Prepared], heads: &mut HashMap<ChainName, Head>,
             one.hashed.clone()
         } else {
             // The chain was created under another base.
-            prehash(&head.origin, &one.event_id, &entry.kind, entry.actor.as_deref(), entry.resource.as_deref(), entry.data.as_bytes())
+            prehash(&head.origin, &one.event_id, entry, one.salt.as_ref().map(|(_, commitment)| commitment))
         };
         let flags = if entry.actor.is_some() { HAS_ACTOR } else { 0 } | if entry.resource.is_some() { HAS_RESOURCE } else { 0 };
         let flags = flags | if is_control(&entry.kind) { PINNED } else { 0 };
-        let (entry, head) = link(hashed, entry, &one.event_id, flags, Some(head), &one.origin, keys, now)?;
-        receipts.push(EntryReceipt {
+        let (mut entry, head) = link(hashed, entry, &one.event_id, flags, Some(head), &one.origin, keys, now)?;
+        if let (Some((salt, commitment)), Some(personal)) = (one.salt, &one.entry.personal) {
+            entry.personal = Some(commitment);
+            chained.personal.push((one.chain.clone(), KeptPersonal { seq: entry.seq, salt, personal: personal.clone() }));
+        }
+        chained.receipts.push(EntryReceipt {
             chain: one.chain.clone(),
             seq: entry.seq,
             hash: entry.hash,
             at: entry.at.as_micros(),
             event_id: entry.event_id.clone(),
         });
-        sealed.push((one.chain.clone(), Arc::new(entry)));
+        chained.entries.push((one.chain.clone(), Arc::new(entry)));
         changed.insert(one.chain.clone(), head);
     }
     heads.extend(changed);
-    Ok((sealed, receipts))
+    Ok(chained)
 }
 
 /// Makes the first entry of a chain: it says what the chain is.
@@ -102,7 +116,7 @@ fn create(origin: &Arc<str>, keys: &MacKeys, now: Timestamp) -> Result<(Arc<Seal
     // The origin's alphabet needs no JSON escapes.
     let data = format!(r#"{{"alg":"sha256","nonce":"{nonce}","origin":"{origin}","v":1}}"#);
     let entry = Entry::new("chain.created").with_data(crate::model::Data::text(data));
-    let hashed = prehash(origin, "created", &entry.kind, None, None, entry.data.as_bytes());
+    let hashed = prehash(origin, "created", &entry, None);
     let (sealed, head) = link(hashed, &entry, "created", PINNED, None, origin, keys, now)?;
     Ok((Arc::new(sealed), head))
 }
@@ -145,6 +159,7 @@ fn link(
         actor: entry.actor.clone(),
         resource: entry.resource.clone(),
         data: entry.data.as_bytes().clone(),
+        personal: None,
     };
     Ok((sealed, Head { origin, seq, hash, at, frontier }))
 }

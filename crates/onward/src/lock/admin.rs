@@ -14,7 +14,8 @@ use super::{Ask, LockOptions, Owner, Place, Renew, Switch, SwitchRecord, SwitchS
 use crate::commit::{Commit, CommitOutcome, CommitQueue};
 use crate::model::limits::{KEY_BYTES, PAGE_ITEMS};
 use crate::model::{ChainName, Data, Entry, FencingToken, LockKey};
-use crate::{Effect, Error, Result};
+use crate::observe::Finding;
+use crate::{Effect, Error, Result, retry};
 
 /// The chain of what operators and administrators did.
 const ADMIN_CHAIN: &str = "onward.admin";
@@ -24,6 +25,8 @@ const REASON_BYTES: usize = 1_024;
 const BREAKING: Duration = Duration::from_secs(5);
 /// How often a break is tried if the counter turns out to be behind the store.
 const BREAK_TRIES: usize = 2;
+/// How long a look at the engine may take.
+const CHECK_MOST: Duration = Duration::from_secs(10);
 
 pub(super) fn admin_chain() -> Result<ChainName> {
     ChainName::new(ADMIN_CHAIN)
@@ -245,6 +248,21 @@ impl Locks {
     pub async fn switch_state(&self) -> Result<SwitchState> {
         let shared = &*self.core.shared;
         shared.bounded(shared.clock.now(), Box::pin(shared.switch.state())).await.map_err(|e| e.during("switch"))
+    }
+
+    /// Looks at what the engine stands on, such as a server; changes nothing. Where the configuration forbids to ask it, it is not asked.
+    ///
+    /// # Errors
+    /// [`Kind::Backend`](crate::Kind::Backend): it is away.
+    pub async fn check(&self) -> Result<Vec<Finding>> {
+        if self.is_configured().is_err() {
+            return Ok(Vec::new());
+        }
+        // As patient as people are; not a call of the service.
+        let engine = &self.core.shared.engine;
+        let over = self.core.shared.clock.now() + CHECK_MOST;
+        let found = retry::deadline(&self.core.shared.clock, over, engine.check()).await;
+        found.unwrap_or_else(|| Err(Error::unavailable("the lock engine does not answer"))).map_err(|error| error.during("check"))
     }
 
     /// Asks the engine about a key and tells how long that took.

@@ -9,6 +9,7 @@ use futures_core::future::BoxFuture;
 use super::{Owner, Release};
 use crate::Result;
 use crate::model::{FencingToken, LockKey};
+use crate::observe::Finding;
 use crate::time::Timestamp;
 
 /// The steps that an engine carries out; waiting, renewal, policy and validity stand above it.
@@ -54,6 +55,11 @@ pub trait LockEngine: Debug + Send + Sync + 'static {
 
     /// Raises the token counter to at least `newest`: every later token is above it.
     fn raise(&self, newest: FencingToken) -> BoxFuture<'_, Result<()>>;
+
+    /// Looks at what the engine stands on, such as a server; changes nothing. One beside a store has nothing to add.
+    fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 
     /// Returns whether the engine keeps a queue of processes for each key and wakes them in turn; see [`Place::Queue`].
     fn has_queue(&self) -> bool {

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::limits::PAYLOAD_BYTES;
 use super::request::check_visible;
-use super::{Data, RowRef, Seq};
+use super::{Data, Personal, RowRef, Seq};
 use crate::time::Timestamp;
 use crate::{Code, Error, Kind, Result};
 
@@ -96,6 +96,8 @@ pub struct Entry {
     pub resource: Option<String>,
     /// Anything else, at most 1 MiB.
     pub data: Data,
+    /// What can be forgotten later: kept apart, and only committed to by the entry.
+    pub personal: Option<Personal>,
 }
 
 /// The kinds that only this library writes.
@@ -104,7 +106,7 @@ const CONTROL: [&str; 6] = ["chain.", "segment.", "hold.", "redact.", "key.", "a
 impl Entry {
     /// Makes an entry of a kind, with everything else absent.
     pub fn new(kind: impl Into<String>) -> Self {
-        Self { event_id: None, kind: kind.into(), actor: None, resource: None, data: Data::default() }
+        Self { event_id: None, kind: kind.into(), actor: None, resource: None, data: Data::default(), personal: None }
     }
 
     /// Sets who did it.
@@ -125,6 +127,13 @@ impl Entry {
     #[must_use]
     pub fn with_data(mut self, data: Data) -> Self {
         self.data = data;
+        self
+    }
+
+    /// Sets personal data: what a [redaction](crate::audit::Chain::redact) forgets.
+    #[must_use]
+    pub fn with_personal(mut self, personal: Personal) -> Self {
+        self.personal = Some(personal);
         self
     }
 
@@ -161,7 +170,7 @@ impl Entry {
         if self.data.as_bytes().len() > PAYLOAD_BYTES {
             return Err(Error::new(Kind::Invalid, Code::PayloadTooLarge, "the data of an entry is at most 1 MiB").with_pointer("/data"));
         }
-        Ok(())
+        self.personal.as_ref().map_or(Ok(()), Personal::check)
     }
 }
 
@@ -208,6 +217,8 @@ pub struct Sealed {
     pub resource: Option<String>,
     /// Anything else.
     pub data: Bytes,
+    /// The commitment to its personal data, which stand apart.
+    pub personal: Option<Hash>,
 }
 
 /// The part of an entry's hash that is known before its place in the chain is: hashed outside the writer's right.
@@ -238,11 +249,12 @@ pub(crate) fn digest_hex(bytes: &[u8]) -> String {
 }
 
 /// Hashes fields 1 to 8, so that 1 MiB of data costs no more under the head than 1 KiB.
-pub(crate) fn prehash(origin: &str, event_id: &str, kind: &str, actor: Option<&str>, resource: Option<&str>, data: &[u8]) -> Prehashed {
+pub(crate) fn prehash(origin: &str, event_id: &str, entry: &Entry, personal: Option<&Hash>) -> Prehashed {
     let mut hasher = Sha256::new();
-    let [event_id, kind, actor, resource] = [event_id, kind, actor.unwrap_or_default(), resource.unwrap_or_default()].map(str::as_bytes);
-    // Field 8, personal data, is empty in this version.
-    for field in [TAG, origin.as_bytes(), event_id, kind, actor, resource, data, b""] {
+    let (actor, resource) = (entry.actor.as_deref().unwrap_or_default(), entry.resource.as_deref().unwrap_or_default());
+    let [event_id, kind, actor, resource] = [event_id, &entry.kind, actor, resource].map(str::as_bytes);
+    let personal = personal.map_or(&[][..], |commitment| commitment.as_bytes());
+    for field in [TAG, origin.as_bytes(), event_id, kind, actor, resource, entry.data.as_bytes(), personal] {
         put(&mut hasher, field);
     }
     Prehashed(hasher)

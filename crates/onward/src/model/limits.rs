@@ -10,6 +10,10 @@ pub const NAME_BYTES: usize = 384;
 pub const WORD_BYTES: usize = 64;
 /// Longest object payload and longest data of an audit entry.
 pub const PAYLOAD_BYTES: usize = 1 << 20;
+/// Longest personal data of an audit entry.
+pub const PERSONAL_BYTES: usize = 64 << 10;
+/// Longest name of whom personal data are about.
+pub const SUBJECT_BYTES: usize = 256;
 /// Longest content type.
 pub const CONTENT_TYPE_BYTES: usize = 127;
 /// Most writes, and most guards, and most audit entries of one commit.

@@ -12,6 +12,7 @@ mod mac;
 pub mod merkle;
 mod number;
 mod object;
+mod personal;
 pub mod proof;
 mod request;
 mod row;
@@ -31,6 +32,8 @@ pub use mac::{Kid, MacKeys};
 pub use number::{Epoch, FencingToken, Revision, Seq, Version, above};
 pub(crate) use object::{JSON, depth as json_depth};
 pub use object::{Meta, Object, Payload, TtlChange};
+pub(crate) use personal::check_subject;
+pub use personal::{KeptPersonal, Personal, commitment};
 pub use request::{Fingerprint, RequestId};
 pub use row::{Row, RowRef};
 

@@ -126,7 +126,7 @@ impl<'a> From<&'a Sealed> for RowRef<'a> {
             actor: sealed.actor.as_deref().map(str::as_bytes),
             resource: sealed.resource.as_deref().map(str::as_bytes),
             data: &sealed.data,
-            pii: None,
+            pii: sealed.personal.as_ref().map(|commitment| commitment.as_bytes().as_slice()),
             flags: sealed.flags.cast_signed(),
         }
     }
@@ -143,9 +143,6 @@ impl TryFrom<Row> for Sealed {
         let broken = || Error::integrity("an audit entry is stored in a form that no version writes");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| broken());
         let hash = |bytes: Vec<u8>| <[u8; 32]>::try_from(bytes).map_err(|_| broken());
-        if row.pii.is_some() {
-            return Err(Error::unsupported("an audit entry was written by a newer version"));
-        }
         Ok(Self {
             seq: u64::try_from(row.seq).ok().and_then(|seq| Seq::new(seq).ok()).ok_or_else(broken)?,
             prev: Hash::from_bytes(hash(row.prev)?),
@@ -159,6 +156,7 @@ impl TryFrom<Row> for Sealed {
             actor: row.actor.map(text).transpose()?,
             resource: row.resource.map(text).transpose()?,
             data: row.data,
+            personal: row.pii.map(hash).transpose()?.map(Hash::from_bytes),
         })
     }
 }

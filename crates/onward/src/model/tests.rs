@@ -21,6 +21,7 @@ fn worked_example() -> (MacKeys, Sealed, Sealed) {
         actor: None,
         resource: None,
         data: first_data.into(),
+        personal: None,
     };
     first.hash = first.compute_hash(ORIGIN);
     first.mac = keys.sign("k1", &first.hash);
@@ -49,6 +50,14 @@ fn the_golden_vector_of_the_entry_layout_holds() {
     assert_eq!(hex::encode(first.mac.unwrap()), "c7c4d5d80f2641dcbf787c29522880448660864d7c5a315097acd31d514bca95");
     assert_eq!(second.hash.to_string(), "9a2bda567bf52732bee0ebc63a7b4d6ddf8a8b61ed6a3eb2c698487cecc7d815");
     assert_eq!(hex::encode(second.mac.unwrap()), "9d66f49c07833dc1d34c8a53dad0b53e3f55e7bd72b4c47d12da4d46cb082618");
+}
+
+#[test]
+fn the_golden_vector_of_a_commitment_holds() {
+    let mut salt = [0; 32];
+    salt.iter_mut().zip(0x20..).for_each(|(byte, i)| *byte = i);
+    let made = commitment(&salt, br#"{"email":"a@example.org"}"#);
+    assert_eq!(made.to_string(), "51fbecd00a32f1490df4f9c9af3a9f7e47a5ba30f5de2bec5705bbab90fe9744");
 }
 
 #[test]
@@ -216,4 +225,37 @@ fn a_checkpoint_with_any_byte_changed_is_refused() {
     assert_eq!(accepted, 0);
     assert!(CheckpointKey::from_seed([8; 32]).vkey(ORIGIN).open(&note).is_err());
     assert!(key.vkey("onward.example/audit/other").open(&note).is_err());
+}
+
+#[test]
+fn a_keyring_is_read_as_it_was_written_and_its_last_key_seals() {
+    let (old, new) = ("07".repeat(32), "08".repeat(32));
+    let text = format!("# ours\n\n2026:{old} a/orders=40 b/users=7\nk2:{new}\n");
+    let keys = MacKeys::parse(&text).unwrap();
+    assert_eq!((keys.active(), keys.names().collect::<Vec<_>>()), ("k2", vec!["2026", "k2"]));
+    assert_eq!(MacKeys::parse(&keys.to_text()).unwrap(), keys);
+    assert!(keys.is_in_window("2026", "a/orders", 40) && !keys.is_in_window("2026", "a/orders", 41));
+    assert!(keys.is_in_window("2026", "c/others", 41) && keys.is_in_window("k2", "a/orders", 41));
+    assert!(!format!("{keys:?}").contains("0707"));
+    assert_ne!(keys.fingerprint("2026"), keys.fingerprint("k2"));
+    // One key alone needs no name.
+    assert_eq!(MacKeys::parse(&old).unwrap(), MacKeys::one("k1", [7; 32]).unwrap());
+    let ring = |behind: &str| format!("k1:{old}{behind}");
+    for bad in
+        ["", "#", "x", &ring(" a"), &ring(" =1"), &ring(" a="), &ring(" a=-1"), &ring(" a=+1"), &ring(" a=1 a=2"), &format!("{old}\n{old}")]
+    {
+        let error = MacKeys::parse(bad).unwrap_err();
+        assert!(!error.to_string().contains(&old), "{bad}");
+    }
+}
+
+#[test]
+fn a_key_is_retired_once_and_never_while_it_seals() {
+    let keys = MacKeys::one("k1", [7; 32]).unwrap();
+    assert_eq!(keys.clone().retired("k1", "a", 4).unwrap_err().code(), crate::Code::StateConflict);
+    assert!(keys.clone().rotated("k1", [8; 32]).is_err() && keys.clone().rotated("k2", [7; 32]).is_err());
+    let keys = keys.rotated("k2", [8; 32]).unwrap().retired("k1", "a", 4).unwrap();
+    assert_eq!(keys.clone().retired("k1", "a", 5).unwrap_err().code(), crate::Code::StateConflict);
+    assert_eq!(keys.clone().retired("k1", "a", 4).unwrap(), keys);
+    assert_eq!(keys.clone().retired("k3", "a", 4).unwrap_err().kind(), crate::Kind::NotFound);
 }

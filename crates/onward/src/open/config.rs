@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Url;
-use crate::cache::CacheOptions;
+use crate::audit::Policies;
+use crate::cache::{CacheOptions, Layout};
 use crate::commit::Retention;
 use crate::lock::LocksConfig;
 use crate::model::{CheckpointKey, MacKeys};
@@ -21,6 +22,7 @@ pub struct Config {
     pub(super) keys: MacKeys,
     pub(super) signing: Option<CheckpointKey>,
     pub(super) archive_at: Option<Url>,
+    pub(super) policies: Policies,
     pub(super) files: Files,
     pub(super) locks_enabled: bool,
     pub(super) lock_namespace: String,
@@ -29,6 +31,9 @@ pub struct Config {
     pub(super) cache: CacheOptions,
     pub(super) cache_bytes: usize,
     pub(super) cache_near: Option<Duration>,
+    pub(super) cache_layout: Layout,
+    /// As the environment says: it may speak of another cache than this one, so it is not insisted on.
+    pub(super) cache_layout_around: Layout,
     pub(super) retention: Retention,
     pub(super) clock: Clock,
     pub(super) observer: SharedObserver,
@@ -55,6 +60,7 @@ impl Config {
             keys: MacKeys::none(),
             signing: None,
             archive_at: None,
+            policies: Policies::default(),
             files: Files::Make,
             locks_enabled: true,
             lock_namespace: LocksConfig::default().namespace,
@@ -63,13 +69,15 @@ impl Config {
             cache: CacheOptions::default(),
             cache_bytes: CACHE_BYTES,
             cache_near: None,
+            cache_layout: Layout::default(),
+            cache_layout_around: Layout::default(),
             retention: Retention::default(),
             clock: Clock::system(),
             observer: Arc::new(Silent),
         }
     }
 
-    /// Reads `ONWARD__LOCKS__ENABLED` (`true` or `false`) and the keys of the audit trail: `ONWARD__AUDIT__KEY` and
+    /// Reads `ONWARD__LOCKS__ENABLED` (`true` or `false`), `ONWARD__CACHE__LAYOUT` (`onward` or `utopia`) and the keys of the audit trail: `ONWARD__AUDIT__KEY` and
     /// `ONWARD__AUDIT__SIGNING_KEY`, or the files that these names with `_FILE` name; and the URL of the archive, `ONWARD__AUDIT__ARCHIVE`.
     ///
     /// # Errors
@@ -80,8 +88,16 @@ impl Config {
             Some("false") => self.locks_enabled = false,
             Some(_) => return Err(Error::invalid("ONWARD__LOCKS__ENABLED is true or false")),
         }
-        if let Some(text) = secret("ONWARD__AUDIT__KEY")? {
-            self.keys = MacKeys::parse(&text)?;
+        if let Some(text) = var("ONWARD__CACHE__LAYOUT")? {
+            self.cache_layout_around = text.parse()?;
+        }
+        match (var("ONWARD__AUDIT__KEY")?, var("ONWARD__AUDIT__KEY_FILE")?) {
+            (None, Some(path)) => self.keys = crate::audit::read_keyring(path.as_ref())?,
+            _ => {
+                if let Some(text) = secret("ONWARD__AUDIT__KEY")? {
+                    self.keys = MacKeys::parse(&text)?;
+                }
+            }
         }
         if let Some(text) = secret("ONWARD__AUDIT__SIGNING_KEY")? {
             self.signing = Some(CheckpointKey::parse(&text)?);
@@ -127,6 +143,13 @@ impl Config {
     #[must_use]
     pub fn with_archive_at(mut self, url: impl Into<Url>) -> Self {
         self.archive_at = Some(url.into());
+        self
+    }
+
+    /// Sets when [`Onward::maintain`](crate::Onward::maintain) seals, archives, purges and deletes; by default never.
+    #[must_use]
+    pub fn with_policies(mut self, policies: Policies) -> Self {
+        self.policies = policies;
         self
     }
 
@@ -182,6 +205,15 @@ impl Config {
         self
     }
 
+    /// Lays the cache on Redis out like this; by default as our own.
+    ///
+    /// [`Layout::Utopia`] with several servers picks a key's as utopia-php/cache does, by their order. All processes must say the same.
+    #[must_use]
+    pub fn with_cache_layout(mut self, layout: Layout) -> Self {
+        self.cache_layout = layout;
+        self
+    }
+
     /// Bounds the cache in memory, or the near copies; 64 MiB by default.
     #[must_use]
     pub fn with_cache_bytes(mut self, bytes: usize) -> Self {
@@ -208,6 +240,14 @@ impl Config {
     pub fn with_observer(mut self, observer: SharedObserver) -> Self {
         self.observer = observer;
         self
+    }
+}
+
+impl Config {
+    /// Returns the layout of a cache on Redis.
+    #[cfg(feature = "redis")]
+    pub(super) fn layout(&self) -> Layout {
+        if self.cache_layout == Layout::Onward { self.cache_layout_around } else { self.cache_layout }
     }
 }
 

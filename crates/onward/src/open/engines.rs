@@ -6,15 +6,17 @@ use std::sync::Arc;
 use super::config::{Config, Files};
 use super::url::{MEMORY, Url};
 use crate::audit::engine::AuditEngine;
-use crate::cache::CacheEngine;
 #[cfg(feature = "redis")]
 use crate::cache::layers::{Breaker, Sharded, Tiered};
+use crate::cache::{CacheEngine, Layout};
 use crate::commit::engine::CommitEngine;
+#[cfg(feature = "redis")]
+use crate::engine::memory::ClosedLocks;
 use crate::engine::memory::{MemoryCache, MemoryLocks, MemoryStore};
 #[cfg(feature = "postgres")]
 use crate::engine::postgres::{self as migrate, PostgresLocks, PostgresStore};
 #[cfg(feature = "redis")]
-use crate::engine::redis::{Address, RedisCache, RedisLocks};
+use crate::engine::redis::{Address, NOT_ON_A_CLUSTER, RedisCache, RedisLocks};
 #[cfg(feature = "sqlite")]
 use crate::engine::sqlite::{SqliteLocks, SqliteStore};
 use crate::lock::LockEngine;
@@ -160,7 +162,13 @@ impl Engines {
         Ok(Self {
             commits,
             audit,
-            locks: lock_engine(locks.as_ref().unwrap_or(&store), &config.clock).await?,
+            locks: match &locks {
+                Some(place) => lock_engine(place, &config.clock).await?,
+                // Nobody asked for locks there: a cluster has a cache, and says what it has not when it is asked.
+                #[cfg(feature = "redis")]
+                None if matches!(&store, Place::Redis(address) if address.is_cluster()) => Arc::new(ClosedLocks::new(NOT_ON_A_CLUSTER)),
+                None => lock_engine(&store, &config.clock).await?,
+            },
             cache: cache_engine(&cache, config).await?,
             has_store: store.has_store(),
             file,
@@ -199,6 +207,9 @@ async fn lock_engine(place: &Place, clock: &Clock) -> Result<Arc<dyn LockEngine>
 async fn cache_engine(places: &[Place], config: &Config) -> Result<Arc<dyn CacheEngine>> {
     let memory = || Arc::new(MemoryCache::new(config.clock.clone()).with_max_bytes(config.cache_bytes));
     if let [Place::Memory] = places {
+        if config.cache_layout != Layout::Onward {
+            return Err(Error::unsupported("the cache layout utopia is one of a cache on redis"));
+        }
         return Ok(memory());
     }
     #[cfg(feature = "redis")]
@@ -215,7 +226,7 @@ async fn shared_cache(places: &[Place], config: &Config, memory: impl Fn() -> Ar
         let Place::Redis(address) = place else {
             return Err(Error::unsupported("a cache is memory:, or one or more redis URLs with commas between them"));
         };
-        let server = RedisCache::open(address, config.clock.clone()).await?;
+        let server = RedisCache::open(address, config.clock.clone()).await?.with_layout(config.layout())?;
         if let Some(near) = &near {
             server.tell(Arc::clone(near)).await?;
         }
@@ -223,7 +234,10 @@ async fn shared_cache(places: &[Place], config: &Config, memory: impl Fn() -> Ar
     }
     let far: Arc<dyn CacheEngine> = match <[_; 1]>::try_from(shards) {
         Ok([(_, alone)]) => alone,
-        Err(shards) => Arc::new(Sharded::new(shards)?),
+        Err(shards) => Arc::new(match config.layout() {
+            Layout::Onward => Sharded::new(shards)?,
+            Layout::Utopia => Sharded::by_crc32(shards)?,
+        }),
     };
     match (near, config.cache_near) {
         (Some(near), Some(bound)) => Ok(Arc::new(Tiered::new(near, far, config.clock.clone(), bound)?)),

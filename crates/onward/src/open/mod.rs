@@ -5,6 +5,7 @@ mod engines;
 mod url;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 
@@ -13,12 +14,12 @@ use engines::Engines;
 pub use engines::Migration;
 pub use url::Url;
 
-use crate::audit::{Archive, Trail, TrailOptions};
+use crate::audit::{Act, Archive, Maintenance, Tick, Trail, TrailOptions};
 use crate::cache::{Cache, Flushed, Follower, Invalidation, WeakCache};
 use crate::commit::{CommitQueue, QueueOptions};
 use crate::guarded::GuardedWrite;
-use crate::lock::{Locks, LocksConfig};
-use crate::model::FencingToken;
+use crate::lock::{HeldMemory, LockOptions, Locks, LocksConfig};
+use crate::model::{FencingToken, LockKey};
 use crate::observe::Finding;
 use crate::store::{CacheSink, Deliverer, Store};
 use crate::{Error, Result};
@@ -56,6 +57,7 @@ impl Onward {
             keys,
             signing,
             archive_at,
+            policies,
             locks_enabled,
             lock_namespace,
             lock_targets,
@@ -93,7 +95,8 @@ impl Onward {
         let consumer = deliverer.with_sink(Arc::new(cache.downgrade())).follow(&queue).await?;
         cache.keep(Follower(tokio::spawn(consumer)));
         let archive = archive_at.as_ref().map(|url| Archive::open(url.secret())).transpose()?;
-        let mut audit = Trail::with(queue.clone(), engines.audit, TrailOptions { signing, archive });
+        let mut audit = Trail::with(queue.clone(), engines.audit, TrailOptions { signing, archive, policies });
+        audit.policies().check(audit.means())?;
         if let Some(file) = &engines.file {
             audit = audit.with_drops_beside(file).await?;
         }
@@ -109,7 +112,7 @@ impl Onward {
         Migration::of(config).await
     }
 
-    /// Looks at the engines of the store and the cache and at what they stand on, such as the disk; changes nothing and may take a second.
+    /// Looks at the engines of all parts and at what they stand on, such as the disk; changes nothing and may take a second.
     ///
     /// The findings are for people: what is wrong, how bad it is, and what to do. An engine without files has none.
     ///
@@ -117,8 +120,27 @@ impl Onward {
     /// [`Kind::Backend`](crate::Kind::Backend): the engine is away.
     pub async fn check(&self) -> Result<Vec<Finding>> {
         let mut findings = self.0.store.queue().engine().check().await?;
+        findings.extend(self.0.locks.check().await?);
         findings.extend(self.0.cache.check().await?);
+        findings.extend(self.0.audit.check().await?);
         Ok(findings)
+    }
+
+    /// Takes the steps that are due in the life of every chain, as [`Trail::tick`] does, unless another process is at it: `None`.
+    ///
+    /// The lock `onward/maintain` only saves work: two at once are harmless, and where locking is off or its engine away it runs all the
+    /// same. The library never calls this by itself; `onward serve` does.
+    ///
+    /// # Errors
+    /// As [`Trail::tick`].
+    ///
+    /// # Cancel safety
+    /// As [`Trail::tick`].
+    pub async fn maintain(&self, memory: &mut Maintenance, act: &Act, budget: Duration) -> Result<Option<Tick>> {
+        let options = LockOptions::skip().with_ttl(Duration::from_secs(30)).with_held_memory(HeldMemory::Ignore);
+        let key = LockKey::raw("onward/maintain")?;
+        let ran = self.0.locks.with_key(&key, options, |_| self.0.audit.tick(memory, act, budget)).await?;
+        ran.value().transpose()
     }
 
     /// Returns the versioned objects.

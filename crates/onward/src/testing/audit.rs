@@ -53,7 +53,7 @@ impl Harness {
             Trail::with(
                 CommitQueue::start(commits, options).await.unwrap(),
                 engine,
-                TrailOptions { signing, archive: Some(archive.clone()) },
+                TrailOptions { signing, archive: Some(archive.clone()), policies: super::audit_maintain::policies() },
             )
         };
         let signing = Some(CheckpointKey::from_seed([7; 32]));

@@ -41,11 +41,21 @@ macro_rules! audit_life_conformance {
                 a_lost_answer_to_a_step_writes_one_entry
                 a_batch_moves_nothing_unless_every_guard_holds
             }
+            $crate::audit_conformance! { @in audit_maintain $open;
+                what_is_due_is_done_and_an_idle_chain_rests
+                one_broken_chain_does_not_stop_maintain
+                a_held_segment_waits_and_the_rest_goes_on
+                a_dry_tick_changes_nothing
+                what_a_dead_worker_left_is_finished_by_the_next_tick
+                two_ticks_at_once_take_each_step_once
+                files_go_a_few_an_hour
+                a_tick_whose_time_is_over_goes_on_with_the_next_chain
+            }
         }
     };
 }
 
-fn seq(number: u64) -> Seq {
+pub(super) fn seq(number: u64) -> Seq {
     Seq::new(number).unwrap()
 }
 
@@ -66,7 +76,7 @@ async fn grown(h: &Harness, to: u64) -> Chain {
 }
 
 /// Verifies everything, the files included, in one thread and in three.
-async fn verified(chain: &Chain) -> Report {
+pub(super) async fn verified(chain: &Chain) -> Report {
     let check = |threads| Check { archives: Archives::Read, threads, ..Check::default() };
     let report = chain.verify(check(1)).await.unwrap();
     assert!(report.findings.is_empty() && report.authenticated && report.verdict == Verdict::Ok, "{report}");
@@ -75,12 +85,12 @@ async fn verified(chain: &Chain) -> Report {
     report
 }
 
-async fn head(chain: &Chain) -> u64 {
+pub(super) async fn head(chain: &Chain) -> u64 {
     chain.head().await.unwrap().unwrap().seq.get()
 }
 
 /// How many entries a chain has in its database, by a query of all of them.
-async fn present(chain: &Chain) -> u64 {
+pub(super) async fn present(chain: &Chain) -> u64 {
     let (mut count, mut after) = (0, None);
     loop {
         let found = chain.query(&Filter::default(), Page { limit: 1_000, after }).await.unwrap();

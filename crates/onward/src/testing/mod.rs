@@ -5,6 +5,8 @@
 pub mod audit;
 pub mod audit_drops;
 pub mod audit_life;
+pub mod audit_maintain;
+pub mod audit_personal;
 pub mod audit_proofs;
 pub mod audit_reads;
 pub mod cache;

@@ -123,6 +123,9 @@ async fn the_child_writes_what_it_is_asked_for() {
     };
     let mut words = task.splitn(3, ' ');
     let (what, count, db) = (words.next().unwrap(), words.next().unwrap(), PathBuf::from(words.next().unwrap()));
+    if what == "archive" {
+        return super::life::archive(&db).await;
+    }
     let onward = match Onward::open(&url(&db)).await {
         Ok(onward) => onward,
         Err(error) => {

@@ -9,8 +9,11 @@
 
 mod child;
 mod full;
+mod life;
 #[path = "../it/outside.rs"]
 mod outside;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod power;
 mod sync;
 

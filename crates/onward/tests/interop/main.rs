@@ -1,9 +1,11 @@
-//! Locks on Redis beside clients that others wrote: they exclude us, and we exclude them, on one key.
+//! Locks on Redis beside clients that others wrote: they exclude us, and we exclude them, on one key. And the cache beside PHP.
 //!
-//! Needs redis-py and node-redlock, so `./test.sh` installs them and runs this by name. `ONWARD_PYTHON` names a Python that has the
-//! package redis, `ONWARD_NODE_MODULES` a folder with the packages redlock and ioredis.
+//! Needs redis-py, node-redlock and php-redis, so `./test.sh` installs them and runs this by name. `ONWARD_PYTHON` names a Python that has the
+//! package redis, `ONWARD_NODE_MODULES` a folder with the packages redlock and ioredis, `ONWARD_PHP` another PHP than `php`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+mod utopia;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};

@@ -4,6 +4,10 @@
 
 mod drops;
 mod export;
+mod keyring;
+#[cfg(target_os = "linux")]
+mod life_crash;
+mod personal;
 mod postgres;
 mod proofs;
 mod schedules;
@@ -39,6 +43,8 @@ async fn postgres() -> Harness {
 
 onward::audit_conformance!(on_memory, memory);
 onward::audit_conformance!(on_sqlite, sqlite);
+onward::audit_personal_conformance!(personal_on_memory, memory);
+onward::audit_personal_conformance!(personal_on_sqlite, sqlite);
 onward::audit_life_conformance!(life_on_memory, memory);
 onward::audit_life_conformance!(life_on_sqlite, sqlite);
 onward::audit_conformance!(on_postgres, postgres);

@@ -66,6 +66,8 @@ impl Writer for BuggyWriter {
             requests: plan.requests.clone(),
             heads: plan.heads.clone(),
             entries: plan.entries.clone(),
+            personal: plan.personal.clone(),
+            forgotten: plan.forgotten.clone(),
         };
         match self.1 {
             Bug::ReadsBeforeTheRight => {}

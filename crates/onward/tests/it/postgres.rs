@@ -1,5 +1,7 @@
 //! Postgres and what real servers do: die, stand still, lose connections, get restored, sit behind a pooler.
 
+mod faults;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};

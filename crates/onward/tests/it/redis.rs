@@ -2,6 +2,8 @@
 
 mod cache;
 mod cache_faults;
+mod tls;
+mod utopia;
 mod wiring;
 
 use onward::testing::servers::{Keep, Redis};

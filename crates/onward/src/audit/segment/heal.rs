@@ -40,32 +40,52 @@ impl Chain {
     async fn heal_all(&self, act: &Act) -> Result<Healed> {
         act.check()?;
         let mut healed = Healed::default();
-        let segments = self.all_segments().await?;
-        for segment in &segments {
-            match self.heal_segment(segment, act).await {
+        for segment in &self.all_segments().await? {
+            match self.finish(segment, act).await {
                 Ok(Outcome::Finished) => healed.finished.push(segment.from),
-                Ok(Outcome::Nothing(collected)) => healed.collected += collected,
+                Ok(Outcome::Nothing) => {}
                 Ok(Outcome::Waits) => healed.waiting.push(segment.from),
                 Err(error) if error.kind() == Kind::Conflict => healed.waiting.push(segment.from),
                 Err(error) => return Err(error),
             }
         }
-        healed.collected += self.collect_skeletons(&segments, act).await?;
+        healed.collected = self.collect(act).await?;
         Ok(healed)
     }
 
-    async fn heal_segment(&self, segment: &Segment, act: &Act) -> Result<Outcome> {
-        let now = self.trail().queue().clock().wall();
-        if check_free(segment, now).is_err() {
-            let at_work = matches!(segment.state, SegmentState::Purging | SegmentState::Restoring);
-            return Ok(if at_work { Outcome::Waits } else { Outcome::Nothing(0) });
+    /// Finishes a purge or a restore that was begun.
+    pub(super) async fn finish(&self, segment: &Segment, act: &Act) -> Result<Outcome> {
+        if !matches!(segment.state, SegmentState::Purging | SegmentState::Restoring) {
+            return Ok(Outcome::Nothing);
+        }
+        if check_free(segment, self.trail().queue().clock().wall()).is_err() || self.is_held(segment).await? {
+            return Ok(Outcome::Waits);
         }
         match segment.state {
-            SegmentState::Purging if self.is_held(segment).await? => Ok(Outcome::Waits),
-            SegmentState::Purging => self.purge_segment(segment.from, act).await.map(|_| Outcome::Finished),
-            SegmentState::Restoring => self.restore_segment(segment.from, segment.until, act).await.map(|_| Outcome::Finished),
-            _ => self.sweep(segment, act).await.map(Outcome::Nothing),
+            SegmentState::Purging => self.purge_segment(segment.from, act).await?,
+            _ => self.restore_segment(segment.from, segment.until, act).await?,
+        };
+        Ok(Outcome::Finished)
+    }
+
+    /// Deletes what nobody names: files of attempts that came to nothing, parts of skeletons; returns how much.
+    pub(super) async fn collect(&self, act: &Act) -> Result<usize> {
+        let segments = self.all_segments().await?;
+        let mut collected = 0;
+        for segment in &segments {
+            let now = self.trail().queue().clock().wall();
+            let at_work = matches!(segment.state, SegmentState::Purging | SegmentState::Restoring);
+            if at_work || check_free(segment, now).is_err() {
+                continue;
+            }
+            match self.sweep(segment, act).await {
+                Ok(deleted) => collected += deleted,
+                // Somebody took it meanwhile: it is swept another time.
+                Err(error) if error.kind() == Kind::Conflict => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok(collected + self.collect_skeletons(&segments, act).await?)
     }
 
     /// Deletes the files of attempts that came to nothing.
@@ -124,9 +144,9 @@ impl Chain {
     }
 }
 
-/// What healing one segment came to.
-enum Outcome {
+/// What finishing the work on one segment came to.
+pub(super) enum Outcome {
     Finished,
     Waits,
-    Nothing(usize),
+    Nothing,
 }

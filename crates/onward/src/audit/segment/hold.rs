@@ -41,7 +41,7 @@ pub struct Hold {
 }
 
 impl Hold {
-    fn covers(&self, from: u64, to: u64) -> bool {
+    pub(in crate::audit) fn covers(&self, from: u64, to: u64) -> bool {
         self.from <= to && self.to.is_none_or(|last| last >= from)
     }
 }
@@ -51,6 +51,14 @@ impl Hold {
 pub struct Holds {
     /// The holds, in the order in which they were placed.
     pub holds: Vec<Hold>,
+}
+
+impl Holds {
+    /// Tells whether they keep a segment from losing what it could lose next.
+    pub(super) fn keep(&self, segment: &super::Segment) -> bool {
+        let loses = matches!(segment.state, SegmentState::Purging | SegmentState::Archived | SegmentState::Purged);
+        loses && self.holds.iter().any(|hold| hold.covers(segment.from, segment.to))
+    }
 }
 
 impl Chain {
@@ -139,7 +147,7 @@ impl Chain {
     }
 
     /// The holds, and the guard that they are still these.
-    pub(super) async fn read_holds(&self) -> Result<(Holds, Guard)> {
+    pub(in crate::audit) async fn read_holds(&self) -> Result<(Holds, Guard)> {
         let key = self.holds_key()?;
         match self.trail().queue().engine().get(&key).await? {
             Some(object) => Ok((super::read(object.value.read())?, Guard::At(key, object.meta.version))),
@@ -158,8 +166,6 @@ impl Chain {
 
     /// Tells whether a segment may not lose anything now.
     pub(super) async fn is_held(&self, segment: &super::Segment) -> Result<bool> {
-        let (holds, _) = self.read_holds().await?;
-        let loses = matches!(segment.state, SegmentState::Purging | SegmentState::Archived | SegmentState::Purged);
-        Ok(loses && holds.holds.iter().any(|hold| hold.covers(segment.from, segment.to)))
+        Ok(self.read_holds().await?.0.keep(segment))
     }
 }

@@ -9,6 +9,8 @@
 mod archiving;
 mod heal;
 mod hold;
+mod maintain;
+mod policy;
 mod purge;
 mod restore;
 mod seal;
@@ -22,6 +24,9 @@ use serde::{Deserialize, Serialize};
 
 pub use heal::Healed;
 pub use hold::{Hold, Holds};
+pub use maintain::{Maintenance, Step, StepResult, Tick};
+pub use policy::{Means, Policies, Policy, Stage};
+pub(super) use worker::surely;
 
 use super::chain::Chain;
 use super::verify::segment::{Border, CHUNK, Chunk, SEGMENT_KIND, SKELETON_KIND, chunk_name, segment_name};
@@ -129,14 +134,26 @@ impl Act {
         self
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    pub(super) fn actor(&self) -> Option<String> {
+        self.actor.clone()
+    }
+
+    pub(super) fn is_dry(&self) -> bool {
+        self.dry
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
         if self.reason.trim().is_empty() || self.reason.len() > REASON_BYTES || self.reason.chars().any(char::is_control) {
             return Err(Error::invalid("a reason is 1..=1024 bytes without control characters"));
         }
         Ok(())
     }
 
-    fn tell(&self, done: u64, total: u64) {
+    pub(super) fn tell(&self, done: u64, total: u64) {
         if let Some(watch) = &self.watch {
             watch(done, total);
         }
@@ -144,7 +161,7 @@ impl Act {
 }
 
 /// The state stands in the way; nothing was changed.
-fn refused(message: impl Into<String>) -> Error {
+pub(super) fn refused(message: impl Into<String>) -> Error {
     Error::new(Kind::Conflict, Code::StateConflict, message)
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::worker::surely;
+use super::worker::{surely, version};
 use super::{Act, Segment, refused};
 use crate::audit::chain::Chain;
 use crate::audit::engine::Select;
@@ -150,7 +150,7 @@ impl Skeleton<'_> {
             let commit = Commit::new().put_payload(key.clone(), payload.clone(), WriteCondition::MustCreate);
             Ok(commit.request(RequestId::of_event(self.chain.name().as_str(), &id)).window(Window::Own).intent(id.as_bytes()))
         };
-        let version = surely(self.chain, commit).await?.ok_or_else(taken)?;
+        let version = version(&surely(self.chain, commit).await?.ok_or_else(taken)?)?;
         self.guards.push(Guard::At(key, version));
         Ok(())
     }

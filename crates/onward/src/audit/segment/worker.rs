@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{Act, Segment, refused};
 use crate::audit::chain::Chain;
 use crate::audit::engine::{Batch, Batched, Moved};
-use crate::commit::{Commit, CommitOutcome, Guard, Window, WriteCondition};
+use crate::commit::{Commit, CommitOutcome, Guard, Receipt, Window, WriteCondition};
 use crate::model::{Data, Entry, Key, RequestId, Version};
 use crate::time::{Moment, Timestamp};
 use crate::{Effect, Error, Kind, Result, random};
@@ -130,7 +130,7 @@ impl<'a> Worker<'a> {
     }
 
     async fn submit(&self, commit: impl Fn(&Self) -> Result<Commit>) -> Result<Version> {
-        surely(self.chain, || commit(self)).await?.ok_or_else(lost)
+        version(&surely(self.chain, || commit(self)).await?.ok_or_else(lost)?)
     }
 
     /// How many rows the next batch should move.
@@ -163,16 +163,17 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// Sends a commit until its answer is known: it has a request id, so it happens once. Returns the version of what it wrote first; `None`
-/// if it lost a race.
-pub(super) async fn surely(chain: &Chain, commit: impl Fn() -> Result<Commit>) -> Result<Option<Version>> {
+/// The version of what a commit wrote first.
+pub(super) fn version(receipt: &Receipt) -> Result<Version> {
+    Ok(receipt.writes.first().ok_or_else(|| Error::integrity("a write without its version"))?.version)
+}
+
+/// Sends a commit until its answer is known: it has a request id, so it happens once. `None` if it lost a race.
+pub(in crate::audit) async fn surely(chain: &Chain, commit: impl Fn() -> Result<Commit>) -> Result<Option<Receipt>> {
     let mut last = None;
     for _ in 0..TRIES {
         match chain.trail().queue().submit(commit()?).await {
-            Ok(CommitOutcome::Committed(receipt)) => {
-                let written = receipt.writes.first().ok_or_else(|| Error::integrity("a write without its version"))?;
-                return Ok(Some(written.version));
-            }
+            Ok(CommitOutcome::Committed(receipt)) => return Ok(Some(receipt)),
             Ok(CommitOutcome::Conflict(_) | CommitOutcome::Fenced { .. }) => return Ok(None),
             Err(error) if error.effect() == Effect::Unknown || error.kind() == Kind::Overloaded => last = Some(error),
             Err(error) => return Err(error),

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use serde::{Deserialize, Serialize};
 
 use super::look::{Eye, Seen};
+use super::personal::look_beside;
 use super::walk::Walk;
 use super::{Controls, Depth, Report, SavedHead, Source};
 use crate::model::limits::{PAGE_BYTES, PAGE_ITEMS};
@@ -109,9 +110,12 @@ pub fn verify(
             ControlFlow::Continue(())
         })?;
         let Some(view) = view else { return walk.no_chain() };
-        // What excuses an absence was read in the same view.
+        // What excuses an absence was read in the same view. What stands beside the rows is read later: a redaction in between has told
+        // of itself by the end.
+        look_beside(source, &mut rows)?;
         walk.learn(&controls.rows);
         walk.judge_all(rows)?;
+        walk.explain(source)?;
         if window.rows == 0 && walk.is_beyond(&view) {
             return Err(Error::invalid("the range begins beyond the end of the chain"));
         }
@@ -125,6 +129,7 @@ pub fn verify(
                 walk.learn(&controls.rows);
                 walk.check_index(controls.index.as_deref().unwrap_or_default());
                 walk.check_files(source)?;
+                walk.check_personal();
                 return walk.end(&view);
             }
         }
@@ -232,6 +237,7 @@ fn in_threads(source: &dyn Source, from: i64, walk: &mut Walk<'_>, watch: &mut d
                 walk.past.seen_to = controls.last().map_or(known, |row| row.seq);
                 walk.judge_all(rows)?;
             }
+            walk.explain(source)?;
             let over = walk.cut;
             watch(walk)?;
             // A head may claim far more entries than there are.
@@ -265,6 +271,7 @@ fn look_at(source: &dyn Source, eye: &mut Eye<'_>, known: i64, begin: i64, until
             ControlFlow::Continue(())
         })?;
         view.ok_or_else(|| Error::unavailable("the chain went away while it was verified"))?;
+        look_beside(source, &mut rows)?;
         parts.push(Part { controls: controls.rows, rows });
         match window.next {
             Some(next) if next < until => from = next,

@@ -1,5 +1,6 @@
 //! Looking at one row by itself: everything that needs its bytes, and nothing that needs its neighbours.
 
+use super::personal::Beside;
 use super::{Depth, FindingCode};
 use crate::model::limits::PAYLOAD_BYTES;
 use crate::model::merkle;
@@ -38,6 +39,8 @@ pub(super) enum MacState {
     Good,
     Wrong,
     UnknownKey,
+    /// Good, by a key that was retired before.
+    Retired,
 }
 
 /// A row without its bytes: some 250 bytes, whatever its data.
@@ -50,6 +53,10 @@ pub(super) struct Seen {
     /// The leaf of the stored hash, if that is one.
     pub(super) leaf: Option<Hash>,
     pub(super) sealed: bool,
+    /// What it says of its personal data, if it has some.
+    pub(super) commitment: Option<Hash>,
+    /// What stands beside it; looked at later.
+    pub(super) beside: Beside,
     /// Whether its flag says that it is a control entry.
     pub(super) pinned: bool,
     pub(super) mac: MacState,
@@ -61,13 +68,14 @@ pub(super) struct Seen {
 /// Looks at the rows of one chain.
 pub(super) struct Eye<'a> {
     hasher: EntryHasher,
+    origin: String,
     keys: &'a MacKeys,
     macs_checked: bool,
 }
 
 impl<'a> Eye<'a> {
     pub(super) fn new(origin: &str, keys: &'a MacKeys, depth: Depth) -> Self {
-        Self { hasher: EntryHasher::new(origin), keys, macs_checked: depth == Depth::Keyed && !keys.is_empty() }
+        Self { hasher: EntryHasher::new(origin), origin: origin.to_owned(), keys, macs_checked: depth == Depth::Keyed && !keys.is_empty() }
     }
 
     pub(super) fn look(&mut self, row: &RowRef<'_>) -> Seen {
@@ -85,6 +93,8 @@ impl<'a> Eye<'a> {
             control: control(row),
             mac: self.mac(row, &computed),
             sealed: !row.kid.is_empty(),
+            commitment: row.pii.and_then(|pii| <[u8; 32]>::try_from(pii).ok()).map(Hash::from_bytes),
+            beside: Beside::Unseen,
             pinned: row.flags.cast_unsigned() & PINNED != 0,
             bytes: row.bytes(),
             stored,
@@ -99,11 +109,15 @@ impl<'a> Eye<'a> {
             (true, Some(_)) | (false, None) => MacState::Half,
             (false, Some(_)) if !self.macs_checked => MacState::Unchecked,
             // A name that is not text is in nobody's list.
-            (false, Some(mac)) => match std::str::from_utf8(row.kid).ok().and_then(|kid| self.keys.verify(kid, computed, mac)) {
-                None => MacState::UnknownKey,
-                Some(true) => MacState::Good,
-                Some(false) => MacState::Wrong,
-            },
+            (false, Some(mac)) => {
+                let kid = std::str::from_utf8(row.kid).unwrap_or_default();
+                match self.keys.verify(kid, computed, mac) {
+                    None => MacState::UnknownKey,
+                    Some(true) if !self.keys.is_in_window(kid, &self.origin, row.seq) => MacState::Retired,
+                    Some(true) => MacState::Good,
+                    Some(false) => MacState::Wrong,
+                }
+            }
         }
     }
 }
@@ -115,7 +129,7 @@ fn content(row: &RowRef<'_>, is_hash: bool) -> Option<(FindingCode, &'static str
     } else if (flags & HAS_ACTOR != 0) != row.actor.is_some() || (flags & HAS_RESOURCE != 0) != row.resource.is_some() {
         // Absent and empty have the same bytes in the hash; the flags tell them apart.
         Some((FindingCode::Edited, "an absent field was made empty, or an empty one absent"))
-    } else if flags & !FLAGS_KNOWN != 0 || row.pii.is_some() || row.data.len() > PAYLOAD_BYTES {
+    } else if flags & !FLAGS_KNOWN != 0 || row.pii.is_some_and(|pii| pii.len() != 32) || row.data.len() > PAYLOAD_BYTES {
         Some((FindingCode::Undetermined, "the entry has a form that this version does not know"))
     } else {
         None

@@ -10,6 +10,7 @@ mod check;
 mod files;
 mod look;
 mod past;
+pub(crate) mod personal;
 mod report;
 mod saved;
 pub(crate) mod segment;
@@ -20,7 +21,7 @@ pub use check::{Archives, Check, Extent, Progress, verify};
 pub use report::{Depth, FINDINGS_MAX, Finding, FindingCode, Report, Verdict};
 pub use saved::{SAVED_HEAD_BYTES, SavedHead};
 pub use segment::{ArchiveFile, SEGMENT_ROWS, SegmentState};
-pub use source::{Controls, Filed, HeadRow, Source, View};
+pub use source::{Controls, EachPersonal, Filed, HeadRow, Source, View};
 
 #[cfg(test)]
 mod tests;

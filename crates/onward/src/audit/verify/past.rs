@@ -1,5 +1,6 @@
 //! What a walk knows of entries that may be absent: the segment it is in, and the skeleton of that segment.
 
+use super::personal::Redactions;
 use super::segment::{CHUNK, Chunk, Fold, Life, SkeletonHash, chunk_name, chunks};
 use super::{Controls, Depth, FindingCode, SegmentState, Source};
 use crate::Result;
@@ -23,6 +24,7 @@ pub(super) struct Past<'a> {
     source: &'a dyn Source,
     chain: &'a ChainName,
     pub(super) fold: Fold,
+    pub(super) redactions: Redactions,
     /// Up to where control entries were known when the rows at hand were read.
     pub(super) seen_to: i64,
     cursor: Option<Cursor>,
@@ -42,7 +44,7 @@ struct Cursor {
 
 impl<'a> Past<'a> {
     pub(super) fn new(source: &'a dyn Source, chain: &'a ChainName) -> Self {
-        Self { source, chain, fold: Fold::default(), seen_to: 0, cursor: None, passed: Vec::new() }
+        Self { source, chain, fold: Fold::default(), redactions: Redactions::default(), seen_to: 0, cursor: None, passed: Vec::new() }
     }
 
     /// What to ask the next read for.
@@ -65,8 +67,16 @@ impl<'a> Past<'a> {
                 // The walk itself says what is wrong with the row, if it comes by; it excuses nothing.
                 self.fold.last = row.seq;
                 found.push((FindingCode::Control, seq, seq, "a control entry that does not verify excuses nothing"));
-            } else if let Err(why) = self.fold.take(&row.view()) {
-                found.push((FindingCode::Control, seq, seq, why));
+            } else {
+                let taken = if row.kind.starts_with(b"redact.") {
+                    self.fold.last = row.seq;
+                    self.redactions.take(&row.view())
+                } else {
+                    self.fold.take(&row.view())
+                };
+                if let Err(why) = taken {
+                    found.push((FindingCode::Control, seq, seq, why));
+                }
             }
         }
         self.seen_to = rows.last().map_or(self.seen_to, |row| row.seq.max(self.seen_to));

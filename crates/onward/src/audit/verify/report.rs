@@ -88,10 +88,14 @@ finding_codes! {
     Mac = "BROKEN(mac)", "these rows were written without the key; compare them with a backup";
     /// A row is sealed under a key that the given keys do not list.
     UnknownKey = "BROKEN(unknown_key)", "give the key if it is yours; otherwise these rows were sealed by somebody else";
+    /// A row is sealed under a key that was retired before.
+    KeyWindow = "BROKEN(key_window)", "find out who used the retired key; compare these rows with a backup";
     /// A control entry is not one, or something else pretends to be one.
     Control = "BROKEN(control)", "compare these rows with a backup; only this library writes control entries";
     /// The head is not the last entry.
     Head = "BROKEN(head)", "compare the head and the last rows with a backup";
+    /// Personal data are not those that their entry commits to, or are gone without a word.
+    Personal = "BROKEN(pii)", "compare these values with a backup; a redaction would have left an entry that names them";
     /// Time runs backwards.
     Time = "BROKEN(time)", "compare these rows with a backup";
     /// The rows belong to a chain of another origin or name.

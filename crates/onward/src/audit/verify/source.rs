@@ -6,6 +6,9 @@ use std::ops::ControlFlow;
 use crate::Result;
 use crate::model::{Row, RowRef};
 
+/// Takes personal data as they stand: seq, salt, value.
+pub type EachPersonal<'a> = dyn FnMut(i64, &[u8], &[u8]) + 'a;
+
 /// A blocking view of one chain, as its storage holds it.
 ///
 /// An implementation decides nothing: it hands out rows as they stand, also those that no writer of ours could have left.
@@ -25,6 +28,17 @@ pub trait Source: Send {
     /// As [`Source::read`].
     fn skeleton(&self, name: &str) -> Result<Option<Vec<u8>>>;
 
+    /// Hands out the personal data that stand beside the entries `from..=to`: seq, salt, value, as they stand.
+    ///
+    /// `false`: they are not to be seen from here, as in a file. It may read a later state than [`Source::read`] did before it.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    fn personal(&self, from: i64, to: i64, each: &mut EachPersonal<'_>) -> Result<bool> {
+        let _ = (from, to, each);
+        Ok(false)
+    }
+
     /// Looks for a file of the archive.
     ///
     /// # Errors
@@ -41,7 +55,7 @@ pub trait Source: Send {
     fn another(&self) -> Result<Box<dyn Source>>;
 }
 
-/// Which control entries of segments a read brings along: pinned rows whose kind begins with `segment.`.
+/// Which control entries a read brings along: pinned rows whose kind begins with `segment.` or `redact.`.
 #[derive(Debug, Default)]
 pub struct Controls {
     /// Only those behind this seq.

@@ -9,7 +9,8 @@
 
 Needs Python 3.9 or newer and nothing else. The database is opened read-only; a server may have it open, and a copy works too.
 Each entry is hashed exactly as it is stored, linked to the one before it, and the head must be the last entry. With --key (a file
-of 64 hex digits, or a name, a colon and 64 hex digits) every MAC is checked too. With --checkpoint (a head that was saved outside
+with a key a line: 64 hex digits, or a name, a colon and 64 hex digits, and behind them ORIGIN=SEQ where the key was retired) every MAC
+is checked too. With --checkpoint (a head that was saved outside
 by `onward audit verify --save`, or with --vkey one that was signed, from `onward audit checkpoint`) a cut end, or a database that
 was put back or swapped, shows as well. Of an export, which may begin anywhere, the hash before its first entry is believed;
 --export - reads standard input. --inclusion checks that one entry is in a signed checkpoint.
@@ -38,8 +39,10 @@ NEXT = {
     "BROKEN(foreign)": "keep the row as evidence; it was not written by an append",
     "BROKEN(mac)": "these rows were written without the key; compare them with a backup",
     "BROKEN(unknown_key)": "give the key if it is yours; otherwise these rows were sealed by somebody else",
+    "BROKEN(key_window)": "find out who used the retired key; compare these rows with a backup",
     "BROKEN(control)": "compare these rows with a backup; only this library writes control entries",
     "BROKEN(head)": "compare the head and the last rows with a backup",
+    "BROKEN(pii)": "compare these values with a backup; a redaction would have left an entry that names them",
     "BROKEN(time)": "compare these rows with a backup",
     "BROKEN(origin)": "find out which chain these rows were copied from, or who renamed this one",
     "BROKEN(root)": "verify against a head that was saved outside: the rows or the head were rewritten",
@@ -106,8 +109,22 @@ class Row:
             self.pii or b"", self.kid, integer(self.flags), integer(self.at), integer(self.seq), self.prev)).digest()
 
 
+class Key:
+    """A MAC key, and by origin the last entry that it sealed before it was retired."""
+
+    def __init__(self, secret, through):
+        self.secret, self.through = secret, through
+
+    def is_in_window(self, origin, seq):
+        return seq <= self.through.get(origin, seq)
+
+
 def seal(key, entry_hash):
     return hmac.new(key, lp(b"onward.audit.mac.v1", entry_hash), hashlib.sha256).digest()
+
+
+def commit_to(salt, value):
+    return hashlib.sha256(lp(b"onward.audit.pii.v1", salt, value)).digest()
 
 
 class Frontier:
@@ -159,13 +176,16 @@ class Past:
     }
     LACKING = ("purging", "purged", "restoring", "file_purged")
 
-    def __init__(self, connection=None, name=b""):
-        self.connection, self.name, self.lives, self.cursor, self.passed = connection, name, {}, None, []
+    def __init__(self, connection=None, name=b"", chain=None):
+        self.connection, self.name, self.chain = connection, name, chain
+        self.lives, self.cursor, self.passed, self.redacted = {}, None, [], []
 
     def take(self, row):
         """Takes the next control entry; returns why it cannot be one of ours."""
         try:
             step, kind = json.loads(row.data), row.kind.decode()
+            if kind.startswith("redact."):
+                return self.redact(row, step, kind)
             begin, generation = step["from"], step["gen"]
             if kind == "segment.sealed":
                 last = list(self.lives.values())[-1]["to"] if self.lives else 0
@@ -188,7 +208,24 @@ class Past:
                 file = step["archive"]
                 life["archive"] = {"name": file["name"], "bytes": file["bytes"], "sha256": bytes.fromhex(file["sha256"])}
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            return "a control entry of a segment is malformed"
+            kind = "redaction" if row.kind.startswith(b"redact.") else "segment"
+            return f"a control entry of a {kind} is malformed"
+
+    def redact(self, row, step, kind):
+        """Takes a control entry that tells whose personal data went."""
+        if kind != "redact.done":
+            return "a control entry of a redaction has an unknown kind"
+        ranges = [(first, last) for first, last in step["seqs"]]
+        # It excuses what was there before it: never itself, and nothing that came later.
+        if any(type(first) is not int or type(last) is not int or not 1 <= first <= last < row.seq for first, last in ranges):
+            return "a control entry of a redaction is malformed"
+        self.redacted.extend(ranges)
+
+    def beside(self, seq):
+        """The personal data beside an entry: none if they were overwritten by zeros."""
+        found = self.connection.execute("SELECT subject, salt, value FROM onward_personal WHERE chain = ? AND seq = ?", (self.chain, seq))
+        found = found.fetchone()
+        return found[1:] if found and found[0] and found[0][:1] != b"\0" else None
 
     def of(self, seq):
         return next((life for life in self.lives.values() if life["from"] <= seq <= life["to"]), None)
@@ -271,6 +308,7 @@ class Walk:
         self.check_content(row, computed)
         self.check_mac(row, computed)
         self.check_known(row, computed, known)
+        self.check_personal(row)
         self.compare_saved(row.seq, row.hash, computed)
         if self.frontier is not None and len(row.hash) == 32:
             self.frontier.push(row.hash)
@@ -283,7 +321,8 @@ class Walk:
         for row in rows:
             good = row.hash == row.compute_hash(self.origin) and bool(row.kid) == (row.mac is not None)
             if good and row.kid and self.keys:
-                good = row.kid in self.keys and hmac.compare_digest(seal(self.keys[row.kid], row.hash), row.mac)
+                key = self.keys.get(row.kid)
+                good = key and hmac.compare_digest(seal(key.secret, row.hash), row.mac) and key.is_in_window(self.origin, row.seq)
             why = self.past.take(row) if good else "a control entry that does not verify excuses nothing"
             if why:
                 self.add("BROKEN(control)", row.seq, row.seq, why)
@@ -329,6 +368,19 @@ class Walk:
             self.add("BROKEN(control)", row.seq, row.seq, "the skeleton knows the row otherwise: as a control entry, or as none")
         elif not pinned and state in ("purged", "file_purged"):
             self.add("LEFTOVER", row.seq, row.seq, "the entry is purged, and its row is still there")
+
+    def check_personal(self, row):
+        # Values do not travel with files.
+        if row.pii is None or len(row.pii) != 32 or self.past.connection is None:
+            return
+        beside, redacted = self.past.beside(row.seq), any(first <= row.seq <= last for first, last in self.past.redacted)
+        if beside is None:
+            if not redacted:
+                self.add("BROKEN(pii)", row.seq, row.seq, "the personal data are gone, and no entry tells of a redaction")
+        elif commit_to(*beside) != row.pii:
+            self.add("BROKEN(pii)", row.seq, row.seq, "the personal data are not those that the entry commits to")
+        elif redacted:
+            self.add("LEFTOVER", row.seq, row.seq, "the personal data are redacted, and they are still there")
 
     def check_index(self, payloads):
         rows = []
@@ -387,7 +439,7 @@ class Walk:
             self.add("BROKEN(edited)", row.seq, row.seq, "the stored hash is not that of the stored bytes")
         elif bool(row.flags & HAS_ACTOR) != (row.actor is not None) or bool(row.flags & HAS_RESOURCE) != (row.resource is not None):
             self.add("BROKEN(edited)", row.seq, row.seq, "an absent field was made empty, or an empty one absent")
-        elif row.flags & ~FLAGS_KNOWN or row.pii is not None or len(row.data) > DATA_MAX:
+        elif row.flags & ~FLAGS_KNOWN or row.pii is not None and len(row.pii) != 32 or len(row.data) > DATA_MAX:
             self.add("UNDETERMINED", row.seq, row.seq, "the entry has a form that this version does not know")
         control = is_text(row.kind) and row.kind.startswith(CONTROL)
         if control != bool(row.flags & PINNED):
@@ -406,8 +458,10 @@ class Walk:
                     self.add("BROKEN(mac)", row.seq, row.seq, "the entry carries no mac, although earlier ones do")
             elif row.kid not in self.keys:
                 self.add("BROKEN(unknown_key)", row.seq, row.seq, "the entry is sealed under a key that was not given")
-            elif not hmac.compare_digest(seal(self.keys[row.kid], computed), row.mac):
+            elif not hmac.compare_digest(seal(self.keys[row.kid].secret, computed), row.mac):
                 self.add("BROKEN(mac)", row.seq, row.seq, "the mac is not that of the key")
+            elif not self.keys[row.kid].is_in_window(self.origin, row.seq):
+                self.add("BROKEN(key_window)", row.seq, row.seq, "the entry is sealed under a key that was retired before it")
         self.seen_sealed = self.seen_sealed or sealed
 
     def compare_saved(self, seq, stored, computed):
@@ -516,12 +570,19 @@ def open_database(path):
 
 
 def read_keys(path):
+    keys = {}
     with open(path, encoding="ascii") as file:
-        text = file.read(4096).strip()
-    kid, digits = text.split(":", 1) if ":" in text else ("k1", text)
-    if not re.fullmatch(r"[a-z0-9._-]{1,64}", kid) or not re.fullmatch(r"[0-9a-fA-F]{64}", digits):
-        raise CannotRun("a MAC key is 64 hex digits, or a name, a colon and 64 hex digits")
-    return {kid.encode(): bytes.fromhex(digits)}
+        lines = [line.split() for line in file.read(1 << 20).splitlines()]
+    for first, *windows in (words for words in lines if words and not words[0].startswith("#")):
+        kid, digits = first.split(":", 1) if ":" in first else ("k1", first)
+        through = dict(re.fullmatch("(.+)=([0-9]+)", window).groups() if "=" in window else ("", "") for window in windows)
+        good = re.fullmatch(r"[a-z0-9._-]{1,64}", kid) and re.fullmatch(r"[0-9a-fA-F]{64}", digits)
+        if not good or kid.encode() in keys or "" in through or len(through) != len(windows):
+            raise CannotRun("a MAC key is 64 hex digits, or a name, a colon and 64 hex digits; and ORIGIN=SEQ where it was retired")
+        keys[kid.encode()] = Key(bytes.fromhex(digits), {origin.encode(): int(seq) for origin, seq in through.items()})
+    if not keys:
+        raise CannotRun("the key file holds no key")
+    return keys
 
 
 def read_saved(path):
@@ -697,9 +758,9 @@ def file_hash(path):
 
 def verify_chain(connection, chain, name, origin, keys, saved, archive):
     walk = Walk(name, origin, keys, saved)
-    walk.past = Past(connection, name)
-    controls = (f"SELECT {Row.COLUMNS} FROM onward_entries WHERE chain = ? AND flags & 1 = 1 AND substr(kind, 1, 8) = 'segment.' "
-                "AND seq > 0 ORDER BY seq")
+    walk.past = Past(connection, name, chain)
+    controls = (f"SELECT {Row.COLUMNS} FROM onward_entries WHERE chain = ? AND flags & 1 = 1 "
+                "AND (substr(kind, 1, 8) = 'segment.' OR substr(kind, 1, 7) = 'redact.') AND seq > 0 ORDER BY seq")
     walk.learn([Row(*columns) for columns in connection.execute(controls, (chain,))])
     for columns in connection.execute(f"SELECT {Row.COLUMNS} FROM onward_entries WHERE chain = ? ORDER BY seq", (chain,)):
         walk.row(Row(*columns))
@@ -784,7 +845,7 @@ def members(line, needed, optional=()):
 HEADER = {"onward": "text", "v": "seq", "chain": "text", "origin": "text", "from": "seq", "to": "seq", "rows": "seq"}
 FOOTER = {"end": "true", "rows": "seq", "last": "hash", "root": "hash"}
 LINE = {"seq": "seq", "prev": "hash", "at": "at", "event_id": "text", "kind": "text", "kid": "text", "flags": "seq", "hash": "hash"}
-LINE_OPTIONAL = {"actor": "text", "resource": "text", "data": "text", "data_base64": "text", "mac": "hash"}
+LINE_OPTIONAL = {"actor": "text", "resource": "text", "data": "text", "data_base64": "text", "pii": "hash", "mac": "hash"}
 
 
 def read_line(file):
@@ -826,7 +887,7 @@ def read_row(line):
     if not 1 <= entry["seq"] <= SEQ_MAX:
         raise CannotRun("the file is no export: a number is out of its range")
     return Row(entry["seq"], entry["prev"], entry["hash"], entry["mac"], entry["kid"], entry["at"], entry["event_id"], entry["kind"],
-               entry["actor"], entry["resource"], data, None, entry["flags"])
+               entry["actor"], entry["resource"], data, entry["pii"], entry["flags"])
 
 
 def verify_export(file, keys, saved):
@@ -883,6 +944,8 @@ def self_test():
         "mac of entry 1": (seal(key, first.hash), "c7c4d5d80f2641dcbf787c29522880448660864d7c5a315097acd31d514bca95"),
         "hash of entry 2": (second.hash, "9a2bda567bf52732bee0ebc63a7b4d6ddf8a8b61ed6a3eb2c698487cecc7d815"),
         "mac of entry 2": (seal(key, second.hash), "9d66f49c07833dc1d34c8a53dad0b53e3f55e7bd72b4c47d12da4d46cb082618"),
+        "commitment to personal data": (commit_to(bytes(range(32, 64)), b'{"email":"a@example.org"}'),
+                                        "51fbecd00a32f1490df4f9c9af3a9f7e47a5ba30f5de2bec5705bbab90fe9744"),
         "root at size 2": (tree.root(), "37f1b03a7d0079808491291b3b879a4f696f0e594dd39b86523191f70b8ff002"),
     }
     vkey = "onward.example/audit/orders+03e3584f+AepKbGPinFIKvvVQexMuxfmVR3auvr57kkIe6mkURtIs"

@@ -245,6 +245,9 @@ impl<'a> Walk<'a> {
         }
         self.check_mac(&row, seq);
         self.check_known(&row, seq, known.as_ref());
+        if let Some((code, reason)) = row.commitment.and_then(|_| self.past.redactions.judge(seq, row.beside)) {
+            self.add(code, seq, reason);
+        }
         self.compare_saved(&row.stored, &row.computed, seq);
         match (&mut self.frontier, row.leaf) {
             (Some(frontier), Some(leaf)) => frontier.push_leaf(leaf),
@@ -390,6 +393,9 @@ impl<'a> Walk<'a> {
             MacState::UnknownKey if is_whole => {
                 self.add(FindingCode::UnknownKey, seq, "the entry is sealed under a key that was not given");
             }
+            MacState::Retired if is_whole => {
+                self.add(FindingCode::KeyWindow, seq, "the entry is sealed under a key that was retired before it");
+            }
             MacState::Wrong if is_whole => self.add(FindingCode::Mac, seq, "the mac is not that of the key"),
             _ => {}
         }
@@ -442,6 +448,24 @@ impl<'a> Walk<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Asks for the newest control entries, if much waits for an explanation.
+    pub(super) fn explain(&mut self, source: &dyn Source) -> Result<()> {
+        if self.past.redactions.waits_for_much() {
+            let mut controls = self.past.wanted();
+            source.read(i64::MAX, &mut controls, &mut |_| ControlFlow::Break(()))?;
+            self.learn(&controls.rows);
+            self.check_personal();
+        }
+        Ok(())
+    }
+
+    /// Reports personal data that are gone without a word.
+    pub(super) fn check_personal(&mut self) {
+        for (from, to) in self.past.redactions.end() {
+            self.findings.add(FindingCode::Personal, from, to, "the personal data are gone, and no entry tells of a redaction");
+        }
     }
 
     /// Compares the index of segments with what the chain tells.

@@ -26,6 +26,14 @@ const SHARDS: usize = 1_024;
 pub struct Sharded {
     first: Shard,
     others: Vec<Shard>,
+    map: Map,
+}
+
+/// How the shard of a key is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Map {
+    Rendezvous,
+    Crc32,
 }
 
 #[derive(Debug)]
@@ -52,8 +60,18 @@ impl Sharded {
         if made.is_empty() || made.len() > SHARDS {
             return Err(Error::invalid(format!("a cache has 1..={SHARDS} shards")));
         }
-        let first = made.swap_remove(0);
-        Ok(Self { first, others: made })
+        let first = made.remove(0);
+        Ok(Self { first, others: made, map: Map::Rendezvous })
+    }
+
+    /// As [`Sharded::new`], but a key's shard is the CRC-32 of its name, ASCII letters folded, modulo the number of shards: their order counts.
+    ///
+    /// So does the PHP library utopia-php/cache choose, whose servers these then are. One shard more moves nearly every key.
+    ///
+    /// # Errors
+    /// As [`Sharded::new`].
+    pub fn by_crc32<N: AsRef<str>>(shards: impl IntoIterator<Item = (N, Arc<dyn CacheEngine>)>) -> Result<Self> {
+        Ok(Self { map: Map::Crc32, ..Self::new(shards)? })
     }
 
     fn shards(&self) -> impl Iterator<Item = &Shard> {
@@ -61,6 +79,10 @@ impl Sharded {
     }
 
     fn of(&self, namespace: &str, key: &[u8]) -> &Shard {
+        if self.map == Map::Crc32 {
+            let place = crc32(&key.to_ascii_lowercase()) as usize % (self.others.len() + 1);
+            return self.shards().nth(place).unwrap_or(&self.first);
+        }
         // A namespace is ASCII, so this byte ends it.
         let key = fnv(key, fnv(&[0xff], fnv(namespace.as_bytes(), FNV_BASIS)));
         let score = |shard: &Shard| mix(shard.hash ^ key);
@@ -119,6 +141,13 @@ const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
 /// FNV-1a: the same in every process and version.
 fn fnv(bytes: &[u8], basis: u64) -> u64 {
     bytes.iter().fold(basis, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+/// CRC-32 of IEEE 802.3.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0_u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 0 { crc >> 1 } else { (crc >> 1) ^ 0xedb8_8320 })
+    })
 }
 
 /// Spreads the bits, as the last step of splitmix64 does.
@@ -291,6 +320,19 @@ mod tests {
             })
             .collect();
         assert_eq!(letters, "cbabaaaaccbcaaaa");
+    }
+
+    #[test]
+    fn by_crc32_a_key_lies_where_php_looks_for_it() {
+        // The check value of the algorithm, which PHP's crc32() gives, too.
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+        let engine = || Arc::new(MemoryCache::new(Clock::manual())) as Arc<dyn CacheEngine>;
+        let cache = Sharded::by_crc32(["b", "a", "c"].map(|name| (name, engine()))).unwrap();
+        let names: Vec<u64> = ["b", "a", "c"].map(|name| mix(fnv(name.as_bytes(), FNV_BASIS))).to_vec();
+        for key in ["project:42", "Project:42", "k"] {
+            let place = crc32(key.to_ascii_lowercase().as_bytes()) as usize % 3;
+            assert_eq!(cache.of("default", key.as_bytes()).hash, names[place], "{key}");
+        }
     }
 
     #[test]

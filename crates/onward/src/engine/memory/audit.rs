@@ -10,13 +10,18 @@ use super::MemoryStore;
 use super::commit::State;
 use crate::Result;
 use crate::audit::Order;
-use crate::audit::engine::{AuditEngine, Batch, Batched, Moved, Select, Selected};
-use crate::audit::verify::{Controls, HeadRow, Source, View};
+use crate::audit::engine::{AuditEngine, Batch, Batched, Moved, PersonalWanted, Select, Selected};
+use crate::audit::verify::{Controls, EachPersonal, HeadRow, Source, View};
 use crate::model::limits::PAGE_ITEMS;
-use crate::model::{ChainName, Hash, Head, Key, RowRef, Sealed, Seq};
+use crate::model::{ChainName, Hash, Head, KeptPersonal, Key, RowRef, Sealed, Seq};
 
 /// How many entries one read of a source hands out: the store is not held while they are looked at.
 const WINDOW: usize = PAGE_ITEMS + 1;
+
+/// Tells whether a verifier wants the control entries of a kind together with every page.
+fn is_told(kind: &str) -> bool {
+    kind.starts_with("segment.") || kind.starts_with("redact.")
+}
 
 fn entries<'a>(state: &'a State, chain: &ChainName) -> &'a [Arc<Sealed>] {
     state.entries.get(chain).map_or(&[], Vec::as_slice)
@@ -77,6 +82,27 @@ impl AuditEngine for MemoryStore {
             let end = entries.partition_point(|entry| entry.seq.get() <= to);
             let range = entries.get(begin..end).unwrap_or_default();
             range.iter().map(|entry| (entry.seq.get(), entry.hash)).collect()
+        });
+        Box::pin(std::future::ready(Ok(found)))
+    }
+
+    fn personal<'a>(&'a self, chain: &'a ChainName, seq: Seq) -> BoxFuture<'a, Result<Option<KeptPersonal>>> {
+        let found = self.read(|state| state.personal.get(chain).and_then(|kept| kept.get(&seq)).cloned());
+        Box::pin(std::future::ready(Ok(found)))
+    }
+
+    fn find_personal<'a>(&'a self, chain: &'a ChainName, wanted: &'a PersonalWanted) -> BoxFuture<'a, Result<(Vec<Seq>, Option<Seq>)>> {
+        let found = self.read(|state| {
+            let all = state.personal.get(chain).into_iter().flatten();
+            let range = all.filter(|(seq, _)| seq.get() > wanted.after && seq.get() <= wanted.to).take(wanted.scan);
+            let (mut found, mut looked, mut last) = (Vec::new(), 0, None);
+            for (seq, kept) in range {
+                (looked, last) = (looked + 1, Some(*seq));
+                if wanted.subject.as_ref().is_none_or(|subject| *subject == kept.personal.subject) {
+                    found.push(*seq);
+                }
+            }
+            (found, last.filter(|_| looked == wanted.scan))
         });
         Box::pin(std::future::ready(Ok(found)))
     }
@@ -146,7 +172,7 @@ impl Source for MemorySource {
             let all = entries(state, &self.chain);
             let behind = |seq: i64| all.get(all.partition_point(|entry| entry.seq.get().cast_signed() <= seq)..).unwrap_or_default();
             // Small next to the rest: nothing but control entries is looked at twice.
-            let pinned = behind(controls.after).iter().filter(|entry| entry.is_pinned() && entry.kind.starts_with("segment."));
+            let pinned = behind(controls.after).iter().filter(|entry| entry.is_pinned() && is_told(&entry.kind));
             controls.rows.extend(pinned.map(|entry| RowRef::from(&**entry).to_row()));
             if let Some(index) = &mut controls.index {
                 index.extend(state.of_kind("onward.segment", self.chain.as_str()).map(|object| object.value.bytes().to_vec()));
@@ -169,6 +195,16 @@ impl Source for MemorySource {
     fn skeleton(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let key = Key::new("onward.skeleton", name)?;
         Ok(self.store.read(|state| state.object(&key).map(|object| object.value.bytes().to_vec())))
+    }
+
+    fn personal(&self, from: i64, to: i64, each: &mut EachPersonal<'_>) -> Result<bool> {
+        self.store.read(|state| {
+            let beside = state.personal.get(&self.chain).into_iter().flatten().map(|(seq, kept)| (seq.get().cast_signed(), kept));
+            for (seq, kept) in beside.filter(|(seq, _)| (from..=to).contains(seq)) {
+                each(seq, &kept.salt, &kept.personal.value);
+            }
+        });
+        Ok(true)
     }
 
     fn another(&self) -> Result<Box<dyn Source>> {

@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, Scan, StoreMeta, Wanted, Writer};
 use crate::commit::{Guard, Past, Prune, Pruned, ROW_BYTES, Record};
-use crate::model::{ChainName, Epoch, FencingToken, Head, Key, LockKey, Object, RequestId, Revision, Sealed, Version};
+use crate::model::{ChainName, Epoch, FencingToken, Head, KeptPersonal, Key, LockKey, Object, RequestId, Revision, Sealed, Seq, Version};
 use crate::time::Timestamp;
 use crate::{Error, Result, random};
 
@@ -41,6 +41,7 @@ pub(crate) struct State {
     expiries: BTreeSet<(Timestamp, RequestId)>,
     pub(crate) heads: BTreeMap<ChainName, Head>,
     pub(crate) entries: HashMap<ChainName, Vec<Arc<Sealed>>>,
+    pub(crate) personal: HashMap<ChainName, BTreeMap<Seq, KeptPersonal>>,
 }
 
 impl State {
@@ -118,6 +119,7 @@ impl MemoryStore {
             expiries: BTreeSet::new(),
             heads: BTreeMap::new(),
             entries: HashMap::new(),
+            personal: HashMap::new(),
         };
         Self(Arc::new(Shared { state: RwLock::new(state), right: Right::default(), refuses }))
     }
@@ -219,6 +221,13 @@ impl Writer for MemoryWriter {
             for (chain, entry) in &plan.entries {
                 state.entries.entry(chain.clone()).or_default().push(entry.clone());
             }
+            for (chain, kept) in &plan.personal {
+                state.personal.entry(chain.clone()).or_default().insert(kept.seq, kept.clone());
+            }
+            for (chain, seqs) in &plan.forgotten {
+                let kept = state.personal.entry(chain.clone()).or_default();
+                seqs.iter().for_each(|seq| drop(kept.remove(seq)));
+            }
         }
         self.release();
         Box::pin(std::future::ready(Ok(())))
@@ -294,6 +303,10 @@ impl CommitEngine for MemoryStore {
 
     fn is_shared(&self) -> bool {
         // Two queues may share one store in this process; each has its own wake-up.
+        true
+    }
+
+    fn keeps_personal(&self) -> bool {
         true
     }
 

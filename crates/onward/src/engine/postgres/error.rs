@@ -15,7 +15,27 @@ pub(super) fn before_commit(error: tokio_postgres::Error) -> Error {
     match error.as_db_error() {
         Some(refusal) => refused(refusal),
         None if error.is_closed() => Error::unavailable("the connection to the database server is lost").with_source(error),
+        None if let Some(advice) = distrust(&error) => Error::invalid(advice).with_source(error),
         None => Error::unavailable("the database server cannot be reached").with_source(error),
+    }
+}
+
+/// What is to be done where a server did not prove who it is, or does not encrypt.
+fn distrust(error: &tokio_postgres::Error) -> Option<&'static str> {
+    use rustls::CertificateError::{NotValidForName, NotValidForNameContext};
+    use rustls::Error::InvalidCertificate;
+    let source = std::error::Error::source(error)?;
+    let why = source.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref()?.downcast_ref::<rustls::Error>());
+    match why {
+        Some(InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) => {
+            Some("the database server's certificate is for another name: use the name that is in it as the host of the URL")
+        }
+        Some(_) => Some("the database server's certificate is not trusted: let sslrootcert name the file of the authority that signed it"),
+        // The driver has no type for this one.
+        None if source.to_string() == "server does not support TLS" => {
+            Some("the database server does not encrypt: set ssl = on there, or sslmode=disable in the URL if the way is safe")
+        }
+        None => None,
     }
 }
 

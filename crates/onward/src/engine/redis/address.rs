@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use crate::{Error, Result};
 
@@ -23,6 +25,13 @@ pub struct Address {
 enum Shape {
     Single,
     Cluster,
+}
+
+/// What is spoken on the way to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speaks {
+    Plain,
+    Tls,
 }
 
 const FORM: &str = "a Redis URL is redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE][?ca=FILE&cluster=true], or begins with rediss:// for TLS";
@@ -72,6 +81,14 @@ impl Address {
         self.shape == Shape::Cluster
     }
 
+    /// Returns what is spoken on the way there.
+    pub(super) fn speaks(&self) -> Speaks {
+        match self.info.addr() {
+            ConnectionAddr::TcpTls { .. } => Speaks::Tls,
+            _ => Speaks::Plain,
+        }
+    }
+
     /// Returns what tells this address from others, without a password: `HOST:PORT/DATABASE`.
     pub fn name(&self) -> String {
         format!("{}/{}", self.info.addr(), self.info.redis_settings().db())
@@ -98,7 +115,11 @@ impl Address {
     /// Reads the certificates to trust instead of the machine's.
     pub(super) fn certificates(&self) -> Result<Option<TlsCertificates>> {
         let Some(path) = &self.ca else { return Ok(None) };
-        let root = std::fs::read(path).map_err(|e| Error::invalid("the file of certificates to trust cannot be read").with_source(e))?;
+        let root = std::fs::read(path).map_err(|e| Error::invalid("the file that ca names cannot be read").with_source(e))?;
+        // One that holds none would be found out late, as a server that nobody trusts.
+        if !matches!(CertificateDer::pem_slice_iter(&root).next(), Some(Ok(_))) {
+            return Err(Error::invalid("the file that ca names holds no certificate in PEM"));
+        }
         Ok(Some(TlsCertificates { client_tls: None, root_cert: Some(root) }))
     }
 

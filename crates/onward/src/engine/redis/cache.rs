@@ -16,12 +16,13 @@ use redis::{Pipeline, RedisError, RedisResult, Value};
 use super::address::Address;
 use super::cache_names::{self, BUCKETS, PURGED, Part, bucket, name, prefix};
 use super::cache_nodes::{Nodes, Way};
-use super::cache_steps::{Act, Step};
+use super::cache_steps::{Act, Sharing, Step};
 use super::connection::Link;
 use super::error::{Sent, of_call, strange};
+use super::utopia;
 use crate::cache::{
-    BusyReason, CacheEngine, CacheStats, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Nonce, Now,
-    Promise, Reserved, Scope, Slot, Touched,
+    BusyReason, CacheEngine, CacheStats, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Layout, Life, Nonce,
+    Now, Promise, Reserved, Scope, Slot, Touched,
 };
 use crate::observe::Finding;
 use crate::random;
@@ -41,6 +42,7 @@ pub struct RedisCache {
     /// Connections that bring purges by others.
     pub(super) told: Mutex<Vec<Link>>,
     clock: Clock,
+    layout: Layout,
 }
 
 impl RedisCache {
@@ -50,7 +52,28 @@ impl RedisCache {
     /// [`Kind::Backend`](crate::Kind::Backend): the server is away or knows no such user. `Unsupported`: it is too old, or does not tell
     /// which process it is.
     pub async fn open(address: &Address, clock: Clock) -> Result<Self> {
-        Ok(Self { nodes: Nodes::open(address).await?, told: Mutex::default(), clock })
+        Ok(Self { nodes: Nodes::open(address).await?, told: Mutex::default(), clock, layout: Layout::default() })
+    }
+
+    /// Lays it out as told: [`Layout::Utopia`] shares the purges of its namespace `default` with utopia-php/cache.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported): `Utopia` on a cluster, where PHP's side has no generations.
+    pub fn with_layout(mut self, layout: Layout) -> Result<Self> {
+        if layout == Layout::Utopia && matches!(self.nodes, Nodes::Cluster(_)) {
+            return Err(Error::unsupported("the cache layout utopia needs single redis servers, not a cluster"));
+        }
+        self.layout = layout;
+        Ok(self)
+    }
+
+    /// Tells with whom the keys of a namespace are shared.
+    pub(super) fn sharing(&self, namespace: &str) -> Sharing {
+        if self.layout == Layout::Utopia && utopia::is_shared(namespace) { Sharing::Utopia } else { Sharing::Nobody }
+    }
+
+    pub(super) fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// Returns the time that scripts are told: none, so that they ask the server, but for a manual clock.
@@ -65,7 +88,7 @@ impl RedisCache {
     ///
     /// The epoch is read first and the time last: what changes in between makes an entry a miss, never a hit.
     async fn look(&self, namespace: &str, slots: &[Slot<'_>]) -> Result<Vec<Result<Option<Entry>>>> {
-        let prefix = prefix(namespace);
+        let (prefix, sharing) = (prefix(namespace), self.sharing(namespace));
         let mut pipeline = Pipeline::with_capacity(slots.len() + 2);
         pipeline.cmd("HGET").arg(cache_names::epochs(bucket(namespace))).arg(namespace);
         for Slot { key, field, .. } in slots {
@@ -73,6 +96,9 @@ impl RedisCache {
                 None => pipeline.cmd("GET").arg(name(&prefix, Part::Plain, key)),
                 Some(field) => pipeline.cmd("HGET").arg(name(&prefix, Part::Fields, key)).arg(*field),
             };
+            if sharing == Sharing::Utopia {
+                pipeline.cmd("HGET").arg(utopia::hash_of(key)).arg(utopia::GENERATION);
+            }
         }
         pipeline.cmd("TIME");
         let (mut answers, server) = self.nodes.each(bucket(namespace), Way::Calls, &pipeline).await?;
@@ -88,18 +114,30 @@ impl RedisCache {
             _ => Vec::new(),
         };
         let epoch = cache_names::epoch(&record, &server);
-        let read = |answer: RedisResult<Value>| match (answer, epoch) {
+        let read = |answer: RedisResult<Value>, epoch: Option<&[u8]>| match (answer, epoch) {
             (Ok(Value::BulkString(bytes)), Some(epoch)) => Ok(cache_names::entry(bytes, epoch, now)),
             (Ok(_), _) => Ok(None),
             // Somebody else's: an invalidation removes it.
             (Err(error), _) if is_wrong_type(&error) => Ok(None),
             (Err(error), _) => Err(refused(error)),
         };
-        Ok(answers.map(read).collect())
+        let mut entries = Vec::with_capacity(slots.len());
+        while let Some(answer) = answers.next() {
+            entries.push(match sharing {
+                Sharing::Nobody => read(answer, epoch),
+                Sharing::Utopia => match answers.next().ok_or_else(strange)? {
+                    Ok(generation) => read(answer, epoch.and_then(|epoch| utopia::mixed(epoch, &generation)).as_ref().map(|own| &own[..])),
+                    Err(error) => read(Err(error), epoch),
+                },
+            });
+        }
+        Ok(entries)
     }
 
     /// Carries out one step.
     async fn step(&self, way: Way, step: Step<'_>) -> Result<RedisResult<Value>> {
+        let sharing = self.sharing(step.slot.namespace);
+        let step = step.shared(sharing);
         self.steps(way, &[step]).await?.pop().ok_or_else(strange)
     }
 
@@ -112,6 +150,11 @@ impl RedisCache {
     /// Carries out a batch, the slots of one namespace after those of another; what a trip fails with, all its slots do.
     async fn batch<T>(&self, way: Way, steps: Vec<Step<'_>>, read: impl Fn(RedisResult<Value>) -> Result<T>) -> Vec<Result<T>> {
         let mut answers = Vec::with_capacity(steps.len());
+        let steps = steps.into_iter().map(|step| {
+            let sharing = self.sharing(step.slot.namespace);
+            step.shared(sharing)
+        });
+        let steps: Vec<Step<'_>> = steps.collect();
         for steps in steps.chunk_by(|one, next| one.slot.namespace == next.slot.namespace) {
             match self.steps(way, steps).await {
                 Ok(answered) => answers.extend(answered.into_iter().map(&read)),
@@ -274,7 +317,10 @@ fn whole<'a>(namespace: &'a str, key: &'a [u8]) -> Slot<'a> {
 
 impl CacheEngine for RedisCache {
     fn name(&self) -> &'static str {
-        "redis"
+        match self.layout {
+            Layout::Onward => "redis",
+            Layout::Utopia => "redis-utopia",
+        }
     }
 
     fn promise(&self) -> Promise {
@@ -307,6 +353,9 @@ impl CacheEngine for RedisCache {
 
     fn expire<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Expiry>> {
         Box::pin(async move {
+            if self.sharing(slot.namespace) == Sharing::Utopia {
+                return Err(Error::unsupported("a key shared with utopia-php/cache keeps nothing as stale: invalidate it"));
+            }
             let kept = is_one(self.step(Way::Purges, Step::new(Act::Expire, slot)).await?)?;
             Ok(if kept { Expiry::Expired } else { Expiry::Absent })
         })

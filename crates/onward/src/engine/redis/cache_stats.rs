@@ -41,7 +41,7 @@ impl RedisCache {
                 break;
             }
         }
-        let steps = keys.iter().map(|key| Step::new(Act::Count, Slot { namespace, key, field: None }));
+        let steps = keys.iter().map(|key| Step::new(Act::Count, Slot { namespace, key, field: None }).shared(self.sharing(namespace)));
         let steps: Vec<Step<'_>> = steps.collect();
         let mut sum = CacheStats::default();
         for steps in steps.chunks(PAGE) {

@@ -6,8 +6,9 @@ use redis::{Cmd, ErrorKind, Pipeline, RedisResult, ServerErrorKind, Value};
 use super::cache_names::{Part, bucket, epochs, name, prefix};
 use super::connection::Session;
 use super::script::{Script, script};
-use crate::Result;
+use super::utopia;
 use crate::cache::Slot;
+use crate::{Result, random};
 
 static RESERVE: Script = script!("cache.lua", "cache_reserve_free.lua", "cache_entry.lua", "cache_reserve.lua");
 static COMMIT: Script = script!("cache.lua", "cache_commit_plain.lua", "cache_entry.lua", "cache_commit.lua");
@@ -34,7 +35,10 @@ pub(super) enum Act {
 }
 
 impl Act {
-    fn script(self) -> &'static Script {
+    fn script(self, sharing: Sharing) -> &'static Script {
+        if sharing == Sharing::Utopia {
+            return utopia::script_of(self);
+        }
         match self {
             Self::Reserve => &RESERVE,
             Self::Commit => &COMMIT,
@@ -49,16 +53,36 @@ impl Act {
     }
 }
 
+/// Whether the keys of a namespace are shared with another library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sharing {
+    Nobody,
+    Utopia,
+}
+
 /// One step on one slot, with what its script takes beside the slot.
 pub(super) struct Step<'a> {
     pub(super) act: Act,
     pub(super) slot: Slot<'a>,
     pub(super) args: Vec<Bytes>,
+    sharing: Sharing,
 }
 
 impl<'a> Step<'a> {
     pub(super) fn new(act: Act, slot: Slot<'a>) -> Self {
-        Self { act, slot, args: Vec::new() }
+        Self { act, slot, args: Vec::new(), sharing: Sharing::Nobody }
+    }
+
+    /// Takes the step on the other side of a shared key, too.
+    pub(super) fn shared(self, sharing: Sharing) -> Self {
+        match sharing {
+            Sharing::Nobody => self,
+            Sharing::Utopia => Self { sharing, ..self.with_number(random::below(utopia::SEED_BELOW)) },
+        }
+    }
+
+    fn script(&self) -> &'static Script {
+        self.act.script(self.sharing)
     }
 
     pub(super) fn with(mut self, arg: impl AsRef<[u8]>) -> Self {
@@ -81,15 +105,19 @@ impl<'a> Step<'a> {
         let prefix = prefix(namespace);
         let mut command = redis::cmd(verb);
         let (of, other) = if field.is_none() { (Part::Plain, Part::Fields) } else { (Part::Fields, Part::Plain) };
-        // Each name costs the server time, so none is sent that the script does not use.
+        let is_shared = self.sharing == Sharing::Utopia;
+        // Each name costs the server time, so none is sent that the script does not use. A shared one is the sixth.
         let parts: &[Part] = match self.act {
-            Act::Reserve => &[of, Part::Leases, Part::Guards],
-            Act::Commit | Act::Abandon => &[of, Part::Leases],
+            Act::Reserve if !is_shared => &[of, Part::Leases, Part::Guards],
+            Act::Commit | Act::Abandon if !is_shared => &[of, Part::Leases],
             _ => &[of, Part::Leases, Part::Guards, other],
         };
-        command.arg(script).arg(parts.len() + 1).arg(epochs(bucket(namespace)));
+        command.arg(script).arg(1 + parts.len() + usize::from(is_shared)).arg(epochs(bucket(namespace)));
         for part in parts {
             command.arg(name(&prefix, *part, key));
+        }
+        if is_shared {
+            command.arg(utopia::hash_of(key));
         }
         command.arg(namespace).arg(server).arg(now).arg(field.unwrap_or_default());
         for arg in &self.args {
@@ -103,7 +131,7 @@ impl<'a> Step<'a> {
 pub(super) async fn carry_out(session: &Session, now: &str, steps: &[Step<'_>]) -> Result<Vec<RedisResult<Value>>> {
     let mut pipeline = Pipeline::with_capacity(steps.len());
     for step in steps {
-        pipeline.add_command(step.command(("EVALSHA", step.act.script().hash()), session.server(), now));
+        pipeline.add_command(step.command(("EVALSHA", step.script().hash()), session.server(), now));
     }
     let mut answers = session.each(&pipeline).await?;
     let is_unknown =
@@ -115,7 +143,7 @@ pub(super) async fn carry_out(session: &Session, now: &str, steps: &[Step<'_>]) 
     pipeline.clear();
     // The first one brings the text; all steps of a batch are of one script.
     for (sent, step) in unknown.iter().filter_map(|place| steps.get(*place)).enumerate() {
-        let script = step.act.script();
+        let script = step.script();
         let call = if sent == 0 { ("EVAL", script.text()) } else { ("EVALSHA", script.hash()) };
         pipeline.add_command(step.command(call, session.server(), now));
     }

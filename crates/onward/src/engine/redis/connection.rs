@@ -288,6 +288,7 @@ impl Inner {
             .set_response_timeout(Some(ANSWER))
             .set_pipeline_buffer_size(WAITING)
             .set_push_sender(ears(Arc::downgrade(self), generation));
+        let of_connect = |error| of_connect(error, self.address.speaks());
         let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await.map_err(of_connect)?;
         if !self.channels.is_empty() {
             connection.subscribe(&self.channels).await.map_err(of_connect)?;

@@ -1,8 +1,14 @@
 //! What a failure of Redis means to the caller.
 
+use std::error::Error as _;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
+use rustls::CertificateError;
+
+use super::address::Speaks;
 
 use crate::{Effect, Error, Kind};
 
@@ -48,15 +54,49 @@ pub(super) fn of_call(error: RedisError, sent: Sent) -> Error {
     refused.with_source(error)
 }
 
-/// Turns a failed attempt to connect into an error: nothing was sent.
-pub(super) fn of_connect(error: RedisError) -> Error {
-    let refused = match error.kind() {
-        ErrorKind::AuthenticationFailed => Error::unavailable("redis does not know this user or password"),
-        ErrorKind::RESP3NotSupported => Error::unsupported("redis is too old: 6.2 or newer is needed"),
-        ErrorKind::Server(_) | ErrorKind::Extension => return with_no_effect(of_call(error, Sent::Command)),
+/// Turns a failed attempt to connect into an error: nothing was sent. What is wrong with TLS names the way out.
+pub(super) fn of_connect(error: RedisError, speaks: Speaks) -> Error {
+    if let Some(problem) = tls_problem(&error) {
+        return Error::unavailable(problem).with_source(error);
+    }
+    let refused = match (error.kind(), speaks) {
+        (ErrorKind::Io, _) if error.is_connection_refusal() => Error::unavailable("redis cannot be reached"),
+        // A plain server waits for the end of a line that never comes, or hangs up.
+        (ErrorKind::Io, Speaks::Tls) => Error::unavailable("redis gives no answer in TLS; if it speaks none, its URL begins with redis://"),
+        (ErrorKind::Io, Speaks::Plain) if error.is_connection_dropped() => {
+            Error::unavailable("redis hangs up; if it speaks TLS, its URL begins with rediss://")
+        }
+        (ErrorKind::Parse | ErrorKind::UnexpectedReturnType, _) => {
+            Error::unavailable("what answers is no redis; if it speaks TLS, its URL begins with rediss://")
+        }
+        (ErrorKind::AuthenticationFailed, _) => Error::unavailable("redis does not know this user or password"),
+        (ErrorKind::RESP3NotSupported, _) => Error::unsupported("redis is too old: 6.2 or newer is needed"),
+        (ErrorKind::Server(_) | ErrorKind::Extension, _) => return with_no_effect(of_call(error, Sent::Command)),
         _ => Error::unavailable("redis cannot be reached"),
     };
     refused.with_source(error)
+}
+
+/// Tells what is wrong with TLS, if that is why there is no connection.
+fn tls_problem(error: &RedisError) -> Option<&'static str> {
+    let inner = error.source()?.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>()?;
+    let tls = match inner.downcast_ref::<io::Error>() {
+        Some(io) => io.get_ref()?.downcast_ref::<rustls::Error>()?,
+        None => inner.downcast_ref::<rustls::Error>()?,
+    };
+    Some(match tls {
+        rustls::Error::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
+            "the certificate of redis is for another name: connect by a name that it has"
+        }
+        rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            "the certificate of redis has ended: give the server a new one"
+        }
+        rustls::Error::InvalidCertificate(_) => {
+            "the certificate of redis is not trusted here: name the file of its authority, ?ca=FILE in the URL"
+        }
+        rustls::Error::InvalidMessage(_) => "redis does not answer in TLS; if it speaks none, its URL begins with redis://",
+        _ => "redis and this side agree on no TLS",
+    })
 }
 
 fn wrong_type(sent: Sent) -> Error {

@@ -18,6 +18,7 @@ use super::places::Places;
 use super::script::{Script, script};
 use crate::lock::{Ask, Capabilities, Claim, LeaseRow, LockEngine, Owner, Place, Release, Renewal, Renewed, Tried, Waiters};
 use crate::model::{FencingToken, LockKey};
+use crate::observe::Finding;
 use crate::time::{Clock, Timestamp};
 use crate::{Error, Result, random};
 
@@ -53,7 +54,7 @@ pub(super) fn queue_of(key: &LockKey) -> String {
 #[derive(Debug)]
 pub struct RedisLocks {
     /// Everything but renewals; wakes come in here, too.
-    calls: Link,
+    pub(super) calls: Link,
     /// Renewals have a connection of their own, so that no backlog of calls lets a lease end.
     renewals: Link,
     places: Arc<Places>,
@@ -189,8 +190,12 @@ impl RedisLocks {
     }
 }
 
+/// Why there are no locks on a cluster.
+pub(crate) const NOT_ON_A_CLUSTER: &str =
+    "locks need one redis server, not a cluster: use one server, Sentinel's master, or another engine";
+
 fn on_a_cluster() -> Error {
-    Error::unsupported("locks need one redis server, not a cluster: use one server, Sentinel's master, or another engine")
+    Error::unsupported(NOT_ON_A_CLUSTER)
 }
 
 fn millis(time: Duration) -> String {
@@ -293,6 +298,10 @@ impl LockEngine for RedisLocks {
 
     fn take_over(&self, ask: Ask) -> BoxFuture<'_, Result<Option<FencingToken>>> {
         Box::pin(self.take(ask))
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
+        Box::pin(self.look_around())
     }
 
     fn raise(&self, newest: FencingToken) -> BoxFuture<'_, Result<()>> {

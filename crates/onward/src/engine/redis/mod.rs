@@ -6,18 +6,20 @@
 
 mod address;
 mod cache;
-mod cache_check;
 mod cache_names;
 mod cache_nodes;
 mod cache_pushes;
 mod cache_stats;
 mod cache_steps;
+mod check;
 mod connection;
 mod error;
 mod lock;
 mod places;
 mod script;
+mod utopia;
 
 pub use address::Address;
 pub use cache::RedisCache;
+pub(crate) use lock::NOT_ON_A_CLUSTER;
 pub use lock::RedisLocks;

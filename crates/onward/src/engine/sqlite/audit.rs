@@ -12,12 +12,13 @@ use super::SqliteStore;
 use super::commit::{one, prepare, read_head};
 use super::connection;
 use super::error::before_commit;
+use super::personal;
 use super::rows::{self, col, damaged, signed, unsigned};
 use crate::audit::Order;
-use crate::audit::engine::{AuditEngine, Batch, Batched, Select, Selected};
-use crate::audit::verify::{Controls, HeadRow, Source, View};
+use crate::audit::engine::{AuditEngine, Batch, Batched, PersonalWanted, Select, Selected};
+use crate::audit::verify::{Controls, EachPersonal, HeadRow, Source, View};
 use crate::model::limits::PAYLOAD_BYTES;
-use crate::model::{ChainName, Hash, Head, Row, RowRef, Sealed, Seq};
+use crate::model::{ChainName, Hash, Head, KeptPersonal, Row, RowRef, Sealed, Seq};
 use crate::{Error, Result};
 
 /// The columns of an entry, in the order that [`entry_row`] reads. A planted giant is read no further than it takes to refuse it.
@@ -125,6 +126,24 @@ impl AuditEngine for SqliteStore {
             }
             Ok(hashes)
         }))
+    }
+
+    fn personal<'a>(&'a self, chain: &'a ChainName, seq: Seq) -> BoxFuture<'a, Result<Option<KeptPersonal>>> {
+        let chain = chain.clone();
+        Box::pin(self.readers().run(move |connection| personal::read(connection, &chain, seq)))
+    }
+
+    fn find_personal<'a>(&'a self, chain: &'a ChainName, wanted: &'a PersonalWanted) -> BoxFuture<'a, Result<(Vec<Seq>, Option<Seq>)>> {
+        let (chain, wanted) = (chain.clone(), wanted.clone());
+        Box::pin(self.readers().run(move |connection| personal::find(connection, &chain, &wanted)))
+    }
+
+    fn scrub(&self) -> BoxFuture<'_, Result<bool>> {
+        let store = self.clone();
+        Box::pin(async move {
+            let scrubbed = tokio::task::spawn_blocking(move || store.scrub_now()).await;
+            scrubbed.map_err(|e| Error::unavailable("the log could not be cut off").with_source(e))?
+        })
     }
 
     fn keeps_segments(&self) -> bool {
@@ -242,7 +261,8 @@ impl SqliteSource {
         let rows = format!("SELECT {} FROM onward_entries WHERE chain = ?1 AND seq >= ?2 ORDER BY seq", columns());
         // Few rows, which an index of their own finds.
         let controls = format!(
-            "SELECT {} FROM onward_entries WHERE chain = ?1 AND seq > ?2 AND flags & 1 = 1 AND substr(kind, 1, 8) = 'segment.' ORDER BY seq",
+            "SELECT {} FROM onward_entries WHERE chain = ?1 AND seq > ?2 AND flags & 1 = 1
+             AND (substr(kind, 1, 8) = 'segment.' OR substr(kind, 1, 7) = 'redact.') ORDER BY seq",
             columns()
         );
         Ok(Self { connection: connection::open_reader(path)?, path: path.to_owned(), chain: chain.clone(), rows, controls })
@@ -293,6 +313,10 @@ impl Source for SqliteSource {
             "SELECT payload FROM onward_objects WHERE namespace = 'default' AND kind = 'onward.skeleton' AND name = ?1",
         )?;
         one(&mut find, params![name], |row| Ok(bytes(row, 0)?.unwrap_or_default().to_vec()))
+    }
+
+    fn personal(&self, from: i64, to: i64, each: &mut EachPersonal<'_>) -> Result<bool> {
+        personal::each(&self.connection, &self.chain, (from, to), each).map(|()| true)
     }
 
     fn another(&self) -> Result<Box<dyn Source>> {

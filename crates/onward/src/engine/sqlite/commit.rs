@@ -17,10 +17,10 @@ use super::reader::Readers;
 use super::rows::{self, col, damaged, signed, unsigned};
 use super::turn::{self, Turn};
 use super::wal::{self, Wal};
-use super::{backup, check, inspect, list, log};
+use super::{backup, check, inspect, list, log, personal};
 use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, Scan, StoreMeta, Wanted, Writer};
 use crate::commit::{Change, Past, Prune, Pruned};
-use crate::model::{ChainName, Epoch, FencingToken, Fingerprint, Head, Key, Labels, Object, RequestId, Revision, Sealed, Version};
+use crate::model::{ChainName, Epoch, FencingToken, Fingerprint, Hash, Head, Key, Labels, Object, RequestId, Revision, Sealed, Version};
 use crate::observe::Finding;
 use crate::time::{Clock, Timestamp};
 use crate::{Error, Result, random};
@@ -38,6 +38,7 @@ const SCHEMA: Schema = Schema {
         include_str!("schema_3.sql"),
         include_str!("schema_4.sql"),
         include_str!("schema_5.sql"),
+        include_str!("schema_6.sql"),
     ],
 };
 
@@ -218,6 +219,7 @@ impl SqliteWriter {
         }
         self.remember(plan)?;
         self.append_entries(plan)?;
+        personal::carry_out(connection, plan)?;
         let mut meta = prepare(
             connection,
             "UPDATE onward_meta SET revision = ?1, version_floor = ?2, newest_token = ?3, newest_at = ?4, log_bytes = log_bytes + ?5",
@@ -339,6 +341,11 @@ impl SqliteWriter {
         Ok(done)
     }
 
+    /// Folds the whole log into the file and cuts it off; `false` if a reader stands in the way for more than a moment.
+    pub(super) fn scrub(&mut self) -> Result<bool> {
+        Wal::scrub(&mut self.connection)
+    }
+
     fn make_room(&mut self) {
         // Nothing came since it was here last: folded now, a later open or reader finds a short log.
         let idle = self.written > 0 && self.written == self.tidied;
@@ -411,6 +418,10 @@ impl CommitEngine for SqliteStore {
 
     fn ready(&self) -> Result<()> {
         self.wal.check()
+    }
+
+    fn keeps_personal(&self) -> bool {
+        true
     }
 
     fn meta(&self) -> BoxFuture<'_, Result<StoreMeta>> {
@@ -543,8 +554,8 @@ pub(super) fn prepare<'a>(connection: &'a Connection, sql: &str) -> Result<Cache
 
 /// What [`insert_entry`] is given, prepared.
 pub(super) const INSERT_ENTRY: &str =
-    "INSERT INTO onward_entries (chain, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+    "INSERT INTO onward_entries (chain, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags, pii)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
 
 /// Writes an entry as it was sealed; returns how many rows that made.
 pub(super) fn insert_entry(insert: &mut CachedStatement<'_>, chain: i64, entry: &Sealed) -> Result<usize> {
@@ -562,6 +573,7 @@ pub(super) fn insert_entry(insert: &mut CachedStatement<'_>, chain: i64, entry: 
         entry.resource,
         &entry.data[..],
         signed(entry.flags)?,
+        entry.personal.as_ref().map(Hash::as_bytes),
     ];
     insert.execute(row).map_err(before_commit)
 }

@@ -16,6 +16,7 @@ mod list;
 mod lock;
 mod log;
 mod migrate;
+mod personal;
 mod reader;
 mod rows;
 mod segments;

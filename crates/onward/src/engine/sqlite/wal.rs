@@ -15,6 +15,8 @@ pub(super) const BYTES: u64 = 1 << 30;
 const KEPT_BYTES: u64 = 64 << 20;
 /// How long the end of a writer waits for readers.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a scrub waits for readers, and writers for it.
+const MOMENT: Duration = Duration::from_millis(20);
 /// When a refused writer may come back: reads of ours end within 5 s.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -65,6 +67,16 @@ impl Wal {
     pub(super) fn cut(connection: &Connection) {
         let _ = connection.busy_timeout(PATIENCE);
         let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    }
+
+    /// Folds the log and cuts it off, so that no older page of the file is left in it; `false` if a reader stands in the way.
+    ///
+    /// It waits for a moment only: as long as it waits, nobody can write.
+    pub(super) fn scrub(connection: &mut Connection) -> Result<bool> {
+        connection.busy_timeout(MOMENT).map_err(before_commit)?;
+        let asked = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+        super::connection::queue(connection)?;
+        Ok(!asked.map_err(before_commit)?)
     }
 
     /// Makes room in a log that is above its bound.

@@ -19,7 +19,8 @@ impl RedisCluster {
         let start = |_: u16| {
             // The usual one, 10,000 above, may be no port at all.
             let bus = free_port().to_string();
-            (Redis::start_with(&["--cluster-enabled", "yes", "--cluster-node-timeout", "5000", "--cluster-port", &bus]), bus)
+            // A busy machine is not a node that is gone.
+            (Redis::start_with(&["--cluster-enabled", "yes", "--cluster-node-timeout", "60000", "--cluster-port", &bus]), bus)
         };
         let (nodes, buses): (Vec<Redis>, Vec<String>) = (0..3).map(start).unzip();
         let cluster = Self { nodes };

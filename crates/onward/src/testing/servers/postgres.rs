@@ -1,9 +1,9 @@
 //! A private Postgres cluster, with fsync on.
 
 use std::io::Write as _;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -55,6 +55,19 @@ fn servant() -> Option<(u32, u32)> {
     of("postgres").or_else(|| of("nobody"))
 }
 
+/// Gives a file or folder to whom the server runs as.
+fn give(path: &Path) {
+    if let Some((user, group)) = servant() {
+        chown(path, Some(user), Some(group)).expect("root may");
+    }
+}
+
+fn own_folder() -> Folder {
+    let folder = Folder::new("postgres");
+    give(folder.path());
+    folder
+}
+
 fn command(name: &str) -> Command {
     let mut command = Command::new(program(name));
     if let Some((user, group)) = servant() {
@@ -76,12 +89,27 @@ impl Postgres {
         Self::start_with(&[])
     }
 
+    /// Starts a server that speaks TLS with a certificate and its key, both as PEM.
+    pub fn start_with_tls(certificate: &str, key: &str) -> Self {
+        let folder = own_folder();
+        let files = [("server.crt", certificate), ("server.key", key)].map(|(name, text)| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).expect("the folder is ours");
+            // A key that others may read is refused.
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("the file is ours");
+            give(&path);
+            path.display().to_string()
+        });
+        let [certificate, key] = files;
+        Self::start_in(folder, &["ssl=on", &format!("ssl_cert_file={certificate}"), &format!("ssl_key_file={key}")])
+    }
+
     /// Starts a server with settings, such as `max_connections=10`.
     pub fn start_with(options: &[&str]) -> Self {
-        let folder = Folder::new("postgres");
-        if let Some((user, group)) = servant() {
-            chown(folder.path(), Some(user), Some(group)).expect("root may");
-        }
+        Self::start_in(own_folder(), options)
+    }
+
+    fn start_in(folder: Folder, options: &[&str]) -> Self {
         let data = folder.path().join("data");
         let made = command("initdb")
             .args(["--no-sync", "--auth=trust", "--username=onward", "--encoding=UTF8", "--locale=C", "-D"])
@@ -220,9 +248,7 @@ impl Pooler {
     /// Starts one with few connections to the server, so that clients meet each other's sessions.
     pub fn before(server: &Postgres) -> Self {
         let folder = Folder::new("pgbouncer");
-        if let Some((user, group)) = servant() {
-            chown(folder.path(), Some(user), Some(group)).expect("root may");
-        }
+        give(folder.path());
         let port = free_port();
         let settings = format!(
             "[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\

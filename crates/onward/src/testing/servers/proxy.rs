@@ -45,14 +45,22 @@ struct Faults {
 impl Proxy {
     /// Opens a way to a port of 127.0.0.1.
     pub async fn to(port: u16) -> Self {
+        Self::among(&[port]).await
+    }
+
+    /// Opens a way to several ports in turn, as a plain balancer does: a port that nobody listens on is passed over.
+    pub async fn among(ports: &[u16]) -> Self {
+        let ports: Arc<[u16]> = ports.into();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
         let address = listener.local_addr().expect("its address");
         let shared = Arc::new(Shared { faults: Mutex::default(), cuts: watch::Sender::new(0) });
         let task = tokio::spawn({
             let shared = Arc::clone(&shared);
             async move {
+                let mut turn = 0;
                 while let Ok((client, _)) = listener.accept().await {
-                    tokio::spawn(serve(Arc::clone(&shared), client, port));
+                    tokio::spawn(serve(Arc::clone(&shared), client, Arc::clone(&ports), turn));
+                    turn += 1;
                 }
             }
         });
@@ -136,13 +144,13 @@ enum Way {
     Back,
 }
 
-async fn serve(shared: Arc<Shared>, client: TcpStream, port: u16) {
+async fn serve(shared: Arc<Shared>, client: TcpStream, ports: Arc<[u16]>, turn: usize) {
     let mut cuts = shared.cuts.subscribe();
     cuts.mark_unchanged();
     if shared.faults.lock().refuses {
         return;
     }
-    let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+    let Some(server) = connect(&ports, turn).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
@@ -151,6 +159,16 @@ async fn serve(shared: Arc<Shared>, client: TcpStream, port: u16) {
         () = pass(&shared, Way::Back, from_server, to_client) => {}
         _ = cuts.changed() => {}
     }
+}
+
+/// Connects to the port whose turn it is, or to the next that takes it.
+async fn connect(ports: &[u16], turn: usize) -> Option<TcpStream> {
+    for at in turn..turn + ports.len() {
+        if let Ok(server) = TcpStream::connect(("127.0.0.1", *ports.get(at % ports.len())?)).await {
+            return Some(server);
+        }
+    }
+    None
 }
 
 async fn pass(shared: &Shared, way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {

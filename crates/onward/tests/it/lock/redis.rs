@@ -1,5 +1,6 @@
 //! Locks on Redis, as they run: real time, real connections, other clients on the same keys.
 
+mod check;
 mod faults;
 mod queue;
 

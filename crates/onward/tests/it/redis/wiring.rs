@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use onward::cache::Scope;
-use onward::testing::servers::{Proxy, Redis};
+use onward::lock::{LockOptions, OnError};
+use onward::model::LockKey;
+use onward::testing::servers::{Proxy, Redis, RedisCluster};
 use onward::time::Clock;
 use onward::{Config, Kind, Onward};
 use serde::{Deserialize, Serialize};
@@ -86,6 +88,28 @@ async fn one_url_gives_a_cache_and_locks_and_says_that_there_is_no_store() {
     for check in ["cache.server", "cache.role", "cache.memory", "cache.persistence", "cache.clock", "cache.latency"] {
         assert!(checks.contains(&check), "{check} of {checks:?}");
     }
+}
+
+#[tokio::test]
+async fn a_cluster_has_a_cache_and_says_that_it_has_no_locks() {
+    let cluster = RedisCluster::start();
+    for config in [Config::new(cluster.url()), Config::new("memory:").with_cache_at(cluster.url())] {
+        let onward = Onward::connect(config).await.unwrap();
+        let _ = onward.cache().invalidate("k").await.unwrap();
+        assert_eq!(onward.cache().get_or_load("k", |_| async { Ok::<_, onward::Error>(7u64) }).await.unwrap(), 7);
+    }
+    let onward = Onward::connect(Config::new(cluster.url())).await.unwrap();
+    let job = LockKey::raw("job").unwrap();
+    // Never opened: nobody runs unlocked because the place has no locks.
+    for options in [LockOptions::skip(), LockOptions::fail().with_on_error(OnError::Open)] {
+        let refused = onward.locks().with_key(&job, options, |_| async { panic!("it ran") }).await.map(drop);
+        let error = refused.unwrap_err();
+        assert!(error.kind() == Kind::Unsupported && error.message().contains("not a cluster"), "{error:?}");
+    }
+    assert_eq!(onward.locks().status(&job).await.unwrap_err().kind(), Kind::Unsupported);
+    // Who asks for locks there is told at once.
+    let refused = Onward::connect(Config::new("memory:").with_locks_at(cluster.url())).await;
+    assert_eq!(refused.unwrap_err().kind(), Kind::Unsupported);
 }
 
 #[tokio::test]

@@ -15,3 +15,6 @@ end
 -- The epoch, if this server wrote it: one from a snapshot or from another primary may have outlived purges, so nothing of it is live.
 local record = redis.pcall('HGET', EPOCHS, namespace)
 local epoch = type(record) == 'string' and string.sub(record, 9) == identity and string.sub(record, 1, 8)
+
+-- Purges what others keep of the key, and tells whether they had something: nobody, unless the layout says so.
+local function purge_others() return false end

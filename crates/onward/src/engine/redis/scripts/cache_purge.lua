@@ -37,5 +37,6 @@ if hold_off > 0 then
   redis.call('ZADD', GUARDS, 'GT', now + hold_off, string.rep('\0', 16))
   lengthen(GUARDS, hold_off)
 end
+local had = purge_others(hold_off) or seen and seen.lives
 tell()
-return { 'done', seen and seen.lives and 1 or 0, stood }
+return { 'done', had and 1 or 0, stood }

@@ -1,6 +1,6 @@
 //! What happens when the server, the way to it, or its data fail. Nothing hangs, and nothing runs unlocked without saying so.
 
-use onward::lock::{OnError, Owner, Why};
+use onward::lock::{Ask, Claim, LockEngine as _, OnError, Owner, Place, Renewal, Tried, Why};
 use onward::testing::servers::Proxy;
 use onward::{Effect, Error};
 
@@ -263,4 +263,102 @@ async fn renewals_go_on_while_a_connection_comes_and_goes() {
     held.check().unwrap();
     assert_eq!(server.ask("EXISTS job"), "1");
     drop(held);
+}
+
+#[tokio::test]
+async fn a_renewal_or_release_cut_at_any_byte_takes_nothing_from_its_holder_or_the_next() {
+    let server = Redis::start();
+    let proxy = Proxy::to(server.port()).await;
+    let locks = process_at(&proxy.redis_url()).await.unwrap();
+    let direct = process(&server).await;
+    let cuts = [0, 1, 40, 120].map(|bytes| (true, bytes)).into_iter().chain([0, 1, 10, 30].map(|bytes| (false, bytes)));
+    for (request, bytes) in cuts {
+        let cut = || if request { proxy.cut_after_requests(bytes) } else { proxy.cut_after_answers(bytes) };
+        let grant = healed(&locks, &key("job")).await;
+        cut();
+        match in_time("renew", grant.renew()).await {
+            Ok(left) => assert!(left > Duration::from_secs(5)),
+            Err(error) => assert_eq!(error.kind(), Kind::Backend, "{error}"),
+        }
+        // Applied or not, and whatever was told: the hold is what it was.
+        grant.check().unwrap();
+        assert_eq!(direct.status(&key("job")).await.unwrap().unwrap().token, Some(grant.token()));
+        proxy.heal();
+        cut();
+        let token = grant.token();
+        let _ = in_time("release", grant.release()).await;
+        proxy.heal();
+        // Released, or given back by the worker: the next one comes in, and nobody takes the lock from him.
+        let next = direct.acquire(&key("job"), waiting()).await.unwrap();
+        assert!(next.token() > token);
+        next.renew().await.map(drop).unwrap();
+        assert_eq!(next.release().await.unwrap(), Release::Released);
+    }
+}
+
+#[tokio::test]
+async fn an_evicted_lease_is_lost_to_its_holder_and_tokens_go_on() {
+    let server = Redis::start_with(&["--maxmemory-policy", "volatile-ttl"]);
+    let (a, b) = (process(&server).await, process(&server).await);
+    let held = a.acquire(&key("job"), at_once()).await.unwrap();
+    assert_eq!(server.ask("CONFIG SET maxmemory 3mb"), "OK");
+    let junk = "x".repeat(10_000);
+    let mut count = 0;
+    until("the lease is evicted", || {
+        count += 1;
+        server.ask(&format!("SET junk:{count} {junk} PX 100000000"));
+        server.ask("EXISTS job") == "0"
+    })
+    .await;
+    // What nothing on the server can prevent; the token orders the two.
+    let next = b.acquire(&key("job"), at_once()).await.unwrap();
+    assert!(next.token() > held.token());
+    assert_eq!(held.renew().await.unwrap_err().kind(), Kind::Lost);
+    assert_eq!(held.check().unwrap_err().kind(), Kind::Lost);
+    next.check().unwrap();
+}
+
+#[tokio::test]
+async fn a_queue_of_another_type_is_an_error_and_no_grant() {
+    let server = Redis::start();
+    let locks = process(&server).await;
+    assert_eq!(server.ask("SET onward:q:job x"), "OK");
+    let error = locks.acquire(&key("job"), at_once()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsupported, "{error}");
+    // Not even opened: it will not get better by itself.
+    let open = locks.with_key(&key("job"), LockOptions::skip(), |_| async { panic!("it ran") }).await.map(drop);
+    assert_eq!(open.unwrap_err().kind(), Kind::Unsupported);
+    until("what may have been granted is given back", || server.ask("EXISTS job") == "0").await;
+    assert_eq!(server.ask("GET onward:q:job"), "x");
+}
+
+#[tokio::test]
+async fn ten_thousand_keys_are_held_renewed_and_released_in_batches() {
+    let server = Redis::start();
+    let engine = Arc::new(RedisLocks::open(&Address::parse(&server.url()).unwrap()).await.unwrap());
+    let owners: Vec<(LockKey, Owner)> = (0..10_000).map(|n| (key(&format!("k:{n}")), Owner::draw())).collect();
+    let ttl = Duration::from_secs(600);
+    let tasks: Vec<_> = owners
+        .chunks(500)
+        .map(|part| {
+            let (engine, part) = (Arc::clone(&engine), part.to_vec());
+            tokio::spawn(async move {
+                for (key, owner) in part {
+                    let ask = Ask { key, owner, holder: "test".into(), ttl, place: Place::None };
+                    assert!(matches!(engine.try_acquire(ask).await.unwrap(), Tried::Granted { already_ours: false, .. }));
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(server.ask("DBSIZE"), "10001", "the leases and the counter");
+    for part in owners.chunks(200) {
+        let batch = part.iter().map(|(key, owner)| Renewal { key: key.clone(), owner: *owner, ttl }).collect();
+        assert!(engine.renew(batch).await.unwrap().iter().all(Option::is_some));
+        let batch = part.iter().map(|(key, owner)| Claim { key: key.clone(), owner: *owner, keep: Duration::ZERO }).collect();
+        assert!(engine.release(batch).await.unwrap().iter().all(|release| *release == Release::Released));
+    }
+    assert_eq!(server.ask("DBSIZE"), "1");
 }

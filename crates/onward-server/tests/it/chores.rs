@@ -1,0 +1,59 @@
+//! The server's own worker: what is due in the life of the chains is done while it serves.
+
+use std::time::Duration;
+
+use onward::audit::verify::SegmentState;
+use onward::audit::{AppendOptions, Chain};
+use onward::model::Entry;
+use onward::time::Clock;
+use onward::{Config, Onward, retry};
+
+use crate::serve::Served;
+
+/// Waits until the chain has segments and each of them is in this state.
+async fn all_are(chain: &Chain, state: SegmentState) {
+    let clock = Clock::system();
+    let patience = clock.now() + Duration::from_secs(60);
+    loop {
+        let segments = chain.segments(None).await.unwrap();
+        if !segments.is_empty() && segments.iter().all(|segment| segment.state == state) {
+            return;
+        }
+        assert!(clock.now() < patience, "{segments:?}");
+        retry::sleep(&clock, Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_servers_maintain_one_store_while_entries_are_appended() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().display().to_string();
+    let more = format!(
+        "store.url = \"sqlite:{at}/onward.db\"\n[audit]\nkey = \"{}\"\nsigning_key = \"{}\"\narchive = \"file:{at}/archive\"\n\
+         seal_after = \"0s\"\nsegment_rows = 50\narchive_after = \"0s\"\npurge_after = \"0s\"\n\
+         chains = [{{ match = \"filed\", purge_after = \"never\" }}, {{ match = \"left*\", seal_after = \"never\" }}]\n",
+        "07".repeat(32),
+        "05".repeat(32)
+    );
+    let often = Duration::from_millis(20);
+    let first = Served::start_looking(tempfile::tempdir().unwrap(), &more, often).await;
+    let second = Served::start_looking(tempfile::tempdir().unwrap(), &more, often).await;
+    let onward = Onward::connect(Config::new(format!("sqlite:{at}/onward.db"))).await.unwrap();
+    let chain = |name: &str| onward.audit().chain(name).unwrap();
+    for name in ["orders", "filed", "left-alone"] {
+        chain(name).append_many(vec![Entry::new("order.paid"); 120], AppendOptions::new()).await.unwrap();
+    }
+    all_are(&chain("orders"), SegmentState::Purged).await;
+    all_are(&chain("filed"), SegmentState::Archived).await;
+    assert!(chain("left-alone").segments(None).await.unwrap().is_empty());
+    let metrics = [first.get("/metrics").await.1, second.get("/metrics").await.1].concat();
+    for row in ["stage=\"seal\",result=\"done\"", "stage=\"purge\",result=\"done\"", "onward_audit_maintain_overdue_seconds 0.0"] {
+        assert!(metrics.contains(row), "{row}: {metrics}");
+    }
+    let failed = metrics.lines().filter(|line| line.starts_with("onward_audit_maintain_steps") && line.contains("\"failed\""));
+    assert!(failed.clone().all(|line| line.ends_with(" 0")), "{:?}", failed.collect::<Vec<_>>());
+    for served in [first, second] {
+        served.orders.end();
+        let _ = served.ended().await;
+    }
+}

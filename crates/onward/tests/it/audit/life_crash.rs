@@ -1,0 +1,242 @@
+//! A process that dies after each step of an archive, a purge or a restore: what it leaves raises no alarm, and the next one ends it
+//! (C3, INV-6, INV-7).
+//!
+//! A child is this very test binary, started anew. It ends itself when its observer is told that a commit is durable, or answered, or when
+//! it is told that rows moved or entries were written; each in its turn, until it lives to the end.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use onward::audit::verify::{Archives, Check, SegmentState, Verdict};
+use onward::audit::{Act, AppendOptions, Chain};
+use onward::model::{CheckpointKey, Entry, MacKeys, Seq};
+use onward::observe::{Event, Observer, Silent};
+use onward::time::Clock;
+use onward::{Config, Onward};
+
+const TASK: &str = "ONWARD_TEST_LIFE";
+const SIGABRT: i32 = 6;
+/// Entries of the segment: two pages, two batches.
+const ROWS: u64 = 1_200;
+
+/// What dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Deed {
+    Archive,
+    Purge,
+    Restore,
+}
+
+/// Where it dies, and when it comes there for which time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dies {
+    /// A commit is durable, and nobody knows.
+    Durable(u64),
+    /// A commit was answered.
+    Answered(u64),
+    /// A page was written, or a batch of rows moved.
+    Moved(u64),
+}
+
+impl Deed {
+    const ALL: [Self; 3] = [Self::Archive, Self::Purge, Self::Restore];
+
+    fn begins_as(self) -> SegmentState {
+        match self {
+            Self::Archive => SegmentState::Sealed,
+            Self::Purge => SegmentState::Archived,
+            Self::Restore => SegmentState::Purged,
+        }
+    }
+
+    fn ends_as(self) -> SegmentState {
+        match self {
+            Self::Archive | Self::Restore => SegmentState::Archived,
+            Self::Purge => SegmentState::Purged,
+        }
+    }
+
+    async fn run(self, chain: &Chain, act: &Act) -> onward::Result<()> {
+        let from = Seq::new(1)?;
+        match self {
+            Self::Archive => chain.archive(from, act).await.map(drop),
+            Self::Purge => chain.purge(from, act).await.map(drop),
+            Self::Restore => chain.restore(from, None, act).await.map(drop),
+        }
+    }
+}
+
+/// Ends the process when it comes to its step.
+#[derive(Debug)]
+struct Reaper {
+    dies: Dies,
+    armed: AtomicU64,
+    seen: AtomicU64,
+}
+
+impl Reaper {
+    fn at(&self, here: fn(u64) -> Dies) {
+        if self.armed.load(Ordering::SeqCst) == 1 && std::mem::discriminant(&here(0)) == std::mem::discriminant(&self.dies) {
+            let seen = self.seen.fetch_add(1, Ordering::SeqCst) + 1;
+            if here(seen) == self.dies {
+                std::process::abort();
+            }
+        }
+    }
+}
+
+impl Observer for Reaper {
+    fn observe(&self, event: &Event<'_>) {
+        match event {
+            Event::Batch { .. } => self.at(Dies::Durable),
+            Event::Commit { .. } => self.at(Dies::Answered),
+            _ => {}
+        }
+    }
+}
+
+async fn open(folder: &Path, clock: Clock, observer: Arc<dyn Observer>) -> Chain {
+    let config = Config::new(format!("sqlite:{}", folder.join("onward.db").display()))
+        .with_keys(MacKeys::one("k1", [7; 32]).unwrap())
+        .with_signing_key(CheckpointKey::from_seed([5; 32]))
+        .with_archive_at(format!("file:{}", folder.join("archive").display()))
+        .with_clock(clock)
+        .with_observer(observer);
+    Onward::connect(config).await.unwrap().audit().chain("orders").unwrap()
+}
+
+/// A store whose segment is where the deed begins.
+async fn made(deed: Deed, folder: &Path) {
+    let chain = open(folder, Clock::system(), Arc::new(Silent)).await;
+    for _ in 0..13 {
+        chain.append_many(vec![Entry::new("order.paid"); 100], AppendOptions::new()).await.unwrap();
+    }
+    let act = Act::because("a crash");
+    chain.seal(Some(Seq::new(ROWS).unwrap()), &act).await.unwrap();
+    for step in [Deed::Archive, Deed::Purge] {
+        if chain.segment(Seq::new(1).unwrap()).await.unwrap().state != deed.begins_as() {
+            step.run(&chain, &act).await.unwrap();
+        }
+    }
+}
+
+fn start(deed: Deed, dies: Dies, folder: &Path) -> ExitStatus {
+    let (kind, count) = match dies {
+        Dies::Durable(count) => ("durable", count),
+        Dies::Answered(count) => ("answered", count),
+        Dies::Moved(count) => ("moved", count),
+    };
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "audit::life_crash::the_child_does_what_it_is_asked_for", "--nocapture", "--test-threads=1"])
+        .env(TASK, format!("{deed:?} {kind} {count} {}", folder.display()))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap()
+}
+
+/// The child's part; the parent's is to see that it works at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_child_does_what_it_is_asked_for() {
+    let Ok(task) = std::env::var(TASK) else {
+        let folder = tempfile::tempdir().unwrap();
+        made(Deed::Archive, folder.path()).await;
+        assert!(start(Deed::Archive, Dies::Answered(1_000), folder.path()).success());
+        return;
+    };
+    let words: Vec<&str> = task.splitn(4, ' ').collect();
+    let deed = Deed::ALL.into_iter().find(|deed| format!("{deed:?}") == words[0]).unwrap();
+    let count = words[2].parse().unwrap();
+    let dies = match words[1] {
+        "durable" => Dies::Durable(count),
+        "answered" => Dies::Answered(count),
+        _ => Dies::Moved(count),
+    };
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(rustix::process::Resource::Core, none).unwrap();
+    let reaper = Arc::new(Reaper { dies, armed: AtomicU64::new(0), seen: AtomicU64::new(0) });
+    let chain = open(Path::new(words[3]), Clock::system(), reaper.clone()).await;
+    reaper.armed.store(1, Ordering::SeqCst);
+    let act = Act::because("a crash").watched(move |_, _| reaper.at(Dies::Moved));
+    deed.run(&chain, &act).await.unwrap();
+}
+
+/// Lets a process die there and looks at what it left; tells whether it did die.
+async fn dies_and_heals(deed: Deed, dies: Dies, original: &Path) -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    copy(original, folder.path());
+    let ended = tokio::task::spawn_blocking({
+        let folder = folder.path().to_owned();
+        move || start(deed, dies, &folder)
+    });
+    let ended = ended.await.unwrap();
+    assert!(ended.success() || ended.signal() == Some(SIGABRT), "{deed:?} {dies:?}: {ended}");
+
+    // Later than any worker is waited for.
+    let clock = Clock::manual();
+    clock.step_wall(Clock::system().wall().as_micros() - clock.wall().as_micros() + 31_000_000);
+    let chain = open(folder.path(), clock, Arc::new(Silent)).await;
+    verified(&chain, deed, dies).await;
+    let act = Act::because("after the crash");
+    let healed = chain.heal(&act).await.unwrap();
+    assert_eq!(healed.waiting, Vec::<u64>::new(), "{deed:?} {dies:?}");
+    verified(&chain, deed, dies).await;
+    let state = chain.segment(Seq::new(1).unwrap()).await.unwrap().state;
+    assert!(state == deed.begins_as() || state == deed.ends_as(), "{deed:?} {dies:?}: {state}");
+    if state != deed.ends_as() {
+        deed.run(&chain, &act).await.unwrap();
+    }
+    let report = verified(&chain, deed, dies).await;
+    assert_eq!(report, if deed == Deed::Purge { ROWS - 1 } else { 0 }, "{deed:?} {dies:?}: entries that are gone");
+    // Each step stands in the chain once for each time that it was begun.
+    let again = chain.heal(&act).await.unwrap();
+    assert_eq!(again, onward::audit::Healed::default(), "{deed:?} {dies:?}");
+    !ended.success()
+}
+
+async fn verified(chain: &Chain, deed: Deed, dies: Dies) -> u64 {
+    let report = chain.verify(Check { archives: Archives::Read, ..Check::default() }).await.unwrap();
+    assert!(report.verdict == Verdict::Ok && report.findings.is_empty(), "{deed:?} {dies:?}: {report}");
+    report.rows_known
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let there = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            std::fs::create_dir(&there).unwrap();
+            copy(&path, &there);
+        } else {
+            std::fs::copy(&path, &there).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_death_at_any_step_of_a_segments_life_nothing_is_half_done_for_long() {
+    let mut deeds = tokio::task::JoinSet::new();
+    for deed in Deed::ALL {
+        deeds.spawn(async move {
+            let original = tempfile::tempdir().unwrap();
+            made(deed, original.path()).await;
+            let mut deaths = 0;
+            for dies in [Dies::Durable as fn(u64) -> Dies, Dies::Answered, Dies::Moved] {
+                let mut count = 1;
+                while dies_and_heals(deed, dies(count), original.path()).await {
+                    count += 1;
+                }
+                assert!(count > 2, "{deed:?}: it died at {:?} {} times only", dies(0), count - 1);
+                deaths += count - 1;
+            }
+            (deed, deaths)
+        });
+    }
+    while let Some(ended) = deeds.join_next().await {
+        let (deed, deaths) = ended.unwrap();
+        assert!(deaths >= 6, "{deed:?}: {deaths}");
+    }
+}
