@@ -12,8 +12,6 @@
     reason = "a benchmark measures time and prints it"
 )]
 
-use std::fs::File;
-use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -33,6 +31,10 @@ use onward::time::Clock;
 use rusqlite::Connection;
 use sha2::{Digest, Sha256};
 
+use crate::shared::{fsyncs_a_second, in_turns, median};
+
+mod shared;
+
 const ROUNDS: usize = 7;
 const ROWS: u64 = 60_000;
 const DATA: usize = 512;
@@ -49,29 +51,6 @@ fn main() {
     }
     println!("\nappend, {DATA} bytes of data, median of {APPEND_ROUNDS}:");
     appending(&runtime, folder.path());
-}
-
-fn median(mut all: Vec<f64>) -> f64 {
-    all.sort_by(f64::total_cmp);
-    all[all.len() / 2]
-}
-
-/// Runs all blocks forwards, then backwards, and so on: a drift of the machine meets all of them. The first round warms up.
-fn rounds<const N: usize>(rounds: usize, mut block: impl FnMut(usize, usize) -> f64) -> [Vec<f64>; N] {
-    let mut figures: [Vec<f64>; N] = std::array::from_fn(|_| Vec::new());
-    for round in 0..=rounds {
-        let mut order: Vec<usize> = (0..N).collect();
-        if round % 2 == 1 {
-            order.reverse();
-        }
-        for each in order {
-            let figure = block(each, round);
-            if round > 0 {
-                figures[each].push(figure);
-            }
-        }
-    }
-    figures
 }
 
 fn keys() -> MacKeys {
@@ -106,7 +85,7 @@ fn verifying(runtime: &tokio::runtime::Runtime, folder: &Path) {
         fill(&file_chain).await;
     });
     let bytes = runtime.block_on(preimages(&memory_chain));
-    let figures: [Vec<f64>; 5] = rounds(ROUNDS, |block, _| {
+    let figures: [Vec<f64>; 5] = in_turns(ROUNDS, |block, _| {
         let started = Instant::now();
         match block {
             0 => {
@@ -182,7 +161,7 @@ fn preimage(out: &mut Vec<u8>, origin: &str, entry: &Sealed) {
 fn appending(runtime: &tokio::runtime::Runtime, folder: &Path) {
     let fsync = fsyncs_a_second(folder);
     println!("fsync alone:                        {fsync:>8.0} a second ({:.2} ms each)", 1_000.0 / fsync);
-    let figures: [Vec<f64>; 4] = rounds(APPEND_ROUNDS, |block, round| {
+    let figures: [Vec<f64>; 4] = in_turns(APPEND_ROUNDS, |block, round| {
         let path = folder.join(format!("{round}-{block}.db"));
         match block {
             0 => runtime.block_on(appends(&path, CALLERS, 1)),
@@ -270,15 +249,4 @@ fn by_hand(runtime: &tokio::runtime::Runtime, path: &Path) -> f64 {
     let stored: i64 = connection.query_row("SELECT count(*) FROM onward_entries", [], |row| row.get(0)).unwrap();
     assert_eq!(u64::try_from(stored).unwrap(), number, "a row is missing");
     number as f64 / elapsed
-}
-
-fn fsyncs_a_second(folder: &Path) -> f64 {
-    let mut file = File::create(folder.join("probe")).unwrap();
-    let (mut n, started) = (0_u32, Instant::now());
-    while started.elapsed() < Duration::from_secs(1) {
-        file.write_all(&[0; 4096]).unwrap();
-        file.sync_data().unwrap();
-        n += 1;
-    }
-    f64::from(n) / started.elapsed().as_secs_f64()
 }

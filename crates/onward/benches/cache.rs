@@ -21,6 +21,10 @@ use onward::observe::Silent;
 use onward::time::Clock;
 use tokio::runtime::{Builder, Runtime};
 
+use crate::shared::{in_turns, median};
+
+mod shared;
+
 const ROUNDS: usize = 9;
 const KEYS: u64 = 1_024;
 const HITS: u64 = 400_000;
@@ -35,31 +39,17 @@ fn main() {
         quick.insert(key.clone(), 7);
         moka.insert(key.clone(), 7);
     }
-    let mut figures: [Vec<f64>; 9] = Default::default();
-    for round in 0..=ROUNDS {
-        // Forwards, then backwards: a drift of the machine meets all of them.
-        let mut blocks: Vec<usize> = (0..figures.len()).collect();
-        if round % 2 == 1 {
-            blocks.reverse();
-        }
-        for block in blocks {
-            let figure = match block {
-                0 => each(HITS, |n| assert_eq!(quick.get(ours.key(n)), Some(7))),
-                1 => each(HITS, |n| assert_eq!(moka.get(ours.key(n)), Some(7))),
-                2 => runtime.block_on(ours.typed_gets(0)),
-                3 => runtime.block_on(ours.typed_loads()),
-                4 => runtime.block_on(ours.gets()),
-                5 => runtime.block_on(ours.peeks()),
-                6 => runtime.block_on(ours.loads()),
-                7 => runtime.block_on(ours.fills()),
-                _ => runtime.block_on(ours.invalidations()),
-            };
-            // The first round warms up.
-            if round > 0 {
-                figures[block].push(figure);
-            }
-        }
-    }
+    let figures: [Vec<f64>; 9] = in_turns(ROUNDS, |block, _| match block {
+        0 => each(HITS, |n| assert_eq!(quick.get(ours.key(n)), Some(7))),
+        1 => each(HITS, |n| assert_eq!(moka.get(ours.key(n)), Some(7))),
+        2 => runtime.block_on(ours.typed_gets(0)),
+        3 => runtime.block_on(ours.typed_loads()),
+        4 => runtime.block_on(ours.gets()),
+        5 => runtime.block_on(ours.peeks()),
+        6 => runtime.block_on(ours.loads()),
+        7 => runtime.block_on(ours.fills()),
+        _ => runtime.block_on(ours.invalidations()),
+    });
     let [quick, moka, typed, typed_load, get, peek, load, fill, invalidate] = figures.map(median);
     println!("quick_cache, get:                           {quick:>8.0} ns");
     println!("moka sync, get:                             {moka:>8.0} ns");
@@ -258,9 +248,4 @@ fn herd() {
     let (guarded, alone) = (median(guarded), median(alone));
     println!("{CALLERS} callers on a cold key, loads:         {loads:>8}      (bar 1; without us {CALLERS})");
     println!("all of them answered, a load takes 5 ms:    {guarded:>8.1} ms   (without us, of a source without limits, {alone:.1} ms)");
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_unstable_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }

@@ -19,6 +19,10 @@ use onward::model::LockKey;
 use onward::{Config, Onward};
 use rusqlite::{Connection, params};
 
+use crate::shared::{in_turns, median_time};
+
+mod shared;
+
 const ROUNDS: usize = 9;
 const MEMORY_CYCLES: usize = 200_000;
 const SQLITE_CYCLES: usize = 5_000;
@@ -37,31 +41,17 @@ fn main() {
     let sqlite = runtime.block_on(Onward::connect(Config::new(url))).unwrap();
     let bare = Bare::open(&folder.path().join("bare.db"));
     let (plain, renewed) = (LockOptions::fail().with_renew(Renew::Off), LockOptions::fail());
-    let mut figures: [Vec<Duration>; 8] = Default::default();
-    for round in 0..=ROUNDS {
-        // Forwards, then backwards: a drift of the machine meets all of them.
-        let mut blocks: Vec<usize> = (0..figures.len()).collect();
-        if round % 2 == 1 {
-            blocks.reverse();
-        }
-        for block in blocks {
-            let figure = match block {
-                0 => median(&mut (0..MEMORY_CYCLES).map(|_| Instant::now().elapsed()).collect::<Vec<_>>()),
-                1 => runtime.block_on(cycles(&memory.locks(), &plain, MEMORY_CYCLES)),
-                2 => runtime.block_on(cycles(&memory.locks(), &renewed, MEMORY_CYCLES)),
-                3 => runtime.block_on(cycles(&sqlite.locks(), &plain, SQLITE_CYCLES)),
-                4 => bare.cycles(SQLITE_CYCLES),
-                5 => runtime.block_on(callers(&sqlite.locks(), &plain)),
-                6 => runtime.block_on(herd(&memory.locks())),
-                _ => runtime.block_on(herd(&sqlite.locks())),
-            };
-            // The first round warms up.
-            if round > 0 {
-                figures[block].push(figure);
-            }
-        }
-    }
-    let [clock, plain, renewed, sqlite, bare, callers, memory_herd, sqlite_herd] = figures.map(|mut all| median(&mut all).as_nanos());
+    let figures: [Vec<Duration>; 8] = in_turns(ROUNDS, |block, _| match block {
+        0 => median_time(&mut (0..MEMORY_CYCLES).map(|_| Instant::now().elapsed()).collect::<Vec<_>>()),
+        1 => runtime.block_on(cycles(&memory.locks(), &plain, MEMORY_CYCLES)),
+        2 => runtime.block_on(cycles(&memory.locks(), &renewed, MEMORY_CYCLES)),
+        3 => runtime.block_on(cycles(&sqlite.locks(), &plain, SQLITE_CYCLES)),
+        4 => bare.cycles(SQLITE_CYCLES),
+        5 => runtime.block_on(callers(&sqlite.locks(), &plain)),
+        6 => runtime.block_on(herd(&memory.locks())),
+        _ => runtime.block_on(herd(&sqlite.locks())),
+    });
+    let [clock, plain, renewed, sqlite, bare, callers, memory_herd, sqlite_herd] = figures.map(|mut all| median_time(&mut all).as_nanos());
     println!("reading the clock, in each figure:      {clock:>7} ns");
     println!("memory, acquire and release, p50:       {plain:>7} ns   (bar 1000)");
     println!("memory, the same with renewal, p50:     {renewed:>7} ns");
@@ -136,7 +126,7 @@ async fn cycles(locks: &Locks, options: &LockOptions, count: usize) -> Duration 
         times.push(started.elapsed());
         assert_eq!(released, Release::Released, "a grant was lost");
     }
-    median(&mut times)
+    median_time(&mut times)
 }
 
 /// What somebody would write by hand: look, take with the next token, give back; on one connection, without a thread in between.
@@ -179,11 +169,6 @@ impl Bare {
             run("COMMIT", &[]);
             times.push(started.elapsed());
         }
-        median(&mut times)
+        median_time(&mut times)
     }
-}
-
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
 }

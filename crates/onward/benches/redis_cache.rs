@@ -22,10 +22,17 @@ use onward::engine::redis::{Address, RedisCache};
 use onward::observe::Silent;
 use onward::testing::servers::Redis;
 use onward::time::Clock;
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 
+use crate::shared::{Verdicts, in_turns, median, ratio};
+
+mod shared;
+
 const KEYS: u64 = 4_000;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 9;
+/// How often the near tier is asked for all keys.
+const PASSES: u64 = 25;
 /// Bytes of a value.
 const VALUE: usize = 400;
 
@@ -41,6 +48,9 @@ struct Cost {
     /// Reads from sockets that the server did, as it counts them.
     trips: f64,
 }
+
+/// One of the costs.
+type Part = fn(&Cost) -> f64;
 
 /// What a server counts.
 struct Counted {
@@ -58,45 +68,40 @@ struct Bench {
     value: String,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() {
-    let server = Redis::start();
-    let raw = redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
-    let engine: Arc<dyn CacheEngine> = Arc::new(RedisCache::open(&Address::parse(&server.url()).unwrap(), Clock::system()).await.unwrap());
-    let cache = over(&engine);
-    let mut bench = Bench { server, raw, cache, engine, value: "x".repeat(VALUE) };
-    let names = ["GET", "SET PX", "DEL", "hit", "miss, lease and fill", "invalidate", "near hit"];
-    let mut costs: [Vec<Cost>; 7] = Default::default();
-    for round in 0..=ROUNDS {
-        for (block, costs) in costs.iter_mut().enumerate() {
-            let cost = bench.block(block).await;
-            // The first round warms up.
-            if round > 0 {
-                costs.push(cost);
-            }
-        }
-    }
-    let costs = costs.map(|costs| median(&costs));
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut bench = runtime.block_on(Bench::new());
+    let names = ["GET", "SET PX", "DEL", "hit", "miss, lease and fill", "invalidate"];
+    let costs: [Vec<Cost>; 6] = in_turns(ROUNDS, |block, _| runtime.block_on(bench.block(block)));
+    let middles = costs.each_ref().map(|costs| middle(costs));
     println!("{:<22} {:>10} {:>10} {:>12} {:>10} {:>8}", "", "caller us", "server us", "commands us", "commands", "reads");
-    for (name, cost) in names.iter().zip(&costs) {
+    for (name, cost) in names.iter().zip(&middles) {
         let Cost { wall, server, commands_time, commands, trips } = cost;
         println!("{name:<22} {wall:>10.1} {server:>10.1} {commands_time:>12.2} {commands:>10.2} {trips:>8.2}");
     }
-    let [get, set, del, hit, fill, invalidate, _] = costs;
-    println!("hit beside GET:                  caller {:.2} x, server {:.2} x", hit.wall / get.wall, hit.server / get.server);
-    println!(
-        "miss and fill beside GET+SET PX: caller {:.2} x, server {:.2} x, its commands alone {:.2} x",
-        fill.wall / (get.wall + set.wall),
-        fill.server / (get.server + set.server),
-        fill.commands_time / (get.commands_time + set.commands_time)
-    );
-    println!(
-        "invalidate beside DEL:           caller {:.2} x, server {:.2} x, its commands alone {:.2} x",
-        invalidate.wall / del.wall,
-        invalidate.server / del.server,
-        invalidate.commands_time / del.commands_time
-    );
-    bench.bytes().await;
+    // Each round by itself: what the machine did beside met all of its blocks.
+    let of = |part: Part, blocks: &[usize]| -> Vec<f64> {
+        (0..ROUNDS).map(|round| blocks.iter().map(|block| part(&costs[*block][round])).sum()).collect()
+    };
+    let beside = |part: Part, block: usize, plain: &[usize]| ratio(&of(part, &[block]), &of(part, plain));
+    for (name, block, plain) in
+        [("hit beside GET", 3, &[0][..]), ("miss and fill beside GET + SET PX", 4, &[0, 1]), ("invalidate beside DEL", 5, &[2])]
+    {
+        let parts: [Part; 3] = [|cost| cost.wall, |cost| cost.server, |cost| cost.commands_time];
+        let [wall, server, alone] = parts.map(|part| beside(part, block, plain));
+        println!("{name:<34} caller {wall:.2} x, server {server:.2} x, its commands alone {alone:.2} x");
+    }
+    let near: [Vec<f64>; 2] = in_turns(ROUNDS, |side, _| runtime.block_on(bench.near_hits(side)));
+    println!("near hit, an Arc: {:.0} ns; quick_cache get: {:.0} ns", median(near[0].clone()), median(near[1].clone()));
+    let left = runtime.block_on(bench.bytes());
+    let mut verdicts = Verdicts::default();
+    verdicts.at_most("hit, round trips", middles[3].trips.round(), 1.0);
+    verdicts.at_most("miss and fill, round trips", middles[4].trips.round(), 3.0);
+    verdicts.at_most("invalidate, round trips", middles[5].trips.round(), 1.0);
+    verdicts.at_most("miss and fill, server time / GET + SET PX", beside(|cost| cost.server, 4, &[0, 1]), 3.0);
+    verdicts.at_most("near hit / quick_cache get", ratio(&near[0], &near[1]), 3.0);
+    verdicts.at_most("names left after purges, beside the record of the epoch", left, 0.0);
+    verdicts.end();
 }
 
 fn over(engine: &Arc<dyn CacheEngine>) -> Cache {
@@ -109,19 +114,24 @@ fn key(number: u64) -> String {
 }
 
 impl Bench {
+    async fn new() -> Self {
+        let server = Redis::start();
+        // As long as the library waits: a machine that is busy is no failure.
+        let patience = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(5)));
+        let raw = redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection_with_config(&patience).await.unwrap();
+        let engine: Arc<dyn CacheEngine> =
+            Arc::new(RedisCache::open(&Address::parse(&server.url()).unwrap(), Clock::system()).await.unwrap());
+        let cache = over(&engine);
+        Self { server, raw, cache, engine, value: "x".repeat(VALUE) }
+    }
+
     async fn block(&mut self, block: usize) -> Cost {
         // What a block needs is there or not, before it is measured.
         match block {
             1 => _ = self.server.ask("FLUSHALL"),
-            3 | 5 | 6 => self.fill().await,
+            3 | 5 => self.fill().await,
             4 => _ = self.server.ask("FLUSHALL"),
             _ => {}
-        }
-        let near = self.near();
-        if block == 6 {
-            for number in 0..KEYS {
-                assert!(near.get::<String>(key(number)).await.unwrap().is_some());
-            }
         }
         let before = self.counted();
         let started = Instant::now();
@@ -137,8 +147,7 @@ impl Bench {
                     let Lookup::Lease(lease) = self.cache.begin::<String>(&key).await.unwrap() else { unreachable!("nothing is cached") };
                     assert_eq!(lease.commit(&self.value).await.unwrap(), Filled::Stored);
                 }
-                5 => assert_eq!(self.cache.invalidate(&key).await.unwrap(), Invalidation::Removed),
-                _ => assert!(near.get::<String>(&key).await.unwrap().is_some()),
+                _ => assert_eq!(self.cache.invalidate(&key).await.unwrap(), Invalidation::Removed),
             }
         }
         let took = started.elapsed();
@@ -150,7 +159,7 @@ impl Bench {
             let (calls, time) = (calls - calls_before, time - time_before);
             // What a script calls counts twice, in its own line and in the script's: of these only the look of a miss is a call of its own.
             let own = match (block, name.as_str()) {
-                (0..=3 | 6, "get" | "set" | "del" | "hget" | "time") => calls,
+                (0..=3, "get" | "set" | "del" | "hget" | "time") => calls,
                 (4, "get" | "hget" | "time") => calls.min(keys),
                 (4 | 5, "evalsha") => calls,
                 _ => 0.0,
@@ -168,9 +177,28 @@ impl Bench {
         }
     }
 
-    fn near(&self) -> Cache {
+    /// Returns the nanoseconds of a hit in the near tier, or in quick_cache.
+    async fn near_hits(&self, side: usize) -> f64 {
+        self.fill().await;
         let near = Arc::new(MemoryCache::new(Clock::system()));
-        over(&(Arc::new(Tiered::new(near, Arc::clone(&self.engine), Clock::system(), Duration::from_secs(60)).unwrap()) as _))
+        let near = over(&(Arc::new(Tiered::new(near, Arc::clone(&self.engine), Clock::system(), Duration::from_secs(60)).unwrap()) as _));
+        let near = near.typed::<String>();
+        let quick = quick_cache::sync::Cache::<String, Arc<String>>::new(2 * KEYS as usize);
+        let keys: Vec<String> = (0..KEYS).map(key).collect();
+        for key in &keys {
+            assert!(near.get(key).await.unwrap().is_some());
+            quick.insert(key.clone(), Arc::new(self.value.clone()));
+        }
+        let started = Instant::now();
+        for _ in 0..PASSES {
+            for key in &keys {
+                match side {
+                    0 => assert!(near.get(key).await.unwrap().flatten().is_some_and(|value| value.len() == VALUE)),
+                    _ => assert!(quick.get(key).is_some_and(|value| value.len() == VALUE)),
+                }
+            }
+        }
+        started.elapsed().as_nanos() as f64 / (KEYS * PASSES) as f64
     }
 
     /// Fills all keys, and none else.
@@ -194,8 +222,8 @@ impl Bench {
         Counted { cpu: fact("used_cpu_user:") + fact("used_cpu_sys:"), reads: fact("total_reads_processed:"), commands: commands.collect() }
     }
 
-    /// Tells what a value costs the server, and what purges leave.
-    async fn bytes(&mut self) {
+    /// Tells what a value costs the server; returns how many names purges leave, beside the one record of the epoch.
+    async fn bytes(&mut self) -> f64 {
         self.fill().await;
         // Beside it the same payload under a name of the same length.
         let name = loop {
@@ -214,16 +242,12 @@ impl Bench {
         for number in 0..KEYS {
             assert_eq!(self.cache.invalidate(key(number)).await.unwrap(), Invalidation::Removed);
         }
-        println!("names left after {KEYS} purges: {} (the record of the epoch)", self.server.ask("DBSIZE"));
+        self.server.ask("DBSIZE").trim_start_matches("(integer) ").parse::<f64>().unwrap() - 1.0
     }
 }
 
-fn median(costs: &[Cost]) -> Cost {
-    let of = |part: fn(&Cost) -> f64| {
-        let mut parts: Vec<f64> = costs.iter().map(part).collect();
-        parts.sort_by(f64::total_cmp);
-        parts[parts.len() / 2]
-    };
+fn middle(costs: &[Cost]) -> Cost {
+    let of = |part: Part| median(costs.iter().map(part).collect());
     Cost {
         wall: of(|cost| cost.wall),
         server: of(|cost| cost.server),

@@ -11,19 +11,26 @@
     reason = "a benchmark measures time and prints it"
 )]
 
+use std::collections::HashMap;
 use std::future::Future;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use onward::engine::redis::{Address, RedisLocks};
-use onward::lock::{LockOptions, Locks, LocksConfig, Owner, Release, Renew};
+use onward::lock::{LockOptions, Locks, LocksConfig, Outcome, Owner, Release, Renew};
 use onward::model::LockKey;
 use onward::testing::servers::Redis;
 use onward::time::Clock;
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{IntoConnectionInfo, ProtocolVersion};
+
+use crate::shared::{Line, Verdicts, draw, in_turns, load, median, median_time, quantile, ratio};
+
+mod shared;
 
 const ROUNDS: usize = 9;
 const CYCLES: usize = 1_500;
@@ -34,15 +41,28 @@ const CALLERS_CYCLES: usize = 60;
 const PROCESSES: usize = 16;
 const HOLD: Duration = Duration::from_millis(1);
 const CONTEND: Duration = Duration::from_secs(6);
-/// Processes that want one key at once, and how long each holds it.
-const WAITERS: usize = 50;
+/// How long each of those holds a key who want it at once.
 const LONGER: Duration = Duration::from_millis(5);
 
 const DELETE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end";
-const ACQUIRE: &str =
-    concat!(include_str!("../src/engine/redis/scripts/lease.lua"), include_str!("../src/engine/redis/scripts/acquire.lua"));
-const RELEASE: &str =
-    concat!(include_str!("../src/engine/redis/scripts/lease.lua"), include_str!("../src/engine/redis/scripts/release.lua"));
+const ACQUIRE: &str = concat!(
+    include_str!("../src/engine/redis/scripts/token.lua"),
+    include_str!("../src/engine/redis/scripts/acquire_free.lua"),
+    include_str!("../src/engine/redis/scripts/lease.lua"),
+    include_str!("../src/engine/redis/scripts/acquire.lua")
+);
+const RELEASE: &str = concat!(
+    include_str!("../src/engine/redis/scripts/token.lua"),
+    include_str!("../src/engine/redis/scripts/lease.lua"),
+    include_str!("../src/engine/redis/scripts/release.lua")
+);
+/// The least that a lock with a token can do in one trip: no queue, no clock, a counter that may be lost. Beside it the same delete.
+const LEAST: &str = "local token = redis.call('INCR', KEYS[2]) \
+    if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return token end return 0";
+/// Waiters at once, for the drawings.
+const HERDS: [usize; 5] = [10, 25, 50, 100, 200];
+/// How long an idle waiter is watched.
+const IDLE: Duration = Duration::from_secs(30);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -54,13 +74,17 @@ fn main() {
     }
     let server = Redis::start();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(cycles(&server));
+    let mut verdicts = Verdicts::default();
+    cycles(&runtime, &server, &mut verdicts);
+    runtime.block_on(skips(&server, &mut verdicts));
     for role in ["locks", "poller"] {
-        contend(&server, role);
+        contend(&server, role, &mut verdicts);
     }
-    for count in [10, WAITERS, 200] {
-        runtime.block_on(herd(count));
-    }
+    let herds = HERDS.map(|count| runtime.block_on(herd(count)));
+    judge(&herds, &mut verdicts);
+    runtime.block_on(idle(&mut verdicts));
+    peers(&server);
+    verdicts.end();
 }
 
 async fn process(url: &str) -> Locks {
@@ -76,21 +100,34 @@ async fn raw(url: &str) -> MultiplexedConnection {
 }
 
 /// A cycle, taken and given back, one caller and many.
-async fn cycles(server: &Redis) {
+fn cycles(runtime: &tokio::runtime::Runtime, server: &Redis, verdicts: &mut Verdicts) {
     let url = server.url();
-    let locks = process(&url).await;
-    let connection = raw(&url).await;
+    let (locks, connection) = runtime.block_on(async { (process(&url).await, raw(&url).await) });
     let hash = |text: &str| redis::Script::new(text).get_hash().to_owned();
-    for text in [DELETE, ACQUIRE, RELEASE] {
-        let _: String = redis::cmd("SCRIPT").arg("LOAD").arg(text).query_async(&mut connection.clone()).await.unwrap();
+    for text in [DELETE, ACQUIRE, RELEASE, LEAST] {
+        let mut connection = connection.clone();
+        let mut load = redis::cmd("SCRIPT");
+        let _: String = runtime.block_on(load.arg("LOAD").arg(text).query_async(&mut connection)).unwrap();
     }
-    let (delete, acquire, release) = (hash(DELETE), hash(ACQUIRE), hash(RELEASE));
+    let (delete, acquire, release, least) = (hash(DELETE), hash(ACQUIRE), hash(RELEASE), hash(LEAST));
     let options = LockOptions::fail().with_renew(Renew::Off).with_wait(Duration::ZERO);
     let ours = move |key: String| {
         let (locks, options) = (locks.clone(), options.clone());
         async move {
             let grant = locks.acquire(&LockKey::raw(&key).unwrap(), options).await.unwrap();
             assert_eq!(grant.release().await.unwrap(), Release::Released, "a grant was lost");
+        }
+    };
+    let (beside, ended) = (connection.clone(), delete.clone());
+    let fenced = move |key: String| {
+        let (mut connection, owner, take, free) = (beside.clone(), Owner::draw().to_string(), least.clone(), ended.clone());
+        async move {
+            let mut acquire = redis::cmd("EVALSHA");
+            acquire.arg(&take).arg(2).arg(&key).arg("least:fence").arg(&owner).arg(10_000);
+            assert!(acquire.query_async::<i64>(&mut connection).await.unwrap() > 0, "the lock is taken");
+            let mut release = redis::cmd("EVALSHA");
+            release.arg(&free).arg(1).arg(&key).arg(&owner);
+            assert_eq!(release.query_async::<i64>(&mut connection).await.unwrap(), 1, "a grant was lost");
         }
     };
     let beside = connection.clone();
@@ -112,48 +149,145 @@ async fn cycles(server: &Redis) {
             let mut take = redis::cmd("EVALSHA");
             take.arg(&acquire).arg(3).arg(&key).arg("onward:fence").arg(&queue).arg(&owner).arg("bench").arg(10_000);
             take.arg("me").arg("0").arg("500").arg("90000000");
-            let taken: (i64, Option<String>, i64, i64) = take.query_async(&mut connection).await.unwrap();
-            assert_eq!(taken.0, 1, "the lock is taken");
+            assert!(take.query_async::<u64>(&mut connection).await.is_ok(), "the lock is taken");
             let mut free = redis::cmd("EVALSHA");
             free.arg(&release).arg(3).arg("onward:fence").arg(&key).arg(&queue).arg("500").arg(&owner).arg("0").arg("nobody");
-            assert_eq!(free.query_async::<Vec<i64>>(&mut connection).await.unwrap(), [1], "a grant was lost");
+            assert_eq!(free.query_async::<String>(&mut connection).await.unwrap(), "1", "a grant was lost");
         }
     };
-    let mut figures: [Vec<Duration>; 6] = Default::default();
-    for round in 0..=ROUNDS {
-        // Forwards, then backwards: a drift of the machine meets all of them.
-        let mut blocks: Vec<usize> = (0..figures.len()).collect();
-        if round % 2 == 1 {
-            blocks.reverse();
+    let figures: [Vec<f64>; 7] = in_turns(ROUNDS, |block, _| {
+        let figure = match block {
+            0 => runtime.block_on(alone(&ours)),
+            1 => runtime.block_on(alone(&bare)),
+            2 => runtime.block_on(alone(&scripts)),
+            3 => runtime.block_on(alone(&fenced)),
+            4 => runtime.block_on(together(ours.clone())),
+            5 => runtime.block_on(together(bare.clone())),
+            _ => runtime.block_on(together(scripts.clone())),
+        };
+        figure.as_nanos() as f64
+    });
+    let middle = |block: usize| median(figures[block].clone());
+    // A rate is one over a time.
+    let rate = |of: usize, to: usize| ratio(&figures[to], &figures[of]);
+    println!(
+        "one caller, a cycle, p50: ours {:.0} ns, SET NX PX and delete {:.0} ns, the least with a token {:.0} ns",
+        middle(0),
+        middle(1),
+        middle(3)
+    );
+    println!(
+        "64 callers, a cycle: ours {:.0} ns, SET NX PX and delete {:.0} ns, our scripts by hand {:.0} ns",
+        middle(4),
+        middle(5),
+        middle(6)
+    );
+    println!(
+        "one caller: of our scripts by hand {:.2}; our scripts by hand of the bare loop {:.2}; the least with a token of it {:.2}",
+        rate(0, 2),
+        rate(2, 1),
+        rate(3, 1)
+    );
+    println!("64 callers: of SET NX PX and delete {:.2}", rate(4, 5));
+    verdicts.at_least("one caller, rate / SET NX PX and delete", rate(0, 1), 0.9);
+    verdicts.at_least("64 callers on one connection, rate / our scripts by hand", rate(4, 6), 0.9);
+}
+
+/// Callers that will not wait, while another process holds the lock: the first asks, the others know.
+async fn skips(server: &Redis, verdicts: &mut Verdicts) {
+    let (holder, other) = (process(&server.url()).await, process(&server.url()).await);
+    let key = LockKey::raw("skipped").unwrap();
+    let held = holder.acquire(&key, LockOptions::fail().with_renew(Renew::Off).with_ttl(Duration::from_secs(120))).await.unwrap();
+    let skip = || async {
+        let skipped = other.with_key(&key, LockOptions::skip(), |_| async {}).await.unwrap();
+        assert!(matches!(skipped, Outcome::Skipped { .. }), "two held the lock at once");
+    };
+    let (mut times, mut quiet, mut asked) = (Vec::new(), 0, 0);
+    for _ in 0..100 {
+        // Beyond what is remembered.
+        tokio::time::sleep(Duration::from_millis(55)).await;
+        let begun = Instant::now();
+        skip().await;
+        let before = scripts_run(server);
+        for _ in 0..500 {
+            let started = Instant::now();
+            skip().await;
+            times.push(started.elapsed().as_nanos() as f64);
         }
-        for block in blocks {
-            let figure = match block {
-                0 => alone(&ours).await,
-                1 => alone(&bare).await,
-                2 => alone(&scripts).await,
-                3 => together(ours.clone()).await,
-                4 => together(bare.clone()).await,
-                _ => together(scripts.clone()).await,
-            };
-            // The first round warms up.
-            if round > 0 {
-                figures[block].push(figure);
-            }
+        let after = scripts_run(server);
+        // A machine that stood still in between has let the memory end, rightly.
+        if begun.elapsed() < Duration::from_millis(50) {
+            (quiet, asked) = (quiet + 1, asked + after - before);
         }
     }
-    let ratio = |a: usize, b: usize| {
-        let mut ratios: Vec<f64> = figures[a].iter().zip(&figures[b]).map(|(a, b)| b.as_secs_f64() / a.as_secs_f64()).collect();
-        ratios.sort_by(f64::total_cmp);
-        ratios[ratios.len() / 2]
+    assert_eq!(held.release().await.unwrap(), Release::Released, "a grant was lost");
+    println!("repeated skips: {asked} round trips in {quiet} turns of 500 within the memory's 50 ms");
+    assert!(quiet > 0, "the machine never did 500 skips in 50 ms");
+    verdicts.at_most("repeated skip, p50, us", median(times) / 1e3, 2.0);
+    verdicts.at_most("repeated skips, round trips", asked as f64, 0.0);
+}
+
+/// Returns how many scripts clients have sent.
+fn scripts_run(server: &Redis) -> u64 {
+    let stats = server.ask("INFO commandstats");
+    let of = |name: &str| stats.lines().find_map(|line| line.strip_prefix(name)?.split(',').next()?.parse::<u64>().ok()).unwrap_or(0);
+    of("cmdstat_evalsha:calls=") + of("cmdstat_eval:calls=")
+}
+
+/// What a waiter costs the server while another process of ours holds the lock for long.
+async fn idle(verdicts: &mut Verdicts) {
+    let server = Redis::start();
+    let (holder, waiter) = (process(&server.url()).await, process(&server.url()).await);
+    let key = LockKey::raw("idle").unwrap();
+    let held = holder.acquire(&key, LockOptions::fail().with_renew(Renew::Off).with_ttl(IDLE * 4)).await.unwrap();
+    let waiting = {
+        let key = key.clone();
+        tokio::spawn(async move { waiter.acquire(&key, LockOptions::fail().with_wait(IDLE * 4)).await.unwrap() })
     };
-    let (alone, script, many, many_bare) = (ratio(0, 1), ratio(0, 2), ratio(3, 5), ratio(3, 4));
-    let [ours, bare, scripts, many_ours, bare_many, scripts_many] = figures.map(|mut all| median(&mut all).as_nanos());
-    println!("one caller, acquire and release, p50:        {ours:>7} ns");
-    println!("one caller, SET NX PX and delete, p50:       {bare:>7} ns   rate of ours / of this: {alone:.2} (bar 0.9)");
-    println!("one caller, our scripts by hand, p50:        {scripts:>7} ns   rate of ours / of this: {script:.2}");
-    println!("64 callers, acquire and release, a cycle:    {many_ours:>7} ns");
-    println!("64 callers, our scripts by hand, a cycle:    {scripts_many:>7} ns   rate of ours / of this: {many:.2} (bar 0.9)");
-    println!("64 callers, SET NX PX and delete, a cycle:   {bare_many:>7} ns   rate of ours / of this: {many_bare:.2}");
+    while server.ask("LLEN onward:q:idle") != "1" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let before = server.ask("INFO commandstats");
+    tokio::time::sleep(IDLE).await;
+    let after = server.ask("INFO commandstats");
+    let calls = |stats: &str| -> HashMap<String, u64> {
+        let line = |line: &str| {
+            Some((
+                line.strip_prefix("cmdstat_")?.split_once(':')?.0.to_owned(),
+                line.split_once("calls=")?.1.split(',').next()?.parse().ok()?,
+            ))
+        };
+        stats.lines().filter_map(line).collect()
+    };
+    let before = calls(&before);
+    let sent: Vec<(String, u64)> =
+        calls(&after).into_iter().map(|(name, calls)| (name.clone(), calls - before.get(&name).copied().unwrap_or(0))).collect();
+    // Of what a script calls, each is a line of its own; what a client sends is the script. The question itself is not the waiter's.
+    let inside: u64 = sent.iter().filter(|(name, _)| !matches!(name.as_str(), "evalsha" | "info")).map(|(_, calls)| calls).sum();
+    let scripts = sent.iter().find(|(name, _)| name == "evalsha").map_or(0, |(_, calls)| *calls);
+    println!("an idle waiter, {} s: {scripts} commands sent, {inside} commands inside of them", IDLE.as_secs());
+    assert_eq!(held.release().await.unwrap(), Release::Released, "a grant was lost");
+    assert_eq!(waiting.await.unwrap().release().await.unwrap(), Release::Released, "a grant was lost");
+    verdicts.at_most("an idle waiter behind another holder, commands in 5 s", scripts as f64 * 5.0 / IDLE.as_secs_f64(), 1.0);
+}
+
+/// What clients that others wrote take for a cycle, if they are there: see `tests/interop` for what the variables name.
+fn peers(server: &Redis) {
+    let scripts = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop");
+    let started = [
+        ("redis-py", "ONWARD_PYTHON", std::env::var("ONWARD_PYTHON").ok().map(|python| (python, "redis_py.py"))),
+        ("npm redlock", "ONWARD_NODE_MODULES", std::env::var("ONWARD_NODE_MODULES").ok().map(|_| ("node".to_owned(), "redlock.mjs"))),
+    ];
+    for (name, variable, start) in started {
+        let Some((program, script)) = start else {
+            println!("{name}, one caller: not measured, {variable} is not set");
+            continue;
+        };
+        let output =
+            Command::new(program).arg(format!("{scripts}/{script}")).args(["cycle", &server.url(), "peer", "2000"]).output().unwrap();
+        assert!(output.status.success(), "{name} failed");
+        println!("{name}, one caller, a cycle, p50: {} ns", String::from_utf8(output.stdout).unwrap().trim());
+    }
 }
 
 /// Returns the median of a cycle.
@@ -164,7 +298,7 @@ async fn alone<F: Future<Output = ()>>(cycle: impl Fn(String) -> F) -> Duration 
         cycle("cycle".to_owned()).await;
         times.push(started.elapsed());
     }
-    median(&mut times)
+    median_time(&mut times)
 }
 
 /// Returns the time of all cycles of many callers, divided by the cycles.
@@ -234,7 +368,7 @@ async fn contestant(role: &str, url: &str) {
 }
 
 /// Lets processes contend for one key, and one ask for nothing but an answer beside them.
-fn contend(server: &Redis, role: &str) {
+fn contend(server: &Redis, role: &str, verdicts: &mut Verdicts) {
     let start = |role: &str| {
         let this = std::env::current_exe().unwrap();
         Command::new(this).args([role, &server.url()]).stdout(Stdio::piped()).spawn().unwrap()
@@ -250,7 +384,7 @@ fn contend(server: &Redis, role: &str) {
             .collect::<Vec<_>>()
     };
     let holds: Vec<Vec<[u64; 3]>> = children.into_iter().map(lines).collect();
-    let mut pings: Vec<u64> = lines(ping).iter().map(|[_, from, to]| to - from).collect();
+    let mut pings: Vec<f64> = lines(ping).iter().map(|[_, from, to]| (to - from) as f64).collect();
     let served: Vec<usize> = holds.iter().map(Vec::len).collect();
     let mut all: Vec<(usize, [u64; 3])> =
         holds.into_iter().enumerate().flat_map(|(who, holds)| holds.into_iter().map(move |hold| (who, hold))).collect();
@@ -260,30 +394,55 @@ fn contend(server: &Redis, role: &str) {
         let [(before, [token, _, to]), (after, [newer, from, _])] = pair else { continue };
         assert!(newer > token && from >= to, "two held the lock at once");
         if before != after {
-            waits.push(from - to);
+            waits.push((from - to) as f64);
         }
     }
     let (ping, p50, p99) = (quantile(&mut pings, 0.5), quantile(&mut waits, 0.5), quantile(&mut waits, 0.99));
     let fairness = *served.iter().min().unwrap() as f64 / *served.iter().max().unwrap() as f64;
-    let name = if role == "locks" { "16 processes x 1 ms" } else { "16 pollers (10 ms)" };
-    println!(
-        "{name}: {} holds, hand-over p50 {:.0} us = {:.2} x PING (bar 2.5), p99 {:.0} us = {:.2} x (bar 6); PING p50 {:.0} us; least / most served {fairness:.2} (bar 0.8)",
-        all.len(),
-        p50 / 1e3,
-        p50 / ping,
-        p99 / 1e3,
-        p99 / ping,
-        ping / 1e3
-    );
+    let name = if role == "locks" { "16 processes x 1 ms" } else { "16 pollers (10 ms) x 1 ms" };
+    println!("{name}: {} holds, hand-over p50 {:.0} us, p99 {:.0} us; PING p50 {:.0} us", all.len(), p50 / 1e3, p99 / 1e3, ping / 1e3);
+    if role == "locks" {
+        verdicts.at_most("hand-over p50 / PING p50", p50 / ping, 2.5);
+        verdicts.at_most("hand-over p99 / PING p50", p99 / ping, 6.0);
+        verdicts.at_least("least / most served of 16", fairness, 0.8);
+    } else {
+        println!("{name}: p50 {:.2} and p99 {:.2} times the PING, least / most served {fairness:.2}", p50 / ping, p99 / ping);
+    }
 }
 
-fn quantile(values: &mut [u64], q: f64) -> f64 {
-    values.sort_unstable();
-    values.get(((values.len() as f64) * q) as usize).map_or(0.0, |value| *value as f64)
+/// What many did who wanted one key at once.
+struct Herd {
+    count: usize,
+    makespan: f64,
+    commands: f64,
+    /// From the end of one hold to the begin of the next, in us.
+    p50: f64,
+    p99: f64,
+}
+
+/// Compares with the bars, and draws.
+fn judge(herds: &[Herd], verdicts: &mut Verdicts) {
+    for herd in herds {
+        println!(
+            "{:>3} waiters x 5 ms at once: {:.2} x the ideal, {:.1} commands an acquire, hand-over p50 {:.0} us, p99 {:.0} us",
+            herd.count, herd.makespan, herd.commands, herd.p50, herd.p99
+        );
+    }
+    let of = |count: usize| herds.iter().find(|herd| herd.count == count).unwrap();
+    verdicts.at_most("50 waiters x 5 ms / the ideal", of(50).makespan, 1.6);
+    verdicts.at_most("commands an acquire, most of 10 to 200 waiters", herds.iter().map(|herd| herd.commands).fold(0.0, f64::max), 15.0);
+    verdicts.at_most("commands an acquire, 200 waiters / 10", of(200).commands / of(10).commands, 1.2);
+    let line = |name, part: fn(&Herd) -> f64| Line { name, points: herds.iter().map(|herd| (herd.count as f64, part(herd))).collect() };
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/plots"));
+    let facts = format!("Redis on loopback, each waiter with its own connection, 5 ms a hold; {}", load());
+    let hand_over = [line("p50", |herd| herd.p50), line("p99", |herd| herd.p99)];
+    draw(&folder.join("redis-hand-over.svg"), "Redis locks: from one holder to the next, us", &facts, "waiters", "", &hand_over);
+    let commands = [line("ours", |herd| herd.commands), line("bar", |_| 15.0)];
+    draw(&folder.join("redis-commands.svg"), "Redis locks: commands an acquire, scripts' own included", &facts, "waiters", "", &commands);
 }
 
 /// Lets many processes want one key at the same time.
-async fn herd(count: usize) {
+async fn herd(count: usize) -> Herd {
     let server = Redis::start();
     let mut processes = Vec::new();
     for _ in 0..count {
@@ -299,10 +458,11 @@ async fn herd(count: usize) {
         let _ = grant.release().await.unwrap();
     }
     let holds = Arc::new(AtomicUsize::new(0));
+    let times = Arc::new(Mutex::new(Vec::new()));
     let before = commands();
     let started = Instant::now();
     let waiters = processes.iter().map(|locks| {
-        let (locks, holds) = (locks.clone(), holds.clone());
+        let (locks, holds, times) = (locks.clone(), holds.clone(), times.clone());
         tokio::spawn(async move {
             let grant =
                 locks.acquire(&LockKey::raw("herd").unwrap(), LockOptions::fail().with_wait(Duration::from_secs(60))).await.unwrap();
@@ -313,6 +473,7 @@ async fn herd(count: usize) {
                 tokio::task::yield_now().await;
             }
             holds.store(seen + 1, Ordering::SeqCst);
+            times.lock().push((begun, Instant::now()));
             assert_eq!(grant.release().await.unwrap(), Release::Released, "a grant was lost");
         })
     });
@@ -323,13 +484,8 @@ async fn herd(count: usize) {
     assert_eq!(holds.load(Ordering::SeqCst), count, "two held the lock at once");
     let each = (commands() - before) as f64 / count as f64;
     let ideal = LONGER * u32::try_from(count).unwrap();
-    println!(
-        "{count:>3} processes x 5 ms at once: {:.2} x the ideal (bar 1.6); {each:.1} commands an acquire (bar 15)",
-        took.as_secs_f64() / ideal.as_secs_f64()
-    );
-}
-
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
+    let times = times.lock();
+    let mut gaps: Vec<f64> = times.windows(2).map(|pair| (pair[1].0 - pair[0].1).as_secs_f64() * 1e6).collect();
+    let (p50, p99) = (quantile(&mut gaps, 0.5), quantile(&mut gaps, 0.99));
+    Herd { count, makespan: took.as_secs_f64() / ideal.as_secs_f64(), commands: each, p50, p99 }
 }

@@ -1,6 +1,6 @@
 //! Durable commits on SQLite: 64 writers through the queue, against hand-written loops with the same rows, in one run on one disk.
 //!
-//! `cargo bench -p onward --bench store [-- --quick] [-- --full]`. Ratios decide; the fsync rate stands beside them. Each round checks that every acknowledged
+//! `cargo bench -p onward --bench store [-- --quick | --full | --lone]`. Ratios decide; the fsync rate stands beside them. Each round checks that every acknowledged
 //! row is there. Then one hot key: `apply` against optimistic retry.
 
 #![allow(
@@ -12,8 +12,6 @@
     reason = "a benchmark measures time and prints it"
 )]
 
-use std::fs::File;
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +25,10 @@ use onward::store::{Put, Store, WriteOptions};
 use onward::time::Clock;
 use rusqlite::Connection;
 
+use crate::shared::{fsyncs_a_second, in_turns, load, median, ratio};
+
+mod shared;
+
 const WRITERS: usize = 64;
 /// Writers of the hot key.
 const HOT: usize = 32;
@@ -37,6 +39,9 @@ const BYTES: usize = 256;
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let folder = tempfile::tempdir().unwrap();
+    if std::env::args().any(|arg| arg == "--lone") {
+        return lone(&runtime, folder.path());
+    }
     let quick = std::env::args().any(|arg| arg == "--quick");
     let (rounds, block) = if quick { (1, Duration::from_millis(300)) } else { (ROUNDS, BLOCK) };
     // Ten million objects take minutes and 10 GB.
@@ -99,30 +104,43 @@ fn main() {
 /// What the change log and FULL cost a hand-written loop with 64 rows a commit, about what 64 writers share.
 fn costs(runtime: &tokio::runtime::Runtime, folder: &Path, rounds: usize, block: Duration) {
     let loops = [ByHand::rows(64), ByHand { log: false, ..ByHand::rows(64) }, ByHand { synchronous: "NORMAL", ..ByHand::rows(64) }];
-    let mut rows: Vec<[f64; 3]> = Vec::new();
-    for round in 0..=rounds {
-        let mut order = [0, 1, 2];
-        if round % 2 == 1 {
-            order.reverse();
-        }
-        let mut row = [0.0; 3];
-        for which in order {
-            let path = folder.join(format!("cost-{round}-{which}.db"));
-            row[which] = by_hand(runtime, &path, loops[which], block);
-            std::fs::remove_file(&path).unwrap();
-        }
-        if round > 0 {
-            rows.push(row);
-        }
-    }
-    let mut show = |what: &str, bar: &str, other: usize| {
-        rows.sort_by(|a, b| (a[0] / a[other]).total_cmp(&(b[0] / b[other])));
-        let ratio = |row: &[f64; 3]| row[0] / row[other];
-        let (least, most) = (ratio(&rows[0]), ratio(&rows[rows.len() - 1]));
-        println!("{what:<32}{:>8.2}   (rounds {least:.2} to {most:.2}; {bar})", ratio(&rows[rows.len() / 2]));
+    let figures: [Vec<f64>; 3] = in_turns(rounds, |which, round| {
+        let path = folder.join(format!("cost-{round}-{which}.db"));
+        let rate = by_hand(runtime, &path, loops[which], block);
+        std::fs::remove_file(&path).unwrap();
+        rate
+    });
+    let show = |what: &str, bar: &str, other: usize| {
+        let mut ratios: Vec<f64> = figures[0].iter().zip(&figures[other]).map(|(one, other)| one / other).collect();
+        ratios.sort_by(f64::total_cmp);
+        let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
+        println!("{what:<32}{:>8.2}   (rounds {least:.2} to {most:.2}; {bar})", ratios[ratios.len() / 2]);
     };
     show("by hand, log / no log:", "bar 0.65", 1);
     show("by hand, FULL / NORMAL:", "bar 0.9", 2);
+}
+
+/// One writer alone against the same rows one a transaction, in many short turns: of each, what a commit costs is one fsync and its own work.
+fn lone(runtime: &tokio::runtime::Runtime, folder: &Path) {
+    let block = Duration::from_millis(400);
+    let figures: [Vec<f64>; 3] = in_turns(15, |side, round| {
+        let path = folder.join(format!("lone-{round}-{side}.db"));
+        match side {
+            0 => runtime.block_on(onward(&path, 1, block)).0,
+            1 => by_hand(runtime, &path, ByHand::rows(1), block),
+            _ => by_hand_behind_a_channel(runtime, &path, block),
+        }
+    });
+    let [ours, plain, asynchronous] = &figures;
+    println!("1 writer / 1 a commit:          {:>8.2}   (bar 0.75)", ratio(ours, plain));
+    println!("by hand behind a channel / it:  {:>8.2}", ratio(asynchronous, plain));
+    println!("1 writer / behind a channel:    {:>8.2}", ratio(ours, asynchronous));
+    println!(
+        "1 a commit, commits/s:          {:>8.0}   an fsync takes {:.2} ms; {}",
+        median(plain.clone()),
+        1_000.0 / fsyncs_a_second(folder),
+        load()
+    );
 }
 
 /// 64 writers that replace random objects of many, against the same on few; both files stay, warm.
@@ -331,18 +349,29 @@ impl ByHand {
     }
 }
 
-/// The same rows into the same tables by hand: object, change log and counter, so many of them a transaction, WAL.
-fn by_hand(runtime: &tokio::runtime::Runtime, path: &Path, how: ByHand, block: Duration) -> f64 {
-    drop(runtime.block_on(SqliteStore::open(path, &Clock::system())).unwrap());
-    let connection = Connection::open(path).unwrap();
-    connection.execute_batch(&format!("PRAGMA journal_mode = WAL; PRAGMA synchronous = {};", how.synchronous)).unwrap();
-    let payload = vec![b'x'; BYTES];
-    let (mut n, started) = (0_u64, Instant::now());
-    while started.elapsed() < block {
+/// The same rows into the same tables by hand, on one connection.
+struct Hand {
+    connection: Connection,
+    how: ByHand,
+    payload: Vec<u8>,
+    rows: u64,
+}
+
+impl Hand {
+    fn open(runtime: &tokio::runtime::Runtime, path: &Path, how: ByHand) -> Self {
+        drop(runtime.block_on(SqliteStore::open(path, &Clock::system())).unwrap());
+        let connection = Connection::open(path).unwrap();
+        connection.execute_batch(&format!("PRAGMA journal_mode = WAL; PRAGMA synchronous = {};", how.synchronous)).unwrap();
+        Self { connection, how, payload: vec![b'x'; BYTES], rows: 0 }
+    }
+
+    /// Object, change log and counter, so many of them in one transaction.
+    fn commit(&mut self) {
+        let Self { connection, how, payload, rows: n } = self;
         connection.execute_batch("BEGIN IMMEDIATE").unwrap();
         for _ in 0..how.rows {
-            n += 1;
-            let (id, name) = (i64::try_from(n).unwrap(), format!("{}-{}", n % WRITERS as u64, n / WRITERS as u64));
+            *n += 1;
+            let (id, name) = (i64::try_from(*n).unwrap(), format!("{}-{}", *n % WRITERS as u64, *n / WRITERS as u64));
             let mut find = connection
                 .prepare_cached("SELECT version FROM onward_objects WHERE namespace = 'default' AND kind = 'bench' AND name = ?1")
                 .unwrap();
@@ -352,7 +381,7 @@ fn by_hand(runtime: &tokio::runtime::Runtime, path: &Path, how: ByHand, block: D
                     "INSERT INTO onward_objects VALUES ('default', 'bench', ?1, ?2, 1, ?3, ?3, 'text/plain', ?4, 0, 0, NULL, NULL)",
                 )
                 .unwrap();
-            object.execute((&name, [7_u8; 16], id, &payload)).unwrap();
+            object.execute((&name, [7_u8; 16], id, &*payload)).unwrap();
             if how.log {
                 let mut change = connection
                     .prepare_cached(
@@ -362,19 +391,41 @@ fn by_hand(runtime: &tokio::runtime::Runtime, path: &Path, how: ByHand, block: D
                 change.execute((id, &name)).unwrap();
             }
         }
-        connection.execute("UPDATE onward_meta SET revision = ?1", [i64::try_from(n).unwrap()]).unwrap();
+        connection.execute("UPDATE onward_meta SET revision = ?1", [i64::try_from(*n).unwrap()]).unwrap();
         connection.execute_batch("COMMIT").unwrap();
     }
-    n as f64 / started.elapsed().as_secs_f64()
 }
 
-fn fsyncs_a_second(folder: &Path) -> f64 {
-    let mut file = File::create(folder.join("probe")).unwrap();
-    let (mut n, started) = (0_u32, Instant::now());
-    while started.elapsed() < Duration::from_millis(500) {
-        file.write_all(&[0; 4096]).unwrap();
-        file.sync_data().unwrap();
-        n += 1;
+/// Returns rows a second of a loop by hand.
+fn by_hand(runtime: &tokio::runtime::Runtime, path: &Path, how: ByHand, block: Duration) -> f64 {
+    let (mut hand, started) = (Hand::open(runtime, path, how), Instant::now());
+    while started.elapsed() < block {
+        hand.commit();
     }
-    f64::from(n) / started.elapsed().as_secs_f64()
+    hand.rows as f64 / started.elapsed().as_secs_f64()
+}
+
+/// The same one row a transaction, but for a task that waits for each: the loop stands on a thread of its own, so that no fsync holds up
+/// the runtime. What this loses to the plain loop is the price of being asynchronous.
+fn by_hand_behind_a_channel(runtime: &tokio::runtime::Runtime, path: &Path, block: Duration) -> f64 {
+    let (orders, mut waiting) = tokio::sync::mpsc::channel::<tokio::sync::oneshot::Sender<()>>(64);
+    let mut hand = Hand::open(runtime, path, ByHand::rows(1));
+    let writer = std::thread::spawn(move || {
+        while let Some(answer) = waiting.blocking_recv() {
+            hand.commit();
+            answer.send(()).unwrap();
+        }
+        hand.rows as f64
+    });
+    let started = Instant::now();
+    let caller = async move {
+        while started.elapsed() < block {
+            let (answer, answered) = tokio::sync::oneshot::channel();
+            orders.send(answer).await.unwrap();
+            answered.await.unwrap();
+        }
+    };
+    runtime.block_on(async { tokio::spawn(caller).await.unwrap() });
+    let took = started.elapsed().as_secs_f64();
+    writer.join().unwrap() / took
 }

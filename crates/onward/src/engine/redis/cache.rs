@@ -18,7 +18,7 @@ use super::cache_names::{self, BUCKETS, PURGED, Part, bucket, name, prefix};
 use super::cache_nodes::{Nodes, Way};
 use super::cache_steps::{Act, Sharing, Step};
 use super::connection::Link;
-use super::error::{Sent, of_call};
+use super::error::{Sent, of_call, strange};
 use super::utopia;
 use crate::cache::{
     BusyReason, CacheEngine, CacheStats, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Layout, Life, Nonce,
@@ -199,11 +199,6 @@ impl RedisCache {
         answers.into_iter().next().ok_or_else(strange)?.map_err(refused)?;
         Ok(Flushed::Flushed)
     }
-}
-
-/// What a server answers that it should not: nobody knows what it did.
-pub(super) fn strange() -> Error {
-    Error::integrity("redis answered in another form").with_unknown_effect()
 }
 
 /// Turns what one of many commands was refused with into an error.

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use redis::Value;
 
-use super::cache::{RedisCache, number, strange};
+use super::cache::{RedisCache, number};
 use super::cache_names::{bucket, prefix};
 use super::cache_nodes::Way;
 use super::cache_steps::{Act, Step};
-use super::error::{Sent, of_call};
+use super::error::{Sent, of_call, strange};
 use crate::Result;
 use crate::cache::{CacheStats, Slot};
 

@@ -10,15 +10,15 @@ use super::utopia;
 use crate::cache::Slot;
 use crate::{Result, random};
 
-static RESERVE: Script = script!("cache.lua", "cache_reserve.lua");
-static COMMIT: Script = script!("cache.lua", "cache_commit.lua");
+static RESERVE: Script = script!("cache.lua", "cache_reserve_free.lua", "cache_entry.lua", "cache_reserve.lua");
+static COMMIT: Script = script!("cache.lua", "cache_commit_plain.lua", "cache_entry.lua", "cache_commit.lua");
 static ABANDON: Script = script!("cache.lua", "cache_abandon.lua");
-static PURGE: Script = script!("cache.lua", "cache_purge.lua");
-static EXPIRE: Script = script!("cache.lua", "cache_expire.lua");
-static TOUCH: Script = script!("cache.lua", "cache_touch.lua");
-static LIST: Script = script!("cache.lua", "cache_list.lua");
+static PURGE: Script = script!("cache.lua", "cache_entry.lua", "cache_purge.lua");
+static EXPIRE: Script = script!("cache.lua", "cache_entry.lua", "cache_expire.lua");
+static TOUCH: Script = script!("cache.lua", "cache_entry.lua", "cache_touch.lua");
+static LIST: Script = script!("cache.lua", "cache_entry.lua", "cache_list.lua");
 static GUARDED: Script = script!("cache.lua", "cache_guarded.lua");
-static COUNT: Script = script!("cache.lua", "cache_count.lua");
+static COUNT: Script = script!("cache.lua", "cache_entry.lua", "cache_count.lua");
 
 /// What a step does; each is one script.
 #[derive(Clone, Copy, Debug)]
@@ -104,10 +104,17 @@ impl<'a> Step<'a> {
         let Slot { namespace, key, field } = self.slot;
         let prefix = prefix(namespace);
         let mut command = redis::cmd(verb);
+        let (of, other) = if field.is_none() { (Part::Plain, Part::Fields) } else { (Part::Fields, Part::Plain) };
         let is_shared = self.sharing == Sharing::Utopia;
-        command.arg(script).arg(if is_shared { 6 } else { 5 }).arg(epochs(bucket(namespace)));
-        for part in [Part::Plain, Part::Fields, Part::Leases, Part::Guards] {
-            command.arg(name(&prefix, part, key));
+        // Each name costs the server time, so none is sent that the script does not use. A shared one is the sixth.
+        let parts: &[Part] = match self.act {
+            Act::Reserve if !is_shared => &[of, Part::Leases, Part::Guards],
+            Act::Commit | Act::Abandon if !is_shared => &[of, Part::Leases],
+            _ => &[of, Part::Leases, Part::Guards, other],
+        };
+        command.arg(script).arg(1 + parts.len() + usize::from(is_shared)).arg(epochs(bucket(namespace)));
+        for part in parts {
+            command.arg(name(&prefix, *part, key));
         }
         if is_shared {
             command.arg(utopia::hash_of(key));

@@ -120,3 +120,8 @@ fn with_no_effect(error: Error) -> Error {
         Effect::Unknown => Error::unavailable("redis cannot be reached").with_source(error),
     }
 }
+
+/// What a server answers that it should not: nobody knows what it did.
+pub(super) fn strange() -> Error {
+    Error::integrity("redis answered in another form").with_unknown_effect()
+}

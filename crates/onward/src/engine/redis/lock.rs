@@ -13,6 +13,7 @@ use redis::Value;
 
 use super::address::Address;
 use super::connection::Link;
+use super::error::strange;
 use super::places::Places;
 use super::script::{Script, script};
 use crate::lock::{Ask, Capabilities, Claim, LeaseRow, LockEngine, Owner, Place, Release, Renewal, Renewed, Tried, Waiters};
@@ -21,10 +22,10 @@ use crate::observe::Finding;
 use crate::time::{Clock, Timestamp};
 use crate::{Error, Result, random};
 
-static ACQUIRE: Script = script!("lease.lua", "acquire.lua");
-static RELEASE: Script = script!("lease.lua", "release.lua");
-static RENEW: Script = script!("lease.lua", "renew.lua");
-static TAKE_OVER: Script = script!("lease.lua", "take_over.lua");
+static ACQUIRE: Script = script!("token.lua", "acquire_free.lua", "lease.lua", "acquire.lua");
+static RELEASE: Script = script!("token.lua", "lease.lua", "release.lua");
+static RENEW: Script = script!("token.lua", "lease.lua", "renew.lua");
+static TAKE_OVER: Script = script!("token.lua", "lease.lua", "take_over.lua");
 static RAISE: Script = script!("raise.lua");
 static INSPECT: Script = script!("inspect.lua");
 
@@ -87,11 +88,17 @@ impl RedisLocks {
         let (owner, ttl) = (ask.owner.to_string(), millis(ask.ttl));
         let keys = [ask.key.as_str(), FENCE, &queue_of(&ask.key)];
         let args = [&owner, &*ask.holder, &ttl, self.places.process(), place, CLAIM_MS, QUEUE_MS];
-        let (won, token, left, kind): (i64, Option<String>, i64, i64) = ACQUIRE.run(&self.calls, &keys, &args).await?;
+        let answer: Value = ACQUIRE.run(&self.calls, &keys, &args).await?;
+        if let Value::BulkString(token) = &answer {
+            self.places.left(&ask.key);
+            return Ok(Tried::Granted { token: token_of(token)?, remaining: ask.ttl, already_ours: false });
+        }
+        let (won, token, left, kind): (i64, Option<Vec<u8>>, i64, i64) =
+            redis::from_redis_value(answer).map_err(|e| strange().with_source(e))?;
         let remaining = u64::try_from(left).ok().map(Duration::from_millis);
         if won == 1 {
             self.places.left(&ask.key);
-            let token = token_of(token.as_deref().unwrap_or_default())?;
+            let token = token_of(&token.unwrap_or_default())?;
             return Ok(Tried::Granted { token, remaining: remaining.unwrap_or_default(), already_ours: kind == 1 });
         }
         Ok(match ask.place {
@@ -111,13 +118,15 @@ impl RedisLocks {
         let mut args = vec![CLAIM_MS.to_owned()];
         for claim in &batch {
             keys.extend([claim.key.to_string(), queue_of(&claim.key)]);
-            args.extend([claim.owner.to_string(), millis(claim.keep), Owner::draw().to_string()]);
+            // Who keeps a key that was given back is nobody's to know.
+            let nobody = if claim.keep.is_zero() { String::new() } else { Owner::draw().to_string() };
+            args.extend([claim.owner.to_string(), millis(claim.keep), nobody]);
         }
-        let answers: Vec<i64> = RELEASE.run(&self.calls, &keys, &args).await?;
-        for (claim, _) in batch.iter().zip(&answers).filter(|(_, answer)| **answer == 2) {
+        let answers: String = RELEASE.run(&self.calls, &keys, &args).await?;
+        for (claim, _) in batch.iter().zip(answers.bytes()).filter(|(_, answer)| *answer == b'2') {
             self.places.watch(&claim.key);
         }
-        Ok(answers.into_iter().map(|answer| if answer == 0 { Release::AlreadyLost } else { Release::Released }).collect())
+        Ok(answers.bytes().map(|answer| if answer == b'0' { Release::AlreadyLost } else { Release::Released }).collect())
     }
 
     async fn renew_all(&self, batch: Vec<Renewal>) -> Result<Vec<Option<Renewed>>> {
@@ -175,7 +184,7 @@ impl RedisLocks {
         let keys = [ask.key.as_str(), FENCE];
         match TAKE_OVER.run(&self.calls, &keys, &[&owner, &*ask.holder, &ttl]).await? {
             Value::Nil => Ok(None),
-            Value::BulkString(token) => token_of(&String::from_utf8_lossy(&token)).map(Some),
+            Value::BulkString(token) => token_of(&token).map(Some),
             _ => Err(Error::unsupported("the key holds another type than a lock, which is not ours to remove")),
         }
     }
@@ -197,8 +206,9 @@ fn jitter(below: Duration) -> Duration {
     Duration::from_nanos(random::below(u64::try_from(below.as_nanos()).unwrap_or(u64::MAX)))
 }
 
-fn token_of(text: &str) -> Result<FencingToken> {
-    let number = text.parse().map_err(|_| Error::integrity("a lease in redis has no token").with_unknown_effect())?;
+fn token_of(digits: &[u8]) -> Result<FencingToken> {
+    let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+    let number = number.ok_or_else(|| Error::integrity("a lease in redis has no token").with_unknown_effect())?;
     FencingToken::new(number)
         .map_err(|e| Error::integrity("a lease in redis has a token out of bounds").with_unknown_effect().with_source(e))
 }
@@ -206,11 +216,10 @@ fn token_of(text: &str) -> Result<FencingToken> {
 fn renewed(answer: Value) -> Result<Option<Renewed>> {
     let Value::Array(pair) = answer else { return Ok(None) };
     match pair.as_slice() {
-        [Value::BulkString(token), Value::Int(left)] => Ok(Some(Renewed {
-            token: token_of(&String::from_utf8_lossy(token))?,
-            remaining: Duration::from_millis(u64::try_from(*left).unwrap_or(0)),
-        })),
-        _ => Err(Error::integrity("redis answered in another form").with_unknown_effect()),
+        [Value::BulkString(token), Value::Int(left)] => {
+            Ok(Some(Renewed { token: token_of(token)?, remaining: Duration::from_millis(u64::try_from(*left).unwrap_or(0)) }))
+        }
+        _ => Err(strange()),
     }
 }
 

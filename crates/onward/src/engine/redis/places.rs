@@ -13,8 +13,8 @@ use crate::model::LockKey;
 use crate::time::{Clock, Moment};
 use crate::{Result, retry};
 
-static LEAVE: Script = script!("lease.lua", "leave.lua");
-static PASS_ON: Script = script!("lease.lua", "pass_on.lua");
+static LEAVE: Script = script!("token.lua", "lease.lua", "leave.lua");
+static PASS_ON: Script = script!("token.lua", "lease.lua", "pass_on.lua");
 
 /// How long after a hand-over it is looked whether the key was taken: surely after the claim's end.
 const LATE: std::time::Duration = CLAIM.saturating_add(std::time::Duration::from_millis(20));

@@ -291,7 +291,7 @@ impl SqliteWriter {
     /// Gives the write lock back. A rollback that fails has nothing left to roll back.
     fn roll_back(&self) {
         if !self.connection.is_autocommit() {
-            let _ = self.connection.execute_batch("ROLLBACK");
+            let _ = connection::again(&self.connection, "ROLLBACK");
         }
     }
 
@@ -303,7 +303,7 @@ impl SqliteWriter {
         }
         let turn = self.turn.take();
         // A deferred transaction would die with "busy" at its first write, past any waiting time.
-        let taken = self.connection.execute_batch("BEGIN IMMEDIATE").map_err(before_commit);
+        let taken = connection::again(&self.connection, "BEGIN IMMEDIATE").map_err(before_commit);
         drop(turn);
         taken?;
         SCHEMA.check(&self.connection).inspect_err(|_| self.roll_back())
@@ -323,7 +323,7 @@ impl SqliteWriter {
         self.take_right()?;
         let (pruned, rows) = log::prune(&self.connection, prune)?;
         let end = if pruned.compacted == was { "ROLLBACK" } else { "COMMIT" };
-        self.connection.execute_batch(end).map_err(at_commit)?;
+        connection::again(&self.connection, end).map_err(at_commit)?;
         self.written += rows;
         Ok(pruned)
     }
@@ -332,7 +332,7 @@ impl SqliteWriter {
     pub(super) fn transact<T>(&mut self, work: impl FnOnce(&Connection) -> Result<(T, usize)>) -> Result<T> {
         self.take_right()?;
         let (done, rows) = work(&self.connection).inspect_err(|_| self.roll_back())?;
-        self.connection.execute_batch(if rows == 0 { "ROLLBACK" } else { "COMMIT" }).map_err(|e| {
+        connection::again(&self.connection, if rows == 0 { "ROLLBACK" } else { "COMMIT" }).map_err(|e| {
             self.roll_back();
             at_commit(e)
         })?;
@@ -360,7 +360,7 @@ impl SqliteWriter {
 
     fn finish_now(&mut self, plan: &Plan) -> Result<()> {
         self.carry_out(plan).inspect_err(|_| self.roll_back())?;
-        self.connection.execute_batch("COMMIT").map_err(|e| {
+        connection::again(&self.connection, "COMMIT").map_err(|e| {
             self.roll_back();
             at_commit(e)
         })?;

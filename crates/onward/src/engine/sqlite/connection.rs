@@ -103,6 +103,11 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
+/// Carries out a statement without rows or parameters that comes again and again, such as `COMMIT`: it is parsed once.
+pub(super) fn again(connection: &Connection, sql: &'static str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(|_| ())
+}
+
 /// Keeps prepared statements, and their plans whatever is bound to them: otherwise a statement near a partial index or a join is
 /// prepared anew at each use.
 fn keep_statements(connection: &Connection) -> Result<()> {

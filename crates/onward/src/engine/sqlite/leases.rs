@@ -178,7 +178,7 @@ impl File {
     fn transaction(&self, batch: &[Call]) -> Result<Carried> {
         let grants = batch.iter().filter(|call| matches!(call, Call::Acquire(..) | Call::TakeOver(..))).count() as u64;
         let raised = batch.iter().filter_map(Call::raised).max().unwrap_or(0);
-        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(before_commit)?;
+        connection::again(&self.connection, "BEGIN IMMEDIATE").map_err(before_commit)?;
         let done = self.tokens().and_then(|mut tokens| {
             let wanted = above(tokens.last.max(raised), tokens.clock_us) + grants;
             if grants > 0 && wanted > tokens.reserved_to {
@@ -193,7 +193,7 @@ impl File {
             Ok(Carried::Out(answers))
         });
         if matches!(done, Ok(Carried::Out(_))) {
-            self.connection.execute_batch("COMMIT").inspect_err(|_| self.roll_back()).map_err(at_commit)?;
+            connection::again(&self.connection, "COMMIT").inspect_err(|_| self.roll_back()).map_err(at_commit)?;
             self.unchecked.set(self.unchecked.get().saturating_add(1));
         } else {
             self.roll_back();
@@ -350,7 +350,7 @@ impl File {
     fn roll_back(&self) {
         if !self.connection.is_autocommit() {
             // What fails to roll back has nothing left to roll back.
-            let _ = self.connection.execute_batch("ROLLBACK");
+            let _ = connection::again(&self.connection, "ROLLBACK");
         }
     }
 }

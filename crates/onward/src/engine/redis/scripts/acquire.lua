@@ -1,10 +1,6 @@
--- Takes a key if it is free (C1), or joins its queue.
--- KEYS: key, counter, queue. ARGV: owner, holder, ttl, process, place (0: none, 1: new, 2: perhaps there), claim, queue's ttl.
+-- The key is not free, or somebody waits for it.
 -- Answers {1, token, remaining, 1 if it was ours} or {0, false, remaining, 1: a lease of ours, 2: foreign and we are first, 3: foreign}.
-local key, fence, queue = KEYS[1], KEYS[2], KEYS[3]
 local owner, holder, ttl, me, place, claim = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local found = redis.call('MGET', key, fence)
-local value = found[1]
 
 local function busy(ours)
   local left = redis.call('PTTL', key)
@@ -17,6 +13,7 @@ local function busy(ours)
   return {0, false, left, 3}
 end
 
+if type(value) == 'table' then return busy(false) end
 if is_of(value, owner) then
   return {1, string.match(value, '^ow1:%x+:(%d+):'), redis.call('PTTL', key), 1}
 end
@@ -28,10 +25,6 @@ if place ~= '0' and is_of(value, me) then
 end
 if value then return busy(string.sub(value, 1, 4) == 'ow1:') end
 
-local first = hand_over(key, fence, found[2], queue, claim, 'NX', me)
+first = hand_over(key, fence, queue, claim, 'NX', me, first)
 if first and first ~= me then return busy(true) end
-local token = grant(key, fence, found[2], owner, holder, ttl, 'NX')
-if token then return {1, token, ttl, 0} end
--- Something that is not a string: foreign.
-if first == me then place = '1' end
-return busy(false)
+return {1, grant(key, fence, owner, holder, ttl, 'NX'), ttl, 0}

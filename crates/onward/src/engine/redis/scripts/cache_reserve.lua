@@ -1,9 +1,4 @@
--- Takes the fill lease of a slot without a fresh entry, or says what is in the way. One step (C1).
--- ARGV: nonce, fill_ttl, nonce of an entry that the caller can't use, epoch to begin if there is none.
-if not epoch then
-  epoch = ARGV[8]
-  redis.call('HSET', EPOCHS, namespace, epoch .. identity)
-end
+-- Something lies there: what may be in the way of a lease.
 local entry = read(field)
 if type(entry) == 'table' then return entry end
 local found = parse(entry)
@@ -15,23 +10,17 @@ if found and found.fresh and found.nonce ~= ARGV[7] then
 end
 local last = redis.call('ZREVRANGE', GUARDS, 0, 0, 'WITHSCORES')
 if last[2] and now < tonumber(last[2]) then return { 'guarded', last[2] - now } end
-local ttl, fill_ttl = redis.call('PTTL', LEASES), tonumber(ARGV[6])
--- Without a key there is nothing in the way: most misses ask no more.
-if ttl ~= -2 then
-  local lease = redis.call('HGET', LEASES, field)
-  if lease and string.sub(lease, 1, 8) == epoch then
-    local ends = tonumber(string.sub(lease, 25), 16)
-    if now < ends then return { 'loading', ends - now } end
-  end
-  if redis.call('HLEN', LEASES) > 4096 then
-    -- More leases than a key may have fields: only what died may lie there.
-    local all = redis.call('HGETALL', LEASES)
-    for i = 1, #all, 2 do
-      if tonumber(string.sub(all[i + 1], 25), 16) <= now then redis.call('HDEL', LEASES, all[i]) end
-    end
-    if redis.call('HLEN', LEASES) > 4096 then return { 'full' } end
-  end
+local lease = redis.call('HGET', LEASES, field)
+if lease and string.sub(lease, 1, 8) == epoch then
+  local ends = tonumber(string.sub(lease, 25), 16)
+  if now < ends then return { 'loading', ends - now } end
 end
-redis.call('HSET', LEASES, field, epoch .. ARGV[5] .. string.format('%011x', now + fill_ttl))
-if ttl < fill_ttl + slack then redis.call('PEXPIRE', LEASES, fill_ttl + slack) end
-return { 'lease' }
+if redis.call('HLEN', LEASES) > 4096 then
+  -- More leases than a key may have fields: only what died may lie there.
+  local all = redis.call('HGETALL', LEASES)
+  for i = 1, #all, 2 do
+    if tonumber(string.sub(all[i + 1], 25), 16) <= now then redis.call('HDEL', LEASES, all[i]) end
+  end
+  if redis.call('HLEN', LEASES) > 4096 then return { 'full' } end
+end
+return take(redis.call('PTTL', LEASES))

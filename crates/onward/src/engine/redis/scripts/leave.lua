@@ -4,7 +4,6 @@ local fence, claim, me = KEYS[1], ARGV[1], ARGV[2]
 for i = 1, (#KEYS - 1) / 2 do
   local key, queue = KEYS[2 * i], KEYS[2 * i + 1]
   redis.call('LREM', queue, 0, me)
-  local found = redis.call('MGET', key, fence)
-  if is_of(found[1], me) and not hand_over(key, fence, found[2], queue, claim, 'XX', false) then redis.call('DEL', key) end
+  if is_of(redis.pcall('GET', key), me) and not hand_over(key, fence, queue, claim, 'XX', false) then redis.call('DEL', key) end
 end
 return 1

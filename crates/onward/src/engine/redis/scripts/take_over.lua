@@ -1,10 +1,9 @@
 -- Gives a key that somebody holds to the asker, with a new token (C1). Strings only: what else a key holds is not ours to remove.
 -- KEYS: key, counter. ARGV: owner, holder, ttl. Answers the token, false if nobody holds it, 0 if it is not a string.
-local found = redis.call('MGET', KEYS[1], KEYS[2])
-local value = found[1]
+local value = redis.call('MGET', KEYS[1])[1]
 if not value then
   if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
   return false
 end
 if is_of(value, ARGV[1]) then return string.match(value, '^ow1:%x+:(%d+):') end
-return grant(KEYS[1], KEYS[2], found[2], ARGV[1], ARGV[2], ARGV[3], 'XX')
+return grant(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], 'XX')

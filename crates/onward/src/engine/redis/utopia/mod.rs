@@ -10,15 +10,28 @@ use redis::Value;
 use super::cache_steps::Act;
 use super::script::{Script, script};
 
-static RESERVE: Script = script!("../../scripts/cache.lua", "shared.lua", "begin.lua", "../../scripts/cache_reserve.lua");
-static COMMIT: Script = script!("../../scripts/cache.lua", "shared.lua", "../../scripts/cache_commit.lua");
+static RESERVE: Script = script!(
+    "../../scripts/cache.lua",
+    "shared.lua",
+    "begin.lua",
+    "../../scripts/cache_reserve_free.lua",
+    "../../scripts/cache_entry.lua",
+    "../../scripts/cache_reserve.lua"
+);
+static COMMIT: Script = script!(
+    "../../scripts/cache.lua",
+    "shared.lua",
+    "../../scripts/cache_commit_plain.lua",
+    "../../scripts/cache_entry.lua",
+    "../../scripts/cache_commit.lua"
+);
 static ABANDON: Script = script!("../../scripts/cache.lua", "shared.lua", "../../scripts/cache_abandon.lua");
-static PURGE: Script = script!("../../scripts/cache.lua", "shared.lua", "../../scripts/cache_purge.lua");
-static EXPIRE: Script = script!("../../scripts/cache.lua", "shared.lua", "../../scripts/cache_expire.lua");
-static TOUCH: Script = script!("../../scripts/cache.lua", "shared.lua", "../../scripts/cache_touch.lua");
-static LIST: Script = script!("../../scripts/cache.lua", "shared.lua", "../../scripts/cache_list.lua");
+static PURGE: Script = script!("../../scripts/cache.lua", "shared.lua", "../../scripts/cache_entry.lua", "../../scripts/cache_purge.lua");
+static EXPIRE: Script = script!("../../scripts/cache.lua", "shared.lua", "../../scripts/cache_entry.lua", "../../scripts/cache_expire.lua");
+static TOUCH: Script = script!("../../scripts/cache.lua", "shared.lua", "../../scripts/cache_entry.lua", "../../scripts/cache_touch.lua");
+static LIST: Script = script!("../../scripts/cache.lua", "shared.lua", "../../scripts/cache_entry.lua", "../../scripts/cache_list.lua");
 static GUARDED: Script = script!("../../scripts/cache.lua", "shared.lua", "../../scripts/cache_guarded.lua");
-static COUNT: Script = script!("../../scripts/cache.lua", "shared.lua", "../../scripts/cache_count.lua");
+static COUNT: Script = script!("../../scripts/cache.lua", "shared.lua", "../../scripts/cache_entry.lua", "../../scripts/cache_count.lua");
 
 /// The field of PHP's generation.
 pub(super) const GENERATION: &str = "__utopia_gen__";
