@@ -72,7 +72,7 @@ fn the_answer_has_the_published_shape() {
     assert_eq!((&proof["schema"], &proof["seed"]), (&Value::from("onward.prove/1"), &Value::from(7)));
     assert_eq!((&proof["url"], &proof["version"]), (&Value::Null, &Value::from(env!("CARGO_PKG_VERSION"))));
     let shown = &proof["scenarios"][0];
-    assert_eq!(members(shown), ["claim", "ms", "name", "protected", "unprotected", "verdict"]);
+    assert_eq!(members(shown), ["claim", "ms", "name", "on", "protected", "unprotected", "verdict"]);
     assert_eq!(members(&shown["unprotected"]), ["bad", "example", "rounds"]);
     assert_eq!(members(&shown["protected"]), ["bad", "refused", "rounds"]);
 }

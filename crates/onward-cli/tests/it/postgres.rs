@@ -54,8 +54,8 @@ fn the_doctor_knows_a_pooler_a_weak_default_and_those_who_wait() {
     }
     // One stands in the way of another, for longer than a moment.
     let (one, two) = (url.clone(), url.clone());
-    let take = "BEGIN; SELECT pg_advisory_xact_lock(7);";
-    let holder = runtime.spawn(async move { Postgres::run_at(&one, &format!("{take} SELECT pg_sleep(60)")).await });
+    let take = "BEGIN; SELECT pg_advisory_xact_lock(7); SELECT pg_sleep(60)";
+    let holder = runtime.spawn(async move { Postgres::run_at(&one, take).await });
     let waiter = runtime.spawn(async move { Postgres::run_at(&two, take).await });
     // Each look takes a while; some are needed.
     assert!((0..500).any(|_| grade(&doctor(&url), "postgres.locks") == "warn"), "nobody is seen to wait");

@@ -6,7 +6,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -108,8 +108,15 @@ async fn open(folder: &Path, clock: Clock, observer: Arc<dyn Observer>) -> Chain
     Onward::connect(config).await.unwrap().audit().chain("orders").unwrap()
 }
 
-/// A store whose segment is where the deed begins.
-async fn made(deed: Deed, folder: &Path) {
+/// A store whose segment is where the deed begins, made by a process that has ended: its files are as they will stay.
+fn original(deed: Deed) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let made = child(&format!("{deed:?} made 0 {}", folder.path().display()));
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    folder
+}
+
+async fn make(deed: Deed, folder: &Path) {
     let chain = open(folder, Clock::system(), Arc::new(Silent)).await;
     for _ in 0..13 {
         chain.append_many(vec![Entry::new("order.paid"); 100], AppendOptions::new()).await.unwrap();
@@ -123,18 +130,20 @@ async fn made(deed: Deed, folder: &Path) {
     }
 }
 
-fn start(deed: Deed, dies: Dies, folder: &Path) -> ExitStatus {
+fn start(deed: Deed, dies: Dies, folder: &Path) -> Output {
     let (kind, count) = match dies {
         Dies::Durable(count) => ("durable", count),
         Dies::Answered(count) => ("answered", count),
         Dies::Moved(count) => ("moved", count),
     };
+    child(&format!("{deed:?} {kind} {count} {}", folder.display()))
+}
+
+fn child(task: &str) -> Output {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "audit::life_crash::the_child_does_what_it_is_asked_for", "--nocapture", "--test-threads=1"])
-        .env(TASK, format!("{deed:?} {kind} {count} {}", folder.display()))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
+        .env(TASK, task)
+        .output()
         .unwrap()
 }
 
@@ -142,14 +151,16 @@ fn start(deed: Deed, dies: Dies, folder: &Path) -> ExitStatus {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_child_does_what_it_is_asked_for() {
     let Ok(task) = std::env::var(TASK) else {
-        let folder = tempfile::tempdir().unwrap();
-        made(Deed::Archive, folder.path()).await;
-        assert!(start(Deed::Archive, Dies::Answered(1_000), folder.path()).success());
+        let folder = original(Deed::Archive);
+        assert!(start(Deed::Archive, Dies::Answered(1_000), folder.path()).status.success());
         return;
     };
     let words: Vec<&str> = task.splitn(4, ' ').collect();
     let deed = Deed::ALL.into_iter().find(|deed| format!("{deed:?}") == words[0]).unwrap();
     let count = words[2].parse().unwrap();
+    if words[1] == "made" {
+        return make(deed, Path::new(words[3])).await;
+    }
     let dies = match words[1] {
         "durable" => Dies::Durable(count),
         "answered" => Dies::Answered(count),
@@ -173,7 +184,8 @@ async fn dies_and_heals(deed: Deed, dies: Dies, original: &Path) -> bool {
         move || start(deed, dies, &folder)
     });
     let ended = ended.await.unwrap();
-    assert!(ended.success() || ended.signal() == Some(SIGABRT), "{deed:?} {dies:?}: {ended}");
+    let (status, said) = (ended.status, String::from_utf8_lossy(&ended.stderr));
+    assert!(status.success() || status.signal() == Some(SIGABRT), "{deed:?} {dies:?}: {status}: {said}");
 
     // Later than any worker is waited for.
     let clock = Clock::manual();
@@ -194,7 +206,7 @@ async fn dies_and_heals(deed: Deed, dies: Dies, original: &Path) -> bool {
     // Each step stands in the chain once for each time that it was begun.
     let again = chain.heal(&act).await.unwrap();
     assert_eq!(again, onward::audit::Healed::default(), "{deed:?} {dies:?}");
-    !ended.success()
+    !status.success()
 }
 
 async fn verified(chain: &Chain, deed: Deed, dies: Dies) -> u64 {
@@ -221,8 +233,7 @@ async fn after_a_death_at_any_step_of_a_segments_life_nothing_is_half_done_for_l
     let mut deeds = tokio::task::JoinSet::new();
     for deed in Deed::ALL {
         deeds.spawn(async move {
-            let original = tempfile::tempdir().unwrap();
-            made(deed, original.path()).await;
+            let original = tokio::task::spawn_blocking(move || original(deed)).await.unwrap();
             let mut deaths = 0;
             for dies in [Dies::Durable as fn(u64) -> Dies, Dies::Answered, Dies::Moved] {
                 let mut count = 1;

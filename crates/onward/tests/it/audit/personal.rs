@@ -172,13 +172,13 @@ async fn an_export_holds_the_commitment_and_verifies_without_the_value() {
     let folder = tempfile::tempdir().unwrap();
     let onward = open(folder.path(), "live.db").await;
     let chain = onward.audit().chain("orders").unwrap();
-    chain.append(Entry::new("a").with_personal(Personal::new("ada", "<secret>")), AppendOptions::new()).await.unwrap();
+    chain.append(Entry::new("a").with_personal(Personal::new("user:ada", "<secret>")), AppendOptions::new()).await.unwrap();
     let (mut export, mut lines) = (chain.export(None, None).await.unwrap(), Vec::new());
     while let Some(piece) = export.next().await.unwrap() {
         lines.extend_from_slice(&piece);
     }
     let text = String::from_utf8(lines.clone()).unwrap();
-    assert!(!text.contains("<secret>") && !text.contains("ada"));
+    assert!(!text.contains("<secret>") && !text.contains("user:ada"));
     assert!(text.contains(&format!(r#""pii":"{}""#, chain.get(seq(2)).await.unwrap().personal.unwrap())));
     let keys = MacKeys::one("k1", [7; 32]).unwrap();
     let check = onward::audit::verify::Check::default();
