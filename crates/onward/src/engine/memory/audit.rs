@@ -1,5 +1,6 @@
 //! The audit trail in memory.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
@@ -155,7 +156,7 @@ impl AuditEngine for MemoryStore {
     }
 
     fn source(&self, chain: &ChainName) -> Result<Box<dyn Source>> {
-        Ok(Box::new(MemorySource { store: self.clone(), chain: chain.clone() }))
+        Ok(Box::new(MemorySource::new(self, chain)))
     }
 }
 
@@ -180,6 +181,20 @@ fn page<'a>(range: impl Iterator<Item = &'a Arc<Sealed>>, fits: impl Fn(&&Arc<Se
 struct MemorySource {
     store: MemoryStore,
     chain: ChainName,
+    told: RefCell<Told>,
+}
+
+/// The control entries that were met so far, so that no page looks through all that follow it. They are pinned: none of them goes.
+#[derive(Default)]
+struct Told {
+    through: i64,
+    rows: Vec<Arc<Sealed>>,
+}
+
+impl MemorySource {
+    fn new(store: &MemoryStore, chain: &ChainName) -> Self {
+        Self { store: store.clone(), chain: chain.clone(), told: RefCell::default() }
+    }
 }
 
 impl Source for MemorySource {
@@ -188,9 +203,12 @@ impl Source for MemorySource {
             let head = state.heads.get(&self.chain)?.clone();
             let all = entries(state, &self.chain);
             let behind = |seq: i64| all.get(all.partition_point(|entry| entry.seq.get().cast_signed() <= seq)..).unwrap_or_default();
-            // Small next to the rest: nothing but control entries is looked at twice.
-            let pinned = behind(controls.after).iter().filter(|entry| entry.is_pinned() && is_told(&entry.kind));
-            controls.rows.extend(pinned.map(|entry| RowRef::from(&**entry).to_row()));
+            let mut told = self.told.borrow_mut();
+            let fresh = behind(told.through).iter().filter(|entry| entry.is_pinned() && is_told(&entry.kind)).cloned();
+            told.rows.extend(fresh);
+            told.through = all.last().map_or(0, |entry| entry.seq.get().cast_signed());
+            let wanted = told.rows.iter().filter(|entry| entry.seq.get().cast_signed() > controls.after);
+            controls.rows.extend(wanted.map(|entry| RowRef::from(&**entry).to_row()));
             if let Some(index) = &mut controls.index {
                 index.extend(state.of_kind("onward.segment", self.chain.as_str()).map(|object| object.value.bytes().to_vec()));
             }
@@ -225,6 +243,6 @@ impl Source for MemorySource {
     }
 
     fn another(&self) -> Result<Box<dyn Source>> {
-        Ok(Box::new(Self { store: self.store.clone(), chain: self.chain.clone() }))
+        Ok(Box::new(Self::new(&self.store, &self.chain)))
     }
 }
