@@ -14,6 +14,8 @@
     reason = "a benchmark measures time and prints it"
 )]
 
+mod shared;
+
 use std::future::Future;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -54,7 +56,7 @@ fn main() {
     let (rounds, block) = if asked("--quick") { (1, Duration::from_secs(1)) } else { (5, Duration::from_secs(3)) };
     let many = if asked("--full") { 10_000_000 } else { 1_000_000 };
     let server = Postgres::start_with(&["shared_buffers=1GB", "max_wal_size=8GB"]);
-    println!("load at the start: {}", load());
+    println!("at the start: {}", shared::load());
     let bench = Bench { server, rounds, block };
     runtime.block_on(bench.cas());
     runtime.block_on(bench.hot_key());
@@ -63,11 +65,7 @@ fn main() {
     runtime.block_on(bench.lateness());
     runtime.block_on(bench.growth(many));
     bench.hand_over();
-    println!("load at the end: {}", load());
-}
-
-fn load() -> String {
-    std::fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next().unwrap_or_default().to_owned()
+    println!("at the end: {}", shared::load());
 }
 
 struct Bench {
@@ -81,9 +79,7 @@ struct Side(Vec<f64>);
 
 impl Side {
     fn median(&self) -> f64 {
-        let mut all = self.0.clone();
-        all.sort_by(f64::total_cmp);
-        all[all.len() / 2]
+        shared::median(self.0.clone())
     }
 
     /// This side over another, round by round.
