@@ -190,3 +190,15 @@ async fn an_export_holds_the_commitment_and_verifies_without_the_value() {
     let asked = ["--export".into(), path.display().to_string(), "--key".into(), key.display().to_string()];
     assert_eq!(Auditor::new().ask(&asked), (0, format!("{report}\n")));
 }
+
+#[tokio::test]
+async fn a_value_that_its_entry_does_not_commit_to_is_not_handed_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let onward = open(folder.path(), "live.db").await;
+    let chain = onward.audit().chain("orders").unwrap();
+    chain.append(Entry::new("a").with_personal(Personal::new("user:7", "value")), AppendOptions::new()).await.unwrap();
+    assert_eq!(&chain.personal(seq(2)).await.unwrap().personal.value[..], b"value");
+    let edited = Connection::open(folder.path().join("live.db")).unwrap().execute("UPDATE onward_personal SET value = x'00ff'", []);
+    assert_eq!(edited, Ok(1));
+    assert_eq!(chain.personal(seq(2)).await.unwrap_err().code(), onward::Code::IntegrityFailure);
+}
