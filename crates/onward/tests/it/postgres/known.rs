@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use onward::audit::AppendOptions;
 use onward::audit::verify::{Check, Verdict};
@@ -136,13 +137,16 @@ async fn whoever_goes_by_what_it_knows_waits_for_nobody() {
     let (stranger, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     stranger.batch_execute("BEGIN; SELECT FROM onward_meta FOR UPDATE").await.unwrap();
-    // It ends while the right is still in other hands.
+    // Whoever waits here waits for five seconds.
+    let clock = Clock::system();
+    let begun = clock.now();
     on_its_thread(move || {
         let known = begin(&mut writer, &Wanted::default());
         assert!(!known.held);
         is_told_to_read(&pollster::block_on(writer.finish(&nothing(&known))));
     })
     .await;
+    assert!(clock.now().since(begun) < Duration::from_secs(4));
     stranger.batch_execute("COMMIT").await.unwrap();
 }
 
@@ -162,7 +166,10 @@ async fn a_replica_never_writes_over_what_another_wrote() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_changed_past_the_library_is_not_written_over() {
     let (one, _, first, url) = replicas().await;
-    let foreign = "UPDATE onward_objects SET payload = 'foreign', version = version + 1 WHERE name = 'x'";
+    // To a lower version, which the trip wire of the table would let a newer one replace.
+    let foreign = "ALTER TABLE onward_objects DISABLE TRIGGER USER;
+         UPDATE onward_objects SET payload = 'foreign', version = version - 1 WHERE name = 'x';
+         ALTER TABLE onward_objects ENABLE TRIGGER USER";
     Postgres::run_at(&url, foreign).await;
     assert_eq!(put_at(&one, "lost", first).await, Err(Reason::Stale));
     assert_eq!(value(&one).await, "foreign");
@@ -181,10 +188,10 @@ async fn what_changed_past_the_library_is_not_written_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guard_is_read_under_the_right() {
     let (one, _, first, url) = replicas().await;
-    let key = Key::new("thing", "x").unwrap();
+    let (key, other) = (Key::new("thing", "x").unwrap(), |n: i32, at| Commit::new().put(("thing", "y"), &n, at));
+    assert!(matches!(one.store().commit(other(1, WriteCondition::MustCreate)).await.unwrap(), CommitOutcome::Committed(_)));
     Postgres::run_at(&url, "UPDATE onward_objects SET payload = 'foreign', version = version + 1 WHERE name = 'x'").await;
-    let guarded = Commit::new().put(("thing", "y"), &1, WriteCondition::MustCreate).guard(Guard::At(key, first));
-    let outcome = one.store().commit(guarded).await.unwrap();
+    let outcome = one.store().commit(other(2, WriteCondition::MustExist).guard(Guard::At(key, first))).await.unwrap();
     assert!(matches!(outcome, CommitOutcome::Conflict(_)), "{outcome:?}");
 }
 
@@ -196,9 +203,12 @@ async fn an_answer_that_another_remembers_is_given_again() {
     let payload = Payload::new("first", "text/plain").unwrap();
     let newest = FencingToken::new(first.get() + 1_000_000).unwrap();
     let same = || Commit::new().put_payload(("thing", "x"), payload.clone(), WriteCondition::MatchVersion(first));
-    let once = other.store().commit(same().request(id.clone()).fence(lock.clone(), newest)).await.unwrap();
+    let once = other.store().commit(same().request(id.clone())).await.unwrap();
     assert!(matches!(&once, CommitOutcome::Committed(receipt) if !receipt.replayed), "{once:?}");
-    let again = one.store().commit(same().request(id).fence(lock.clone(), newest)).await.unwrap();
+    let other_id = RequestId::new("other").unwrap();
+    let fenced = other.store().commit(same().request(other_id).fence(lock.clone(), newest)).await.unwrap();
+    assert!(matches!(fenced, CommitOutcome::Committed(_)), "{fenced:?}");
+    let again = one.store().commit(same().request(id)).await.unwrap();
     assert!(matches!(&again, CommitOutcome::Committed(receipt) if receipt.replayed), "{again:?}");
     let older = FencingToken::new(first.get()).unwrap();
     let late = one.store().commit(same().fence(lock, older)).await.unwrap();
