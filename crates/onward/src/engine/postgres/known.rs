@@ -3,18 +3,18 @@
 //! Every commit moves the facts of the store. So if a transaction that has the writer's right finds the facts as this writer left them,
 //! nobody has written since, and the rows are as it knows them: it need not read them again. A lone replica then commits in one exchange.
 //!
-//! Only what moves the facts is known: an answer to a request id may be remembered, a fence raised, a chain imported without it, so
-//! those are read each time.
+//! Only what moves the facts is known: an answer to a request id may be remembered and a chain imported without it, so those are read
+//! each time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::commit::engine::{Plan, Rows, StoreMeta, Wanted};
-use crate::model::{ChainName, Head, Key, Object};
+use crate::model::{ChainName, FencingToken, Head, Key, LockKey, Object};
 
-/// Most bytes of objects and heads that are known; beyond them everything is forgotten.
+/// Most bytes of rows that are known; beyond them everything is forgotten.
 const MOST: usize = 16 << 20;
-/// What an object, an absence or a head takes beside the value.
+/// What an object, an absence, a fence or a head takes beside the value.
 const EACH: usize = 512;
 
 #[derive(Default)]
@@ -25,6 +25,8 @@ pub(super) struct Known {
     alone: bool,
     /// `None`: there is no such object.
     objects: HashMap<Key, Option<Arc<Object>>>,
+    /// `None`: no token was seen.
+    fences: HashMap<LockKey, Option<FencingToken>>,
     heads: HashMap<ChainName, Head>,
     bytes: usize,
 }
@@ -33,7 +35,7 @@ impl Known {
     /// The rows that are wanted, if all of them are known and likely to be true.
     pub(super) fn rows(&self, wanted: &Wanted) -> Option<Rows> {
         let meta = self.meta.clone()?;
-        if !self.alone || wanted.fresh || !wanted.fences.is_empty() || !wanted.requests.is_empty() {
+        if !self.alone || wanted.fresh || !wanted.requests.is_empty() {
             return None;
         }
         let mut objects = HashMap::with_capacity(wanted.objects.len());
@@ -42,9 +44,15 @@ impl Known {
                 objects.insert(key.clone(), object.clone());
             }
         }
+        let mut fences = HashMap::with_capacity(wanted.fences.len());
+        for lock in &wanted.fences {
+            if let Some(token) = self.fences.get(lock)? {
+                fences.insert(lock.clone(), *token);
+            }
+        }
         let heads = wanted.chains.iter().map(|chain| Some((chain.clone(), self.heads.get(chain)?.clone())));
         let heads = heads.collect::<Option<_>>()?;
-        Some(Rows { meta, objects, fences: HashMap::new(), requests: HashMap::new(), heads, held: false })
+        Some(Rows { meta, objects, fences, requests: HashMap::new(), heads, held: false })
     }
 
     /// The facts that must be found for [`Known::rows`] to be true.
@@ -63,6 +71,9 @@ impl Known {
         for key in &wanted.objects {
             self.learn(key, rows.objects.get(key).cloned());
         }
+        for lock in &wanted.fences {
+            self.learn_fence(lock, rows.fences.get(lock).copied());
+        }
         rows.heads.iter().for_each(|(chain, head)| self.learn_head(chain, head));
     }
 
@@ -70,6 +81,7 @@ impl Known {
     pub(super) fn wrote(&mut self, plan: &Plan) {
         self.meta = Some(plan.meta.clone());
         plan.objects.iter().for_each(|(key, object)| self.learn(key, object.clone()));
+        plan.fences.iter().for_each(|(lock, token)| self.learn_fence(lock, Some(*token)));
         plan.heads.iter().for_each(|(chain, head)| self.learn_head(chain, head));
     }
 
@@ -80,26 +92,17 @@ impl Known {
 
     fn learn(&mut self, key: &Key, object: Option<Arc<Object>>) {
         self.bytes += size(object.as_ref());
-        match self.objects.get_mut(key) {
-            Some(was) => {
-                self.bytes -= size(was.as_ref());
-                *was = object;
-            }
-            None => {
-                self.objects.insert(key.clone(), object);
-            }
-        }
+        self.bytes -= self.objects.insert(key.clone(), object).map_or(0, |was| size(was.as_ref()));
+        self.bound();
+    }
+
+    fn learn_fence(&mut self, lock: &LockKey, token: Option<FencingToken>) {
+        self.bytes += if self.fences.insert(lock.clone(), token).is_none() { EACH } else { 0 };
         self.bound();
     }
 
     fn learn_head(&mut self, chain: &ChainName, head: &Head) {
-        match self.heads.get_mut(chain) {
-            Some(was) => *was = head.clone(),
-            None => {
-                self.bytes += EACH;
-                self.heads.insert(chain.clone(), head.clone());
-            }
-        }
+        self.bytes += if self.heads.insert(chain.clone(), head.clone()).is_none() { EACH } else { 0 };
         self.bound();
     }
 

@@ -198,20 +198,31 @@ async fn a_guard_is_read_under_the_right() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_another_remembers_is_given_again() {
     let (one, other, first, _) = replicas().await;
-    // It changes nothing, so the facts stay, but it is remembered; so is the fence.
-    let (id, lock) = (RequestId::new("same").unwrap(), LockKey::raw("job").unwrap());
+    // It changes nothing, so the facts stay, but it is remembered.
+    let id = RequestId::new("same").unwrap();
     let payload = Payload::new("first", "text/plain").unwrap();
-    let newest = FencingToken::new(first.get() + 1_000_000).unwrap();
     let same = || Commit::new().put_payload(("thing", "x"), payload.clone(), WriteCondition::MatchVersion(first));
     let once = other.store().commit(same().request(id.clone())).await.unwrap();
     assert!(matches!(&once, CommitOutcome::Committed(receipt) if !receipt.replayed), "{once:?}");
-    let other_id = RequestId::new("other").unwrap();
-    let fenced = other.store().commit(same().request(other_id).fence(lock.clone(), newest)).await.unwrap();
-    assert!(matches!(fenced, CommitOutcome::Committed(_)), "{fenced:?}");
     let again = one.store().commit(same().request(id)).await.unwrap();
     assert!(matches!(&again, CommitOutcome::Committed(receipt) if receipt.replayed), "{again:?}");
-    let older = FencingToken::new(first.get()).unwrap();
-    let late = one.store().commit(same().fence(lock, older)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fence_that_another_raised_is_seen() {
+    let (one, other, mut version, _) = replicas().await;
+    let [newest, token, older] = [3_000, 2_000, 1_000].map(|token| FencingToken::new(token).unwrap());
+    let lock = |name: &str| LockKey::raw(name).unwrap();
+    let write = |text: &str, at| Commit::new().put_payload(("thing", "x"), Payload::new(text.to_owned(), "text/plain").unwrap(), at);
+    let fenced = write("fenced", WriteCondition::MatchVersion(version)).fence(lock("one"), newest);
+    assert!(matches!(one.store().commit(fenced).await.unwrap(), CommitOutcome::Committed(_)));
+    version = one.store().get_payload(("thing", "x")).await.unwrap().unwrap().meta.version;
+    // Nothing changes but the newest token of a lock, which is not the newest of all.
+    let same = write("fenced", WriteCondition::MatchVersion(version)).request(RequestId::new("same").unwrap());
+    let raised = other.store().commit(same.fence(lock("other"), token)).await.unwrap();
+    assert!(matches!(raised, CommitOutcome::Committed(_)), "{raised:?}");
+    let late = write("late", WriteCondition::MatchVersion(version)).fence(lock("other"), older);
+    let late = one.store().commit(late).await.unwrap();
     assert!(matches!(late, CommitOutcome::Fenced { .. }), "{late:?}");
 }
 
