@@ -147,11 +147,12 @@ impl Archive {
     /// [`Kind::Unsupported`]: it ignores conditions, so what one attempt archived another could write over. `Backend`: it is away, or does
     /// not let us in.
     pub(crate) async fn look(&self) -> Result<()> {
-        if self.here {
-            return Ok(());
-        }
+        if self.here { Ok(()) } else { self.ask_within(PATIENCE).await }
+    }
+
+    async fn ask_within(&self, patience: Duration) -> Result<()> {
         let clock = Clock::system();
-        let asked = retry::deadline(&clock, clock.now() + PATIENCE, self.ask()).await;
+        let asked = retry::deadline(&clock, clock.now() + patience, self.ask()).await;
         asked.unwrap_or_else(|| Err(Error::unavailable("the archive does not answer")))
     }
 
@@ -319,5 +320,6 @@ impl Read for Blocking {
     }
 }
 
-#[cfg(all(test, feature = "s3"))]
+#[cfg(test)]
+#[cfg(feature = "s3")]
 mod tests;
