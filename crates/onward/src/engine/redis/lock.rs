@@ -86,15 +86,11 @@ impl RedisLocks {
         let sent = Clock::system().now();
         let floor = self.clock.floor(sent).map(|floor| floor.to_string()).unwrap_or_default();
         let keys = [ask.key.as_str(), FENCE, &queue];
-        let free = [&*mark, &*ask.holder, &ttl, &floor];
-        let answer: Value = match ask.place {
-            Place::None => ACQUIRE.run(&self.calls, &keys, &free).await?,
-            Place::Queue => {
-                let [mark, holder, ttl, floor] = free;
-                let waits = [mark, holder, ttl, floor, self.places.join(&ask.key), self.places.process()];
-                ACQUIRE.run(&self.calls, &keys, &waits).await?
-            }
-        };
+        let mut args = vec![&*mark, &*ask.holder, &ttl, &floor];
+        if ask.place == Place::Queue {
+            args.extend([self.places.join(&ask.key), self.places.process()]);
+        }
+        let answer: Value = ACQUIRE.run(&self.calls, &keys, &args).await?;
         if let Value::BulkString(token) = &answer {
             self.places.left(&ask.key);
             return Ok(Tried::Granted { token: token_of(token)?, remaining: ask.ttl, already_ours: false });
@@ -123,20 +119,12 @@ impl RedisLocks {
     }
 
     async fn release_all(&self, batch: Vec<Claim>) -> Result<Vec<Release>> {
-        let answers: String = if let [claim] = &*batch
-            && claim.keep.is_zero()
-        {
-            RELEASE.run(&self.calls, &[claim.key.as_str(), &queue_of(&claim.key)], &[mark(&claim.owner)]).await?
-        } else {
-            let keys: Vec<String> = batch.iter().flat_map(|claim| [claim.key.to_string(), queue_of(&claim.key)]).collect();
-            let claim = |claim: &Claim| {
-                // Who keeps a key that was given back is nobody's to know.
-                let nobody = if claim.keep.is_zero() { String::new() } else { mark(&Owner::draw()) };
-                [mark(&claim.owner), nobody, millis(claim.keep)]
-            };
-            let args: Vec<String> = batch.iter().flat_map(claim).collect();
-            RELEASE.run(&self.calls, &keys, &args).await?
+        let keys: Vec<String> = batch.iter().flat_map(|claim| [claim.key.to_string(), queue_of(&claim.key)]).collect();
+        let args = match &*batch {
+            [claim] if claim.keep.is_zero() => vec![mark(&claim.owner)],
+            _ => batch.iter().flat_map(ending).collect(),
         };
+        let answers: String = RELEASE.run(&self.calls, &keys, &args).await?;
         for (claim, _) in batch.iter().zip(answers.bytes()).filter(|(_, answer)| *answer == b'2') {
             self.places.watch(&claim.key);
         }
@@ -212,9 +200,23 @@ fn on_a_cluster() -> Error {
     Error::unsupported(NOT_ON_A_CLUSTER)
 }
 
+/// What the script for releases has to know of each of several.
+fn ending(claim: &Claim) -> [String; 3] {
+    // Who keeps a key that was given back is nobody's to know.
+    let nobody = if claim.keep.is_zero() { String::new() } else { mark(&Owner::draw()) };
+    [mark(&claim.owner), nobody, millis(claim.keep)]
+}
+
 /// How a lease of an owner begins.
 fn mark(owner: &Owner) -> String {
-    format!("ow1:{owner}:")
+    let mut digits = [0; 32];
+    // Two for each of 16 bytes: they fit.
+    let _ = hex::encode_to_slice(owner.as_bytes(), &mut digits);
+    let mut mark = String::with_capacity(37);
+    mark.push_str("ow1:");
+    mark.extend(digits.iter().map(|digit| char::from(*digit)));
+    mark.push(':');
+    mark
 }
 
 fn millis(time: Duration) -> String {
@@ -329,5 +331,22 @@ impl LockEngine for RedisLocks {
             let _: i64 = RAISE.run(&self.calls, &[FENCE], &[newest.to_string()]).await?;
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_script_hands_over_for_as_long_as_is_waited_for() {
+        let lease = include_str!("scripts/lease.lua");
+        assert!(lease.contains(&format!("local CLAIM, QUEUE = '{}', ", CLAIM.as_millis())));
+    }
+
+    #[test]
+    fn a_lease_begins_with_its_owner() {
+        let owner = Owner::draw();
+        assert_eq!(mark(&owner), format!("ow1:{owner}:"));
     }
 }
