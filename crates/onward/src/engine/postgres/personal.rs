@@ -150,7 +150,11 @@ impl PostgresStore {
 
     /// Carries what stays to the other shelf and throws the first away, until nothing forgotten is on either.
     pub(super) async fn scrub_now(&self) -> Result<Scrubbed> {
-        let (mut after, mut tries) = ((0, 0), TRIES);
+        self.scrub_in(TRIES).await
+    }
+
+    async fn scrub_in(&self, mut tries: usize) -> Result<Scrubbed> {
+        let mut after = (0, 0);
         loop {
             let lent = self.lend().await?;
             let shelves = take(&lent).await?;
@@ -179,6 +183,8 @@ impl PostgresStore {
                 continue;
             }
             match throw_away(lent, old).await {
+                // Somebody else was done, and turned them since.
+                Ok(false) => after = (0, 0),
                 Err(error) if error.kind() == Kind::Overloaded => {
                     tries -= 1;
                     if tries == 0 {
@@ -186,7 +192,7 @@ impl PostgresStore {
                     }
                     retry::sleep(&Clock::system(), AGAIN).await;
                 }
-                thrown => thrown?,
+                thrown => _ = thrown?,
             }
         }
     }
@@ -216,20 +222,42 @@ async fn carry(lent: &Lent, old: i16, after: (i64, i64)) -> Result<Option<(i64, 
     Ok(Some(last))
 }
 
-/// Throws the old shelf away and ends the transaction.
+/// Throws the old shelf away and ends the transaction; `false`: there are rows on it.
 ///
 /// # Errors
 /// [`Kind::Overloaded`]: somebody who has read it is still in his transaction. Who waits for it keeps everybody waiting, so it is not long.
-async fn throw_away(lent: Lent, old: i16) -> Result<()> {
+async fn throw_away(lent: Lent, old: i16) -> Result<bool> {
     let alone = format!("SET LOCAL lock_timeout = 50; LOCK TABLE onward_personal_{old} IN ACCESS EXCLUSIVE MODE");
     let left = format!("SELECT 1 FROM onward_personal_{old} LIMIT 1");
     // A snapshot of its own, taken now that nobody else can write there.
     let left = lent.ask(&[Step::Plain(&alone), Step::With(&left, Vec::new())]).await?.concat();
     if !left.is_empty() {
-        return Err(Error::integrity("values were put on a shelf that is being cleared"));
+        lent.ask(&[Step::Plain("ROLLBACK")]).await?;
+        lent.done();
+        return Ok(false);
     }
     let throw = format!("{OPEN}; TRUNCATE onward_personal_{old}; UPDATE onward_shelves SET carrying = false; {CLOSE}");
     lent.ask(&[Step::Plain(&throw), Step::Plain(COMMIT)]).await?;
     lent.done();
-    Ok(())
+    Ok(true)
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::testing::servers::Postgres;
+
+    /// Whoever has the shelf open keeps it from being thrown away, and the answer says so; without him the same call does it.
+    #[tokio::test]
+    async fn a_shelf_that_somebody_has_open_is_not_said_to_be_erased() {
+        let url = Postgres::shared().schema().await;
+        let store = PostgresStore::open(&url, &Clock::system()).await.unwrap();
+        Postgres::run_at(&url, "UPDATE onward_shelves SET soiled = true").await;
+        let reader = store.lend().await.unwrap();
+        reader.ask(&[Step::Plain("BEGIN"), Step::Plain("SELECT FROM onward_personal")]).await.unwrap();
+        assert_eq!(store.scrub_in(2).await.unwrap(), Scrubbed { erased: false, log_until: None });
+        reader.ask(&[Step::Plain("ROLLBACK")]).await.unwrap();
+        let scrubbed = store.scrub_in(2).await.unwrap();
+        assert!(scrubbed.erased && scrubbed.log_until.is_some());
+    }
 }
