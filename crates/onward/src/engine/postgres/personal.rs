@@ -153,6 +153,15 @@ impl PostgresStore {
         self.scrub_in(TRIES).await
     }
 
+    /// Erases what was forgotten, as a redaction does, and gives up after so many tries to have a shelf alone.
+    ///
+    /// # Errors
+    /// [`Kind::Overloaded`]: others write all the time. `Backend`: the server is away.
+    #[cfg(feature = "testing")]
+    pub async fn scrub_with_tries(&self, tries: usize) -> Result<Scrubbed> {
+        self.scrub_in(tries).await
+    }
+
     async fn scrub_in(&self, mut tries: usize) -> Result<Scrubbed> {
         let mut after = (0, 0);
         loop {
@@ -240,24 +249,4 @@ async fn throw_away(lent: Lent, old: i16) -> Result<bool> {
     lent.ask(&[Step::Plain(&throw), Step::Plain(COMMIT)]).await?;
     lent.done();
     Ok(true)
-}
-
-#[cfg(all(test, feature = "testing"))]
-mod tests {
-    use super::*;
-    use crate::testing::servers::Postgres;
-
-    /// Whoever has the shelf open keeps it from being thrown away, and the answer says so; without him the same call does it.
-    #[tokio::test]
-    async fn a_shelf_that_somebody_has_open_is_not_said_to_be_erased() {
-        let url = Postgres::shared().schema().await;
-        let store = PostgresStore::open(&url, &Clock::system()).await.unwrap();
-        Postgres::run_at(&url, "UPDATE onward_shelves SET soiled = true").await;
-        let reader = store.lend().await.unwrap();
-        reader.ask(&[Step::Plain("BEGIN"), Step::Plain("SELECT FROM onward_personal")]).await.unwrap();
-        assert_eq!(store.scrub_in(2).await.unwrap(), Scrubbed { erased: false, log_until: None });
-        reader.ask(&[Step::Plain("ROLLBACK")]).await.unwrap();
-        let scrubbed = store.scrub_in(2).await.unwrap();
-        assert!(scrubbed.erased && scrubbed.log_until.is_some());
-    }
 }

@@ -128,6 +128,21 @@ async fn whoever_has_the_table_open_is_waited_for_and_appends_go_on() {
     verified(&chain).await;
 }
 
+/// Without such a moment the answer does not say that all is erased; the same call later does it.
+#[tokio::test]
+async fn a_shelf_that_somebody_has_open_is_not_said_to_be_erased() {
+    let url = Postgres::shared().schema().await;
+    let store = PostgresStore::open(&url, &Clock::system()).await.unwrap();
+    Postgres::run_at(&url, "UPDATE onward_shelves SET soiled = true").await;
+    let reader = superuser(&url).await;
+    reader.batch_execute("BEGIN; SELECT FROM onward_personal").await.unwrap();
+    let scrubbed = store.scrub_with_tries(2).await.unwrap();
+    assert_eq!((scrubbed.erased, scrubbed.log_until), (false, None));
+    reader.batch_execute("ROLLBACK").await.unwrap();
+    let scrubbed = store.scrub_with_tries(2).await.unwrap();
+    assert!(scrubbed.erased && scrubbed.log_until.is_some());
+}
+
 /// A redaction that is cut off between two pages is finished by whoever comes next, and no value is lost or comes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redaction_that_dies_half_way_is_finished_by_the_next() {
