@@ -216,12 +216,8 @@ fn refuse(configuration: &Configuration) -> Result<(), StartError> {
             place("locks.url")
         ));
     }
-    let means = Means {
-        segments: true,
-        archive: settings.archive_url.is_some(),
-        keys: !settings.audit_key.is_empty(),
-        signing: settings.signing_key.is_some(),
-    };
+    let means =
+        Means { archive: settings.archive_url.is_some(), keys: !settings.audit_key.is_empty(), signing: settings.signing_key.is_some() };
     if let Err(error) = settings.policies.check(means) {
         return refuse(format!("{}: set audit.archive, audit.key and audit.signing_key, or take the policy out", error.message()));
     }

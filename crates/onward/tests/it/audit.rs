@@ -51,3 +51,4 @@ onward::audit_life_conformance!(life_on_memory, memory);
 onward::audit_life_conformance!(life_on_sqlite, sqlite);
 onward::audit_conformance!(on_postgres, postgres);
 onward::audit_life_conformance!(life_on_postgres, postgres);
+onward::audit_personal_conformance!(personal_on_postgres, postgres);

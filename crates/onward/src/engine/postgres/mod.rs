@@ -18,6 +18,7 @@ mod lock;
 mod log;
 mod migrate;
 mod own;
+mod personal;
 mod plan;
 mod rows;
 mod segments;
