@@ -196,9 +196,13 @@ impl Batcher {
         self.line.moved(live.len(), self.options.clock.now().since(now));
         let outcomes = match outcomes {
             Ok(outcomes) => outcomes,
-            // The engine refuses the plan as a whole. One by one, only the culprit is refused. Not so if the plan may have landed: a second
-            // try could apply it twice.
-            Err(error) if error.code() == Code::IntegrityFailure && error.effect() == Effect::NotApplied && live.len() > 1 => {
+            // The engine refuses the plan as a whole, by its rules or for want of a right. One by one, only the culprit is refused. Not so if
+            // the plan may have landed: a second try could apply it twice.
+            Err(error)
+                if matches!(error.code(), Code::IntegrityFailure | Code::Unsupported)
+                    && error.effect() == Effect::NotApplied
+                    && live.len() > 1 =>
+            {
                 for pending in live {
                     let outcome = self.attempt(std::slice::from_ref(&pending)).await;
                     let outcome = outcome

@@ -234,11 +234,6 @@ pub trait CommitEngine: Debug + Send + Sync {
         Ok(())
     }
 
-    /// Tells whether the engine keeps personal data of entries, and can forget them; without that none are taken (C9).
-    fn keeps_personal(&self) -> bool {
-        false
-    }
-
     /// Listens for other processes' commits, inside a Tokio runtime; `None`: the engine hears nothing.
     ///
     /// A hint only: readers look at the store all the same, and learn so what was not heard.

@@ -266,10 +266,6 @@ impl CommitEngine for Faulty {
         self.inner.heard()
     }
 
-    fn keeps_personal(&self) -> bool {
-        self.inner.keeps_personal()
-    }
-
     fn meta(&self) -> BoxFuture<'_, Result<StoreMeta>> {
         self.inner.meta()
     }

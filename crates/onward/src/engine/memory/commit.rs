@@ -307,10 +307,6 @@ impl CommitEngine for MemoryStore {
         true
     }
 
-    fn keeps_personal(&self) -> bool {
-        true
-    }
-
     fn writer(&self) -> Result<Box<dyn Writer>> {
         Ok(Box::new(MemoryWriter { store: self.clone(), held: false }))
     }

@@ -19,6 +19,7 @@ mod lock;
 mod log;
 mod migrate;
 mod own;
+mod personal;
 mod plan;
 mod rows;
 mod segments;

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::connection::{Param, Step};
 use super::log;
+use super::personal;
 use super::rows::{self, damaged, signed};
 use crate::commit::engine::{Plan, Wanted};
 use crate::model::{Key, Labels, Meta, Object, Sealed};
@@ -217,15 +218,16 @@ pub(super) struct Entries<'a> {
     resource: Vec<Option<&'a str>>,
     data: Vec<&'a [u8]>,
     flags: Vec<i64>,
+    pii: Vec<Option<&'a [u8]>>,
 }
 
 /// Inserts entries of chains that are there, from the parameters that [`Entries::params`] gives.
 pub(super) const INSERT_ENTRIES: &str =
-    "INSERT INTO onward_entries (chain, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags)
-     SELECT c.id, w.seq, w.prev, w.hash, w.mac, w.kid, w.at, w.event_id, w.kind, w.actor, w.resource, w.data, w.flags
+    "INSERT INTO onward_entries (chain, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags, pii)
+     SELECT c.id, w.seq, w.prev, w.hash, w.mac, w.kid, w.at, w.event_id, w.kind, w.actor, w.resource, w.data, w.flags, w.pii
      FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[], $6::text[], $7::bigint[], $8::text[], $9::text[],
-       $10::text[], $11::text[], $12::bytea[], $13::bigint[])
-       AS w(name, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags)
+       $10::text[], $11::text[], $12::bytea[], $13::bigint[], $14::bytea[])
+       AS w(name, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags, pii)
      JOIN onward_chains AS c USING (name)";
 
 impl<'a> Entries<'a> {
@@ -243,11 +245,12 @@ impl<'a> Entries<'a> {
         self.resource.push(entry.resource.as_deref());
         self.data.push(&entry.data);
         self.flags.push(signed(entry.flags)?);
+        self.pii.push(entry.personal.as_ref().map(|commitment| commitment.as_bytes().as_slice()));
         Ok(())
     }
 
     pub(super) fn params(&self) -> Vec<Param<'_>> {
-        let params: [Param<'_>; 13] = [
+        let params: [Param<'_>; 14] = [
             (&self.chain, Type::TEXT_ARRAY),
             (&self.seq, Type::INT8_ARRAY),
             (&self.prev, Type::BYTEA_ARRAY),
@@ -261,6 +264,7 @@ impl<'a> Entries<'a> {
             (&self.resource, Type::TEXT_ARRAY),
             (&self.data, Type::BYTEA_ARRAY),
             (&self.flags, Type::INT8_ARRAY),
+            (&self.pii, Type::BYTEA_ARRAY),
         ];
         params.into()
     }
@@ -301,6 +305,7 @@ pub(super) struct Columns<'a> {
     answers: Answers<'a>,
     heads: Heads<'a>,
     entries: Entries<'a>,
+    personal: personal::Columns<'a>,
     facts: [i64; 4],
     word: String,
 }
@@ -324,6 +329,7 @@ impl<'a> Columns<'a> {
             answers: Answers::default(),
             heads: Heads::default(),
             entries: Entries::default(),
+            personal: personal::Columns::of(plan)?,
             facts: [signed(meta.revision.get())?, signed(meta.version_floor)?, signed(meta.newest_token)?, meta.at.as_micros()],
             word: super::word(meta.epoch, meta.revision),
         };
@@ -411,6 +417,7 @@ impl<'a> Columns<'a> {
         }
         self.add_answers(&mut steps);
         self.add_chains(&mut steps);
+        self.personal.add(&mut steps);
         let [revision, floor, token, at] = &self.facts;
         let facts =
             "UPDATE onward_meta SET revision = $1, version_floor = $2, newest_token = $3, newest_at = $4, log_bytes = log_bytes + $5";

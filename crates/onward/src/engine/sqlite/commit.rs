@@ -421,10 +421,6 @@ impl CommitEngine for SqliteStore {
         self.wal.check()
     }
 
-    fn keeps_personal(&self) -> bool {
-        true
-    }
-
     fn meta(&self) -> BoxFuture<'_, Result<StoreMeta>> {
         Box::pin(self.readers.run(|connection| read_meta(connection)))
     }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use onward::audit::engine::{AuditEngine, Batch, Moved};
 use onward::audit::verify::{Archives, Check, SegmentState, Verdict};
-use onward::audit::{Act, AppendOptions, Chain, Filter, Page};
+use onward::audit::{Act, AppendOptions, Chain, Filter, Page, Segment};
 use onward::engine::postgres::PostgresStore;
 use onward::model::{CheckpointKey, Entry, MacKeys, Seq};
 use onward::testing::servers::Postgres;
 use onward::time::Clock;
-use onward::{Code, Config, Kind, Onward, retry};
+use onward::{Code, Config, Kind, Onward, Result, retry};
+use tokio::task::JoinHandle;
 use tokio_postgres::NoTls;
 
 /// Only a broken server lets it pass.
@@ -51,12 +52,14 @@ impl Desk {
         client
     }
 
-    /// Somebody keeps an entry of the segment locked, so that a batch that deletes it stands in the middle of its work.
-    async fn stuck(&self) -> tokio_postgres::Client {
-        let client = self.client().await;
-        let lock = "BEGIN; SELECT 1 FROM onward_entries WHERE seq = 200 FOR UPDATE";
-        client.batch_execute(lock).await.unwrap();
-        client
+    /// Somebody keeps an entry of the segment locked, so that the batch of a purge that deletes it stands in the middle of its work.
+    async fn stuck_purge(&self) -> (tokio_postgres::Client, JoinHandle<Result<Segment>>) {
+        let blocker = self.client().await;
+        blocker.batch_execute("BEGIN; SELECT 1 FROM onward_entries WHERE seq = 200 FOR UPDATE").await.unwrap();
+        let chain = self.chain.clone();
+        let purging = tokio::spawn(async move { chain.purge(seq(1), &act()).await });
+        self.waiting("WITH moved AS (DELETE").await;
+        (blocker, purging)
     }
 
     /// Waits until statements that begin so wait for another's lock.
@@ -92,12 +95,7 @@ async fn verified(chain: &Chain) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_append_never_waits_for_a_purge() {
     let desk = Desk::new().await;
-    let blocker = desk.stuck().await;
-    let purging = tokio::spawn({
-        let chain = desk.chain.clone();
-        async move { chain.purge(seq(1), &act()).await }
-    });
-    desk.waiting("WITH moved AS (DELETE").await;
+    let (blocker, purging) = desk.stuck_purge().await;
     let other = open(&desk.url, &desk.archive).await.audit().chain("orders").unwrap();
     let head = other.head().await.unwrap().unwrap().seq.get();
     for n in 1..=20 {
@@ -115,12 +113,7 @@ async fn an_append_never_waits_for_a_purge() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_hold_waits_for_the_batch_that_did_not_see_it() {
     let desk = Desk::new().await;
-    let blocker = desk.stuck().await;
-    let purging = tokio::spawn({
-        let chain = desk.chain.clone();
-        async move { chain.purge(seq(1), &act()).await }
-    });
-    desk.waiting("WITH moved AS (DELETE").await;
+    let (blocker, purging) = desk.stuck_purge().await;
     let placed = Arc::new(AtomicBool::new(false));
     let holding = tokio::spawn({
         let (chain, placed) = (open(&desk.url, &desk.archive).await.audit().chain("orders").unwrap(), placed.clone());
