@@ -183,7 +183,10 @@ pub(crate) fn input(file: &str) -> Result<Bytes> {
         "-" => std::io::stdin().lock().take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes),
         path => std::fs::File::open(path).and_then(|file| file.take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes)),
     };
-    read.map_err(|e| Failure::usage(format_args!("cannot read {file}: {e}")))?;
+    read.map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Failure::usage(format_args!("there is no file {file}: name a file, or - to read standard input")),
+        _ => Failure::usage(format_args!("cannot read {file}: {e}")),
+    })?;
     if bytes.len() as u64 > INPUT_BYTES_MAX {
         return Err(Failure::usage(format_args!("{file} is longer than anything that can be written")));
     }

@@ -8,6 +8,8 @@ fn a_write_says_what_it_believes_and_a_stale_belief_is_refused() {
     let home = Home::with_server();
     let file = home.file("p.json", r#"{"open":true}"#);
     home.expect(2, &["object", "put", "project/42", &file]);
+    let value = home.run(&["object", "put", "project/42", r#"{"open":true}"#, "--create"]);
+    assert!(value.code == Some(2) && value.err.contains("name a file, or -"), "{}", value.err);
     home.expect(0, &["object", "put", "project/42", &file, "--create"]);
     let again = home.run(&["object", "put", "project/42", &file, "--create"]);
     assert_eq!(again.code, Some(3));
