@@ -1,4 +1,4 @@
-//! A peer: compare-and-swap transactions on a private etcd of one node, over its own gRPC, with its log on the same disk and fsync on.
+//! A peer: compare-and-swap transactions on a private etcd of one node, over its gRPC, with its log on the same disk and fsync on.
 //!
 //! One node, as the Postgres beside it. What etcd is for, to survive the loss of a node, costs more and is not measured here.
 
@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use h2::client::SendRequest;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Mutex;
 
 use super::{BYTES, CLIENTS, Draw, OBJECTS, named};
 
-/// How many connections its clients share, as its own benchmark's do.
-const CONNECTIONS: usize = 8;
 /// How long a server may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -49,10 +48,10 @@ impl Etcd {
     pub(crate) async fn fill(&self) -> Keys {
         let started = Instant::now();
         let mut connections = Vec::new();
-        while connections.len() < CONNECTIONS {
-            match connect(self.port).await {
-                Some(connection) => connections.push(connection),
-                None => assert!(started.elapsed() < PATIENCE, "etcd does not answer"),
+        while connections.len() < CLIENTS {
+            match Connection::to(self.port).await {
+                Ok(connection) => connections.push(Mutex::new(connection)),
+                Err(_) => assert!(started.elapsed() < PATIENCE, "etcd does not answer"),
             }
         }
         let keys = Keys { connections: connections.into(), revisions: (0..OBJECTS).map(|_| AtomicU64::new(0)).collect() };
@@ -83,18 +82,101 @@ impl Drop for Etcd {
     }
 }
 
-async fn connect(port: u16) -> Option<SendRequest<bytes::Bytes>> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    stream.set_nodelay(true).ok()?;
-    let (client, connection) = h2::client::handshake(stream).await.ok()?;
-    tokio::spawn(connection);
-    Some(client)
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+/// The end of a stream, the end of its headers, and the answer to settings and pings.
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const ACK: u8 = 1;
+
+/// A connection of one client, with one call at a time: as much of HTTP/2 as that takes, and no header compressed.
+struct Connection {
+    stream: TcpStream,
+    /// The number of the newest call.
+    call: u32,
+    /// The headers of every call.
+    headers: Vec<u8>,
+    /// What was received and not yet granted anew.
+    received: u32,
+}
+
+fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, call: u32, payload: &[u8]) {
+    out.extend_from_slice(&u32::try_from(payload.len()).unwrap().to_be_bytes()[1..]);
+    out.extend_from_slice(&[kind, flags]);
+    out.extend_from_slice(&call.to_be_bytes());
+    out.extend_from_slice(payload);
+}
+
+impl Connection {
+    async fn to(port: u16) -> std::io::Result<Self> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.set_nodelay(true)?;
+        let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        frame(&mut hello, SETTINGS, 0, 0, &[]);
+        stream.write_all(&hello).await?;
+        let mut headers = Vec::new();
+        for (name, value) in [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", "/etcdserverpb.KV/Txn"),
+            (":authority", "etcd"),
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+        ] {
+            // A literal that no table remembers.
+            headers.push(0);
+            for text in [name, value] {
+                headers.push(u8::try_from(text.len()).unwrap());
+                headers.extend_from_slice(text.as_bytes());
+            }
+        }
+        Ok(Self { stream, call: 0, headers, received: 0 })
+    }
+
+    /// Sends a message and waits for the answer.
+    async fn ask(&mut self, message: &[u8]) -> std::io::Result<Vec<u8>> {
+        // Calls of a client have odd numbers.
+        self.call = if self.call == 0 { 1 } else { self.call + 2 };
+        let mut out = Vec::new();
+        frame(&mut out, HEADERS, END_HEADERS, self.call, &self.headers);
+        frame(&mut out, DATA, END_STREAM, self.call, message);
+        if self.received > 16_384 {
+            frame(&mut out, WINDOW_UPDATE, 0, 0, &self.received.to_be_bytes());
+            self.received = 0;
+        }
+        self.stream.write_all(&out).await?;
+        let mut answer = Vec::new();
+        loop {
+            let mut head = [0; 9];
+            self.stream.read_exact(&mut head).await?;
+            let [a, b, c, kind, flags, call @ ..] = head;
+            let mut payload = vec![0; usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap()];
+            self.stream.read_exact(&mut payload).await?;
+            let mut reply = Vec::new();
+            match kind {
+                DATA => {
+                    self.received += u32::try_from(payload.len()).unwrap();
+                    answer.extend_from_slice(&payload);
+                }
+                SETTINGS if flags & ACK == 0 => frame(&mut reply, SETTINGS, ACK, 0, &[]),
+                PING if flags & ACK == 0 => frame(&mut reply, PING, ACK, 0, &payload),
+                _ => {}
+            }
+            self.stream.write_all(&reply).await?;
+            if matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 && u32::from_be_bytes(call) == self.call {
+                return Ok(answer);
+            }
+        }
+    }
 }
 
 /// Objects in etcd, each at a revision that is known.
 #[derive(Clone)]
 pub(crate) struct Keys {
-    connections: Arc<[SendRequest<bytes::Bytes>]>,
+    connections: Arc<[Mutex<Connection>]>,
     revisions: Arc<[AtomicU64]>,
 }
 
@@ -105,16 +187,8 @@ impl Keys {
         value[..8].copy_from_slice(&Draw::of(n).next().to_le_bytes());
         let at = self.revisions[n].load(Ordering::Relaxed);
         let message = transaction(named(n).as_bytes(), at, &value);
-        let mut client = self.connections[n % CONNECTIONS].clone().ready().await.ok()?;
-        let request = http::Request::post("http://etcd/etcdserverpb.KV/Txn").header("content-type", "application/grpc");
-        let (answer, mut sending) = client.send_request(request.header("te", "trailers").body(()).unwrap(), false).ok()?;
-        sending.send_data(message.into(), true).ok()?;
-        let (mut body, mut all) = (answer.await.ok()?.into_body(), Vec::new());
-        while let Some(piece) = body.data().await {
-            let piece = piece.ok()?;
-            body.flow_control().release_capacity(piece.len()).ok()?;
-            all.extend_from_slice(&piece);
-        }
+        // Each client has objects, and a connection, of its own.
+        let all = self.connections[n % CLIENTS].lock().await.ask(&message).await.ok()?;
         let Answer { revision, succeeded } = Answer::read(all.get(5..)?);
         assert!(succeeded, "nobody else writes it");
         self.revisions[n].store(revision, Ordering::Relaxed);
