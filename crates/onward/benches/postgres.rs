@@ -1,8 +1,8 @@
 //! The engine in Postgres beside what somebody would write by hand on the same client library, beside pgbench, and beside etcd if that is
 //! installed: private servers with fsync on, one run, the sides in turn.
 //!
-//! `cargo bench -p onward --bench postgres [-- --quick | --full]`. Ratios decide; `--full` grows the table to 10,000,000 objects. Every sum
-//! is compared with what is stored, every reader of the feed checks that it saw each revision once, every hold that tokens grow.
+//! `cargo bench -p onward --bench postgres [-- --quick | --full] [swap hot append read feed grow lock]`: all parts, or those that are named.
+//! Ratios decide; `--full` grows the table to 10,000,000 objects. Every sum is compared with what is stored, every reader of the feed checks that it saw each revision once, every hold that tokens grow.
 
 #![allow(
     missing_docs,
@@ -60,13 +60,19 @@ fn main() {
     let server = Postgres::start_with(&["shared_buffers=1GB", "max_wal_size=8GB"]);
     println!("at the start: {}", shared::load());
     let bench = Bench { server, rounds, block };
-    runtime.block_on(bench.cas());
-    runtime.block_on(bench.hot_key());
-    runtime.block_on(bench.appends());
-    runtime.block_on(bench.reads());
-    runtime.block_on(bench.lateness());
-    runtime.block_on(bench.growth(many));
-    bench.hand_over();
+    let parts = ["swap", "hot", "append", "read", "feed", "grow", "lock"];
+    let some = parts.iter().any(|part| asked(part));
+    for part in parts.into_iter().filter(|part| !some || asked(part)) {
+        match part {
+            "swap" => runtime.block_on(bench.cas()),
+            "hot" => runtime.block_on(bench.hot_key()),
+            "append" => runtime.block_on(bench.appends()),
+            "read" => runtime.block_on(bench.reads()),
+            "feed" => runtime.block_on(bench.lateness()),
+            "grow" => runtime.block_on(bench.growth(many)),
+            _ => bench.hand_over(),
+        }
+    }
     println!("at the end: {}", shared::load());
 }
 

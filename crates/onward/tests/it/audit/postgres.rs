@@ -103,8 +103,8 @@ async fn verified(chain: &Chain) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_append_never_waits_for_a_purge() {
     let desk = Desk::new().await;
-    let (blocker, purging) = desk.stuck_purge().await;
     let other = open(&desk.url, &desk.archive).await.audit().chain("orders").unwrap();
+    let (blocker, purging) = desk.stuck_purge().await;
     let head = other.head().await.unwrap().unwrap().seq.get();
     for n in 1..=20 {
         let chain = if n % 2 == 0 { &desk.chain } else { &other };
@@ -121,10 +121,12 @@ async fn an_append_never_waits_for_a_purge() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_hold_waits_for_the_batch_that_did_not_see_it() {
     let desk = Desk::new().await;
+    // Before the batch stands still: the server lets it do so for five seconds.
+    let chain = open(&desk.url, &desk.archive).await.audit().chain("orders").unwrap();
     let (blocker, purging) = desk.stuck_purge().await;
     let placed = Arc::new(AtomicBool::new(false));
     let holding = tokio::spawn({
-        let (chain, placed) = (open(&desk.url, &desk.archive).await.audit().chain("orders").unwrap(), placed.clone());
+        let placed = placed.clone();
         async move {
             while let Err(error) = chain.hold(None, None, &act()).await {
                 assert_eq!(error.kind(), Kind::Overloaded, "{error}");
