@@ -40,7 +40,6 @@ async fn sleep_with_naps(clock: &Clock, until: Moment, nap: Duration) {
 }
 
 /// Holds this thread up for `time`: for threads of our own that wait for something outside the process, where nothing wakes them.
-#[cfg(feature = "sqlite")]
 pub(crate) fn nap(time: Duration) {
     #[allow(clippy::disallowed_methods, reason = "the one place that sleeps")]
     std::thread::sleep(time);

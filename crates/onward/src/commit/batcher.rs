@@ -20,8 +20,8 @@ use super::queue::QueueOptions;
 use super::retention::{Prune, Pruned, Retention};
 use crate::model::{ChainName, Fingerprint, Head, KeptPersonal, MacKeys, RequestId, Revision, Sealed, Seq};
 use crate::observe::{Event, tell};
-use crate::time::{Moment, Timestamp};
-use crate::{Code, Effect, Error, Result};
+use crate::time::{Clock, Moment, Timestamp};
+use crate::{Code, Effect, Error, Result, retry};
 
 /// Most commits of one transaction.
 const BATCH_COMMITS: usize = 512;
@@ -36,6 +36,12 @@ const EXPIRE_OBJECTS: usize = 128;
 
 /// How often the writer looks for the next commit of a lone caller before it sleeps: tens of microseconds.
 const LOOKS: u32 = 2_000;
+
+/// From which time on a batch is worth a wait for the callers of the one before, and by which part of that time they may take.
+const LONG: Duration = Duration::from_millis(2);
+const PAUSE_PART: u32 = 8;
+/// How long the writer sleeps between two looks at who has come back.
+const NAP: Duration = Duration::from_micros(50);
 
 /// What the writer does, in the order of arrival.
 #[derive(Debug)]
@@ -78,7 +84,9 @@ impl Batcher {
         let mut batch = Vec::with_capacity(BATCH_COMMITS);
         let line = self.line.clone();
         let mut alone = false;
+        let mut crowd = Crowd::default();
         while let Some(first) = next_task(&mut queue, alone).await {
+            crowd.gather(&queue);
             let _work = line.work(self.options.clock.now());
             let mut next = Some(first);
             let mut bytes = 0;
@@ -102,7 +110,9 @@ impl Batcher {
             alone = batch.len() == 1;
             self.line.leave(batch.iter().map(|pending| (&pending.commit, pending.size)));
             if !batch.is_empty() {
+                let (begun, commits) = (Clock::system().now(), batch.len());
                 self.write(&mut batch).await;
+                crowd = Crowd { commits: commits + queue.len(), took: Clock::system().now().since(begun) };
             }
             if let Some((up_to, answer)) = compact {
                 // Whoever left needs no answer.
@@ -308,6 +318,31 @@ fn judged(rows: Rows, options: &QueueOptions, line: &Line, batch: &[Pending]) ->
     };
     let outcomes = batch.iter().map(judge).collect();
     (outcomes, draft.into_plan())
+}
+
+/// Who was answered by a batch, or waited at its end.
+#[derive(Default)]
+struct Crowd {
+    commits: usize,
+    took: Duration,
+}
+
+impl Crowd {
+    /// Lets the callers of a long batch come back before the next one begins. Otherwise half of a crowd waits for one batch and half for the
+    /// next, and each pays for both.
+    ///
+    /// By the machine's clock: it is a matter of threads and disks.
+    fn gather<T>(&self, queue: &mpsc::Receiver<T>) {
+        if self.commits < 2 || self.took < LONG {
+            return;
+        }
+        let clock = Clock::system();
+        let until = clock.now() + self.took / PAUSE_PART;
+        // One is taken already.
+        while queue.len() + 1 < self.commits && clock.now() < until {
+            retry::nap(NAP);
+        }
+    }
 }
 
 /// Waits for the next task. After a commit that was alone it first looks for a while: a caller who writes one after the other comes back
