@@ -129,6 +129,11 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
+    /// The error of an act that may have come to a state in which rows or files go or come: what went or came does so no less.
+    pub(super) fn failed(&self, error: Error, midway: super::SegmentState) -> Error {
+        if self.segment.state == midway && error.kind() == Kind::Backend { error.with_unknown_effect() } else { error }
+    }
+
     async fn submit(&self, commit: impl Fn(&Self) -> Result<Commit>) -> Result<Version> {
         version(&surely(self.chain, || commit(self)).await?.ok_or_else(lost)?)
     }
