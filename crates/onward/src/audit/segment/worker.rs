@@ -19,7 +19,7 @@ const RENEW: Duration = Duration::from_secs(5);
 /// How often the answer to a commit is asked for.
 const TRIES: usize = 4;
 /// The rows of a batch: at least, at first, at most.
-const BATCH: (usize, usize, usize) = (64, 512, 8_192);
+const BATCH: (usize, usize, usize) = (256, 512, 8_192);
 /// How long a batch should hold the writer's right up.
 const BATCH_TIME: Duration = Duration::from_millis(10);
 
