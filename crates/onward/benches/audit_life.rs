@@ -195,7 +195,7 @@ async fn latency(rows: u64, verdicts: &mut Verdicts) {
     assert_eq!(head, rows + appends.len() as u64 + steps, "the head was taken for something else than appends and {steps} steps");
     let report = chain.verify(Check { archives: Archives::Read, ..Check::default() }).await.unwrap();
     assert_eq!((report.verdict, report.findings.len()), (Verdict::Ok, 0), "{report}");
-    let bar = quantile(&mut took(&appends, phases.of("idle")), 0.99) * 2.0 + 10.0;
+    let bar = (quantile(&mut took(&appends, phases.of("idle")), 0.99) * 200.0).round() / 100.0 + 10.0;
     println!("{} appends, none busy, none dropped; {steps} entries for the steps of the life cycle", appends.len());
     for (name, _) in phases.all.iter().skip(1) {
         let span = phases.of(name);

@@ -120,7 +120,7 @@ pub(crate) fn draw(path: &Path, title: &str, facts: &str, below: &str, unit: &st
 
 /// Returns the round step that divides a length into at most six.
 fn step_of(length: f64) -> f64 {
-    let steps = [1.0, 2.0, 5.0].map(|step| step * 10_f64.powf((length / 5.0).log10().floor()));
+    let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * 10_f64.powf((length / 5.0).log10().floor()));
     steps.into_iter().find(|step| step * 6.0 >= length).unwrap_or(length)
 }
 
