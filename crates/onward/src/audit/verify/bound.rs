@@ -52,21 +52,25 @@ fn check_skeleton(source: &dyn Source, chain: &ChainName, border: &Border) -> Re
 }
 
 fn check_file(source: &dyn Source, file: &ArchiveFile) -> Result<()> {
-    let (mut input, damaged) = match source.file(&file.name)? {
-        Filed::There(bytes, input) => (input, bytes != file.bytes),
+    let (bytes, mut input) = match source.file(&file.name)? {
+        Filed::There(bytes, input) => (bytes, input),
         Filed::Absent | Filed::Unseen => return Err(Error::integrity("the file of the segment is missing from the archive")),
     };
-    let (mut sha256, mut left, mut piece) = (Sha256::new(), file.bytes, vec![0; PIECE]);
-    while !damaged {
-        let read = input.read(&mut piece).map_err(|e| Error::unavailable("the file of the segment cannot be read").with_source(e))?;
-        sha256.update(piece.get(..read).unwrap_or_default());
-        match left.checked_sub(read as u64) {
-            Some(rest) if read > 0 => left = rest,
-            _ => break,
-        }
+    let damaged = || Error::integrity("the file of the segment is damaged: it is not the one that was archived");
+    if bytes != file.bytes {
+        return Err(damaged());
     }
-    if damaged || left > 0 || Hash::from_bytes(sha256.finalize().into()) != file.sha256 {
-        return Err(Error::integrity("the file of the segment is damaged: it is not the one that was archived"));
+    let (mut sha256, mut left, mut piece) = (Sha256::new(), file.bytes, vec![0; PIECE]);
+    loop {
+        let read = input.read(&mut piece).map_err(|e| Error::unavailable("the file of the segment cannot be read").with_source(e))?;
+        if read == 0 {
+            break;
+        }
+        sha256.update(piece.get(..read).unwrap_or_default());
+        left = left.checked_sub(read as u64).ok_or_else(damaged)?;
+    }
+    if left > 0 || Hash::from_bytes(sha256.finalize().into()) != file.sha256 {
+        return Err(damaged());
     }
     Ok(())
 }

@@ -1,5 +1,4 @@
-//! Several processes at one segment: archivers that race while another process collects, and workers that a real SIGSTOP pauses for longer
-//! than they are waited for (INV-6, INV-7).
+//! Several processes at one segment: archivers that race while another process collects (INV-6, INV-7).
 //!
 //! A child is this very test binary, started anew. Its clock is ahead of the others' by what its task says, so nobody has to wait for the
 //! end of an attempt.
@@ -8,15 +7,12 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use onward::audit::verify::{Archives, Check, SegmentState, Verdict};
-use onward::audit::{Act, AppendOptions, Chain, Filter, Healed, Page};
+use onward::audit::{Act, AppendOptions, Chain, Filter, Page};
 use onward::model::{CheckpointKey, Entry, MacKeys, Seq};
 use onward::time::Clock;
 use onward::{Code, Config, Onward};
-use rustix::process::{Pid, Signal, kill_process};
 
 const TASK: &str = "ONWARD_TEST_LIFE_PROCESS";
 /// Longer than a worker's silence is waited for.
@@ -83,8 +79,7 @@ async fn the_child_does_what_it_is_asked_for() {
     let chain = open(Path::new(words[2]), words[1].parse().unwrap()).await;
     match words[0] {
         "archive" => archive(&chain).await,
-        "collect" => collect(&chain).await,
-        deed => pause(&chain, deed).await,
+        _ => collect(&chain).await,
     }
 }
 
@@ -118,33 +113,6 @@ async fn collect(chain: &Chain) {
             return say("collected");
         }
     }
-}
-
-/// Does something, and stops itself, the whole process, after the first page or batch; until it is told to go on, again and again.
-async fn pause(chain: &Chain, deed: &str) {
-    static WOKEN: AtomicBool = AtomicBool::new(false);
-    std::thread::spawn(|| {
-        let _ = std::io::stdin().lock().read_line(&mut String::new());
-        WOKEN.store(true, Ordering::SeqCst);
-    });
-    let stop = |_, _| {
-        while !WOKEN.load(Ordering::SeqCst) {
-            kill_process(rustix::process::getpid(), Signal::STOP).unwrap();
-            // Another thread may have been stopped inside of a transaction, which the parent cannot work beside: it ends now.
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    };
-    let act = act().watched(stop);
-    let ended = match deed {
-        "write" => chain.archive(one(), &act).await,
-        "purge" => chain.purge(one(), &act).await,
-        _ => chain.restore(one(), None, &act).await,
-    };
-    say(match ended {
-        Ok(_) => "won",
-        Err(error) if error.code() == Code::StateConflict => "lost",
-        Err(_) => "failed",
-    });
 }
 
 /// What a child told until it ended, and whether it ended well.
@@ -211,68 +179,4 @@ async fn of_many_processes_that_archive_one_is_named_and_the_others_leave_nothin
     later.purge(one(), &act()).await.unwrap();
     later.restore(one(), None, &act()).await.unwrap();
     assert_eq!(verified(&chain, "and the named file gives all back").await, 0);
-}
-
-/// Waits until a process is stopped while it holds no lock of the database.
-fn stopped(child: &Child, database: &Path) {
-    let until = Instant::now() + Duration::from_secs(60);
-    let database = rusqlite::Connection::open(database).unwrap();
-    database.busy_timeout(Duration::from_millis(50)).unwrap();
-    loop {
-        assert!(Instant::now() < until, "it was never stopped outside of a transaction");
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
-        match stat.rsplit_once(')').unwrap().1.trim_start().chars().next() {
-            Some('T') if database.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok() => return,
-            Some('T') => kill_process(Pid::from_child(child), Signal::CONT).unwrap(),
-            Some('Z') => panic!("it ended before it was stopped"),
-            _ => std::thread::yield_now(),
-        }
-    }
-}
-
-/// Stops a process in the middle of something, lets another one do more, and wakes it; tells what it said.
-async fn while_paused(deed: &str, folder: &Path, meanwhile: impl AsyncFnOnce(&Chain)) -> Vec<String> {
-    let (paused, database) = (child(deed, 0, folder), folder.join("onward.db"));
-    let paused = tokio::task::spawn_blocking(move || {
-        stopped(&paused, &database);
-        paused
-    });
-    let mut paused = paused.await.unwrap();
-    meanwhile(&open(folder, 1).await).await;
-    drop(paused.stdin.take());
-    kill_process(Pid::from_child(&paused), Signal::CONT).unwrap();
-    let (told, good) = tokio::task::spawn_blocking(move || ended(paused)).await.unwrap();
-    assert!(good, "{deed}: {told:?}");
-    told
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_is_stopped_past_its_lease_changes_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let chain = sealed(folder.path()).await;
-    let segment = async || chain.segment(one()).await.unwrap();
-    let mut then = None;
-    let told = while_paused("write", folder.path(), async |other| {
-        other.archive(one(), &act()).await.unwrap();
-        then = Some(segment().await);
-    });
-    assert_eq!(told.await, ["lost"]);
-    assert_eq!(Some(segment().await), then, "the archive of the other one counts");
-    assert_eq!(attempts(folder.path()).len(), 1, "the one that woke takes its own files away");
-    verified(&chain, "archived").await;
-
-    let told = while_paused("purge", folder.path(), async |other| drop(other.restore(one(), None, &act()).await.unwrap()));
-    assert_eq!(told.await, ["lost"]);
-    assert_eq!(verified(&chain, "it deletes no row that came back").await, 0);
-    assert_eq!(segment().await.state, SegmentState::Archived);
-
-    open(folder.path(), 1).await.purge(one(), &act()).await.unwrap();
-    let told = while_paused("restore", folder.path(), async |other| {
-        assert_eq!(other.heal(&act()).await.unwrap().finished, [1]);
-        other.purge(one(), &act()).await.unwrap();
-    });
-    assert_eq!(told.await, ["lost"]);
-    assert_eq!(verified(&chain, "it brings back no row that went again").await, ROWS - 1);
-    assert_eq!(segment().await.state, SegmentState::Purged);
-    assert_eq!(open(folder.path(), 2).await.heal(&act()).await.unwrap(), Healed::default());
 }
