@@ -81,7 +81,7 @@ async fn a_process_that_stands_still_costs_one_claim() {
     let stopped = "f".repeat(32);
     let client = redis::Client::open(format!("{}/?protocol=resp3", server.url())).unwrap();
     let (told, mut hears) = tokio::sync::mpsc::unbounded_channel();
-    let config = redis::AsyncConnectionConfig::new().set_push_sender(told);
+    let config = redis::AsyncConnectionConfig::new().set_push_sender(told).set_response_timeout(Some(PATIENCE));
     let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
     connection.subscribe(format!("onward:wake:{stopped}")).await.unwrap();
     assert_eq!(server.ask(&format!("RPUSH onward:q:job {stopped}")), "1");
