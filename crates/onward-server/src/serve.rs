@@ -163,6 +163,10 @@ pub async fn check(configuration: &Configuration, reach: Reach) -> Result<(), St
     if let Some(url) = &settings.cache_url {
         config = config.with_cache_at(url.clone()).with_cache_layout(settings.cache_layout.parse()?);
     }
+    // A folder is made by the server, as who it runs.
+    if let Some(url) = settings.archive_url.as_ref().filter(|url| !url.is_file()) {
+        config = config.with_archive_at(url.clone());
+    }
     match Onward::connect(config).await {
         Ok(onward) => match onward.check().await?.into_iter().find(|finding| finding.grade == Grade::Failure) {
             Some(bad) => Err(StartError::Usage(format!("{}: {}; {}", bad.check, bad.found, bad.fix.unwrap_or_default()))),

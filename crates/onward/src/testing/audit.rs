@@ -43,8 +43,15 @@ impl fmt::Debug for Harness {
 impl Harness {
     /// Puts a trail over each of two handles on one store. `keep` lives as long as the harness.
     pub async fn over<E: CommitEngine + AuditEngine + 'static>(first: E, second: E, clock: Clock, keep: impl Any + Send + Sync) -> Self {
+        Self::archiving(first, second, clock, Archive::open("memory:").unwrap(), keep).await
+    }
+
+    /// Does so with an archive of the caller's.
+    pub async fn archiving<E>(first: E, second: E, clock: Clock, archive: Archive, keep: impl Any + Send + Sync) -> Self
+    where
+        E: CommitEngine + AuditEngine + 'static,
+    {
         let faults = Faults::default();
-        let archive = Archive::open("memory:").unwrap();
         let (first, second) = (Arc::new(first), Arc::new(second));
         let trail = async |engine: Arc<E>, faults: Faults, signing: Option<CheckpointKey>| {
             let keys = MacKeys::one("k1", [7; 32]).unwrap();

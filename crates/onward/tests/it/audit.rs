@@ -11,6 +11,7 @@ mod life_crash;
 mod personal;
 mod postgres;
 mod proofs;
+mod s3;
 mod schedules;
 mod tamper;
 mod tamper_past;

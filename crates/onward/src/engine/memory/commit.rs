@@ -193,6 +193,7 @@ impl Writer for MemoryWriter {
             fences: pick(&wanted.fences, |lock| state.fences.get(lock)),
             requests: pick(&wanted.requests, |id| state.requests.get(id)),
             heads: pick(&wanted.chains, |chain| state.heads.get(chain)),
+            held: true,
         });
         Box::pin(std::future::ready(Ok(rows)))
     }

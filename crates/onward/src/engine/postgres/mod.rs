@@ -10,6 +10,7 @@ mod commit;
 mod connection;
 mod error;
 mod inspect;
+mod known;
 mod lanes;
 mod leases;
 mod list;

@@ -145,6 +145,7 @@ impl SqliteWriter {
             fences: HashMap::new(),
             requests: HashMap::new(),
             heads: HashMap::new(),
+            held: true,
         };
         let mut find = select_object(connection)?;
         for key in &wanted.objects {
