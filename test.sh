@@ -276,12 +276,12 @@ smoke() {
   "$onward" prove all
 }
 
-# Clients of Redis that others wrote, on one key with ours: redis-py, node-redlock, PHP's own.
+# What others wrote: clients of Redis on one key with ours (redis-py, node-redlock, PHP's own), and an S3 for archives (moto).
 has_peers() {
   { command -v php >/dev/null 2>&1 && php -m | grep -x redis >/dev/null; } || get php-redis php-cli php-redis || return 1
   { command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1; } || get node nodejs npm || return 1
   python3 -c 'import ensurepip, venv' 2>/dev/null || get python3-venv python3-venv || return 1
-  python3 -m venv "$scratch/peers" && "$scratch/peers/bin/pip" install -q --disable-pip-version-check 'redis==8.1.0' >"$scratch/peers.log" 2>&1 &&
+  python3 -m venv "$scratch/peers" && "$scratch/peers/bin/pip" install -q --disable-pip-version-check 'redis==8.1.0' 'moto==5.2.5' 'flask==3.1.3' 'flask-cors==6.0.5' 'py-partiql-parser==0.6.3' 'PyYAML==6.0.3' >"$scratch/peers.log" 2>&1 &&
     npm install --silent --no-audit --no-fund --prefix "$scratch/peers" 'redlock@5.0.0-beta.2' 'ioredis@6.0.0' >>"$scratch/peers.log" 2>&1 && return 0
   tail -n 3 "$scratch/peers.log"
   return 1

@@ -163,6 +163,10 @@ pub async fn check(configuration: &Configuration, reach: Reach) -> Result<(), St
     if let Some(url) = &settings.cache_url {
         config = config.with_cache_at(url.clone()).with_cache_layout(settings.cache_layout.parse()?);
     }
+    // A folder is made by the server, as who it runs.
+    if let Some(url) = settings.archive_url.as_ref().filter(|url| !url.is_file()) {
+        config = config.with_archive_at(url.clone());
+    }
     match Onward::connect(config).await {
         Ok(onward) => match onward.check().await?.into_iter().find(|finding| finding.grade == Grade::Failure) {
             Some(bad) => Err(StartError::Usage(format!("{}: {}; {}", bad.check, bad.found, bad.fix.unwrap_or_default()))),
@@ -212,12 +216,8 @@ fn refuse(configuration: &Configuration) -> Result<(), StartError> {
             place("locks.url")
         ));
     }
-    let means = Means {
-        segments: true,
-        archive: settings.archive_url.is_some(),
-        keys: !settings.audit_key.is_empty(),
-        signing: settings.signing_key.is_some(),
-    };
+    let means =
+        Means { archive: settings.archive_url.is_some(), keys: !settings.audit_key.is_empty(), signing: settings.signing_key.is_some() };
     if let Err(error) = settings.policies.check(means) {
         return refuse(format!("{}: set audit.archive, audit.key and audit.signing_key, or take the policy out", error.message()));
     }

@@ -1,8 +1,8 @@
-//! The engine in Postgres beside what somebody would write by hand on the same client library, and beside pgbench: one private server with
-//! fsync on, one run, the sides in turn.
+//! The engine in Postgres beside what somebody would write by hand on the same client library, beside pgbench, and beside etcd if that is
+//! installed: private servers with fsync on, one run, the sides in turn.
 //!
-//! `cargo bench -p onward --bench postgres [-- --quick | --full]`. Ratios decide; `--full` grows the table to 10,000,000 objects. Every sum
-//! is compared with what is stored, every reader of the feed checks that it saw each revision once, every hold that tokens grow.
+//! `cargo bench -p onward --bench postgres [-- --quick | --full] [swap hot append read feed grow lock]`: all parts, or those that are named.
+//! Ratios decide; `--full` grows the table to 10,000,000 objects. Every sum is compared with what is stored, every reader of the feed checks that it saw each revision once, every hold that tokens grow.
 
 #![allow(
     missing_docs,
@@ -14,6 +14,7 @@
     reason = "a benchmark measures time and prints it"
 )]
 
+mod etcd;
 mod shared;
 
 use std::future::Future;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use etcd::Etcd;
 use onward::audit::AppendOptions;
 use onward::commit::{FeedItem, Patch, WriteCondition};
 use onward::lock::{LockOptions, Release};
@@ -58,13 +60,19 @@ fn main() {
     let server = Postgres::start_with(&["shared_buffers=1GB", "max_wal_size=8GB"]);
     println!("at the start: {}", shared::load());
     let bench = Bench { server, rounds, block };
-    runtime.block_on(bench.cas());
-    runtime.block_on(bench.hot_key());
-    runtime.block_on(bench.appends());
-    runtime.block_on(bench.reads());
-    runtime.block_on(bench.lateness());
-    runtime.block_on(bench.growth(many));
-    bench.hand_over();
+    let parts = ["swap", "hot", "append", "read", "feed", "grow", "lock"];
+    let some = parts.iter().any(|part| asked(part));
+    for part in parts.into_iter().filter(|part| !some || asked(part)) {
+        match part {
+            "swap" => runtime.block_on(bench.cas()),
+            "hot" => runtime.block_on(bench.hot_key()),
+            "append" => runtime.block_on(bench.appends()),
+            "read" => runtime.block_on(bench.reads()),
+            "feed" => runtime.block_on(bench.lateness()),
+            "grow" => runtime.block_on(bench.growth(many)),
+            _ => bench.hand_over(),
+        }
+    }
     println!("at the end: {}", shared::load());
 }
 
@@ -135,14 +143,26 @@ impl Bench {
         std::fs::write(&script, text).unwrap();
         let versions: Arc<Vec<AtomicU64>> = Arc::new((0..OBJECTS).map(|_| AtomicU64::new(1)).collect());
         let slow = Mutex::new(Vec::new());
-        let [ours, theirs] = self
-            .turns(async |which| match which {
-                0 => {
+        let peer = Etcd::start();
+        let keys = match &peer {
+            Some(peer) => Some(peer.fill().await),
+            None => None,
+        };
+        let etcds = Mutex::new(Vec::new());
+        let [ours, theirs, etcd] = self
+            .turns(async |which| match (which, &keys) {
+                (0, _) => {
                     let (rate, p99) = swap(&store, &versions, self.block).await;
                     slow.lock().push(p99);
                     rate
                 }
-                _ => pgbench(&url, &script, self.block).await,
+                (1, _) => pgbench(&url, &script, self.block).await,
+                (_, Some(keys)) => {
+                    let (rate, p99) = keys.swaps(self.block).await;
+                    etcds.lock().push(p99);
+                    rate
+                }
+                (_, None) => 0.0,
             })
             .await;
         std::fs::remove_file(script).unwrap();
@@ -153,6 +173,14 @@ impl Bench {
         theirs.show("pgbench, UPDATE WHERE id AND version, 64 clients:", "");
         ours.over(&theirs).show("  ours / pgbench:", "; bar 1.5");
         Side(slow.into_inner()).show("  p99 of ours, ms:", "");
+        match peer {
+            Some(_) => {
+                etcd.show("etcd of one node, compare-and-swap by gRPC, 64 clients:", "");
+                ours.over(&etcd).show("  ours / etcd:", "");
+                Side(etcds.into_inner()).show("  p99 of etcd, ms:", "");
+            }
+            None => println!("etcd, compare-and-swap: not installed"),
+        }
     }
 
     /// One hot row: `apply`, against reading, adding and a conditional UPDATE by hand until it holds.

@@ -52,7 +52,7 @@ const ACQUIRE: &str = concat!(
     include_str!("../src/engine/redis/scripts/acquire.lua")
 );
 const RELEASE: &str = concat!(
-    include_str!("../src/engine/redis/scripts/token.lua"),
+    include_str!("../src/engine/redis/scripts/release_one.lua"),
     include_str!("../src/engine/redis/scripts/lease.lua"),
     include_str!("../src/engine/redis/scripts/release.lua")
 );
@@ -143,15 +143,16 @@ fn cycles(runtime: &tokio::runtime::Runtime, server: &Redis, verdicts: &mut Verd
         }
     };
     let scripts = move |key: String| {
-        let (mut connection, owner, queue) = (connection.clone(), Owner::draw().to_string(), format!("onward:q:{key}"));
+        let (mut connection, queue, mark) = (connection.clone(), format!("onward:q:{key}"), format!("ow1:{}:", Owner::draw()));
         let (acquire, release) = (acquire.clone(), release.clone());
         async move {
             let mut take = redis::cmd("EVALSHA");
-            take.arg(&acquire).arg(3).arg(&key).arg("onward:fence").arg(&queue).arg(&owner).arg("bench").arg(10_000);
-            take.arg("me").arg("0").arg("500").arg("90000000");
+            take.arg(&acquire).arg(3).arg(&key).arg("onward:fence").arg(&queue).arg(&mark).arg("bench").arg(10_000);
+            // The machine's clock is the server's.
+            take.arg(Clock::system().wall().as_micros());
             assert!(take.query_async::<u64>(&mut connection).await.is_ok(), "the lock is taken");
             let mut free = redis::cmd("EVALSHA");
-            free.arg(&release).arg(3).arg("onward:fence").arg(&key).arg(&queue).arg("500").arg(&owner).arg("0").arg("nobody");
+            free.arg(&release).arg(2).arg(&key).arg(&queue).arg(&mark);
             assert_eq!(free.query_async::<String>(&mut connection).await.unwrap(), "1", "a grant was lost");
         }
     };

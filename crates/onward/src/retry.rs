@@ -15,6 +15,10 @@ const NAP_MAX: Duration = Duration::from_millis(500);
 
 /// Sleeps until `until`, by the given clock.
 pub async fn sleep_until(clock: &Clock, until: Moment) {
+    sleep_with_naps(clock, until, NAP_MAX).await;
+}
+
+async fn sleep_with_naps(clock: &Clock, until: Moment, nap: Duration) {
     loop {
         // Registered before the clock is read, or a move in between would be missed.
         if let Some(moved) = clock.moved() {
@@ -30,7 +34,7 @@ pub async fn sleep_until(clock: &Clock, until: Moment) {
                 return;
             }
             #[allow(clippy::disallowed_methods, reason = "the one place that sleeps")]
-            tokio::time::sleep(left.min(NAP_MAX)).await;
+            tokio::time::sleep(left.min(nap)).await;
         }
     }
 }
@@ -49,8 +53,38 @@ pub async fn sleep(clock: &Clock, time: Duration) {
 
 /// Waits for `future` until `until`; `None` if the time was over first. The future is dropped then.
 pub async fn deadline<F: Future>(clock: &Clock, until: Moment, future: F) -> Option<F::Output> {
+    race(future, sleep_until(clock, until)).await
+}
+
+/// As [`deadline`], for a call that others answer: without naps, so a machine that was suspended waits the whole time once more.
+///
+/// A nap that ends before the timer of the call itself would wake a thread that sleeps until then, at each call.
+pub(crate) async fn answer_by<F: Future>(clock: &Clock, until: Moment, call: F) -> Option<F::Output> {
+    race(call, sleep_with_naps(clock, until, Duration::MAX)).await
+}
+
+/// Waits for an answer for at most `time`, by the runtime's timer alone.
+///
+/// The timer is set before anything is sent: the thread that carries the call sleeps until the first timer that it knows of, and one that
+/// is set behind its back would wake it.
+#[cfg(feature = "redis")]
+pub(crate) async fn within<F: Future>(time: Duration, call: F) -> Option<F::Output> {
+    let mut call = pin!(call);
+    #[allow(clippy::disallowed_methods, reason = "the one place that sleeps")]
+    let mut over = pin!(tokio::time::sleep(time));
+    std::future::poll_fn(|cx| {
+        let is_over = over.as_mut().poll(cx);
+        if let Poll::Ready(answer) = call.as_mut().poll(cx) {
+            return Poll::Ready(Some(answer));
+        }
+        is_over.map(|()| None)
+    })
+    .await
+}
+
+async fn race<F: Future>(future: F, over: impl Future<Output = ()>) -> Option<F::Output> {
     let mut future = pin!(future);
-    let mut over = pin!(sleep_until(clock, until));
+    let mut over = pin!(over);
     std::future::poll_fn(|cx| {
         if let Poll::Ready(output) = future.as_mut().poll(cx) {
             return Poll::Ready(Some(output));

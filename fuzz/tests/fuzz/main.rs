@@ -6,5 +6,6 @@ mod chains;
 mod client;
 mod config;
 mod engine;
+mod files;
 mod requests;
 mod text;

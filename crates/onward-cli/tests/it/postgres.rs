@@ -1,9 +1,11 @@
-//! The command line on a real Postgres: TLS that trusts nobody by mistake, and what the doctor says of the way to the server.
+//! The command line on a real Postgres: TLS that trusts nobody by mistake, what the doctor says of the way to the server, migrations.
 
 use onward::testing::servers::{Pooler, Postgres};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::clients::Clients;
 use crate::doctor::grade;
+use crate::serve::{TOKEN, configured_on, start};
 use crate::support::{Home, Said};
 
 /// A certificate for a name, signed by nobody else, and its key.
@@ -63,4 +65,62 @@ fn the_doctor_knows_a_pooler_a_weak_default_and_those_who_wait() {
     runtime.block_on(Postgres::run_at(&url, release));
     holder.abort();
     waiter.abort();
+}
+
+/// A dump of version 1 in a new database is planned, migrated, read and written; and a server that runs while a newer version changes the
+/// schema writes no more.
+#[test]
+fn an_old_dump_is_migrated_by_the_command_line_and_an_older_server_is_kept_from_writing() {
+    let home = Home::bare();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let url = runtime.block_on(Postgres::shared().database());
+    let sql = |sql: &str| runtime.block_on(Postgres::run_at(&url, sql));
+    sql(include_str!("../../../onward/tests/it/postgres_schema_1.sql"));
+    sql(include_str!("postgres_1.sql"));
+    let run = |rest: &[&str]| home.run(&[&["--url", url.as_str(), "-o", "json"], rest].concat());
+    // Looking changes nothing, however often.
+    for _ in 0..2 {
+        let planned = run(&["migrate", "plan"]);
+        assert_eq!((planned.code, &planned.json()["found"], &planned.json()["due"]), (Some(1), &json!(1), &json!(true)), "{planned:?}");
+    }
+    let done = run(&["migrate", "apply"]);
+    assert_eq!((done.code, &done.json()["due"]), (Some(0), &json!(false)), "{done:?}");
+    assert_eq!(done.json()["found"], done.json()["wanted"]);
+    for again in ["plan", "apply"] {
+        assert_eq!(run(&["migrate", again]).code, Some(0), "{again}");
+    }
+    assert_eq!(run(&["object", "get", "thing/x1"]).json(), json!({"n": 7}));
+    assert_eq!(run(&["object", "list", "thing", "--label", "team=blue"]).text().matches("\"version\"").count(), 3);
+    let report = run(&["audit", "verify", "orders"]).json();
+    assert_eq!((&report["verdict"], &report["to_seq"]), (&json!("ok"), &json!(4)), "{report}");
+    // What is new works on what is old.
+    let buyer = home.file("buyer", "ada@example.org");
+    let append = ["audit", "append", "orders", "--kind", "order.placed", "--personal", &buyer, "--subject", "user:7"];
+    assert_eq!(run(&append).code, Some(0));
+    assert_eq!(run(&["audit", "personal", "orders", "5"]).json()["data"], "ada@example.org");
+    let redacted = run(&["audit", "redact", "orders", "--subject", "user:7", "--reason", "request 4711", "--yes"]).json();
+    assert_eq!(
+        (&redacted["values"], &redacted["erased"], redacted["log_until"].is_string()),
+        (&json!(1), &json!(true), true),
+        "{redacted}"
+    );
+    assert_eq!(run(&["audit", "verify", "orders"]).code, Some(0));
+
+    // A replica of this version serves, and the next version migrates beside it.
+    let config = configured_on(&home, "onward.toml", &url, "");
+    let (_server, address) = start(&home, &config);
+    let clients = Clients::of(&address, TOKEN);
+    assert_eq!(clients.ask("PUT /v1/objects/thing/x4", "If-None-Match: *\r\n", &json!({"n": 4})).0, 201);
+    sql("UPDATE onward_meta SET schema_version = schema_version + 1");
+    for (line, headers) in [("PUT /v1/objects/thing/x5", "If-None-Match: *\r\n"), ("POST /v1/chains/orders/entries", "")] {
+        let body = if headers.is_empty() { json!({"entries": [{"kind": "a"}]}) } else { json!({"n": 5}) };
+        let (status, said) = clients.ask(line, headers, &body);
+        assert_eq!((status, &said["code"]), (501, &json!("unsupported")), "{said}");
+    }
+    for refused in [&["migrate", "apply"][..], &["object", "list", "thing"]] {
+        let said = run(refused);
+        assert!(said.code == Some(2) && said.err.contains("start a newer version"), "{said:?}");
+    }
+    sql("UPDATE onward_meta SET schema_version = schema_version - 1");
+    assert_eq!(run(&["object", "list", "thing"]).text().matches("\"version\"").count(), 4);
 }

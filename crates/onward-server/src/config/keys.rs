@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use onward::Url;
-use onward::audit::Policies;
 use onward::audit::verify::SEGMENT_ROWS;
+use onward::audit::{Archive, Policies};
 use onward::model::{CheckpointKey, MacKeys};
 
 use super::items::{chain, listed};
@@ -481,11 +481,13 @@ pub(super) static KEYS: &[Key] = &[
         Open,
         |to, value| {
             let text = value.text()?;
-            let fits = text.is_empty() || text.strip_prefix("file:").is_some_and(|path| !path.is_empty());
-            to.archive_url = if fits { url(text) } else { return Err("file:PATH, or empty".into()) };
+            if !text.is_empty() {
+                Archive::read(text).map_err(|e| format!("file:PATH, s3://BUCKET/PREFIX, or empty: {}", e.message()))?;
+            }
+            to.archive_url = url(text);
             Ok(())
         },
-        "Where segments of chains are archived: file:PATH, on another disk than the store. Empty: they are not."
+        "Where segments of chains are archived: file:PATH, on another disk than the store, or s3://BUCKET/PREFIX (a build with the feature s3). Empty: they are not."
     ),
     key!(
         "audit.seal_after" = r#""never""#,

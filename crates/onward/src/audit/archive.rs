@@ -1,11 +1,18 @@
 //! The archive: where the files of segments are kept, outside of the store.
 
+#[cfg(feature = "s3")]
+mod s3;
+#[cfg(feature = "s3")]
+mod transport;
+
 use std::fmt;
 use std::future::poll_fn;
 use std::io::Read;
 use std::path::Path as FilePath;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -16,68 +23,185 @@ use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt, PutMode, PutOp
 use tokio::runtime::Handle;
 
 use super::verify::Filed;
-use crate::{Error, Result};
+use crate::observe::{Finding, Grade};
+use crate::time::Clock;
+use crate::{Error, Kind, Result, retry};
+
+/// A file up to here is written by one request, a longer one in parts of this size: 8 MiB.
+const PART: usize = 8 * 1024 * 1024;
+/// How many parts are on their way at once.
+const PARTS: usize = 4;
+/// How long a look at a bucket may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The file by which a store shows that it keeps to conditions.
+const MARK: &str = "onward.mark";
 
 /// A place for files. Cheap to clone.
 ///
 /// A file has a name that nobody else has or ever had, so nothing that is deleted can be what another attempt wrote. What is acknowledged
 /// is on the disk (C3).
 #[derive(Clone)]
-pub struct Archive(Arc<dyn ObjectStore>);
+pub struct Archive {
+    store: Arc<dyn ObjectStore>,
+    /// Whether it is this machine's.
+    here: bool,
+    /// Whether the store is known to refuse a write over what is there.
+    proven: Arc<AtomicBool>,
+}
 
 impl fmt::Debug for Archive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Archive({})", self.0)
+        write!(f, "Archive({})", self.store)
     }
 }
 
+/// Says what failed, and the store's reason: of a refusal its status and code, of a broken connection or a disk what the system says.
 fn failed(what: &'static str) -> impl FnOnce(object_store::Error) -> Error {
-    move |error| Error::unavailable(what).with_source(error)
+    move |error| {
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        let why = cause.to_string();
+        let why = why.rsplit_once("status code: ").map_or(why.as_str(), |(_, status)| status).trim_end_matches([':', ' ']);
+        Error::unavailable(format!("{what}: {why}")).with_source(error)
+    }
 }
 
 type Pieces = Pin<Box<dyn Stream<Item = object_store::Result<Bytes>> + Send>>;
 
 impl Archive {
-    /// Opens an archive: `file:PATH`, a folder that is made if it is not there, or `memory:`, for tests.
+    /// Opens an archive: `file:PATH`, a folder that is made if it is not there, `s3://BUCKET/PREFIX`, or `memory:`, for tests.
+    ///
+    /// A bucket takes `?endpoint=URL&region=NAME`, and `insecure=true` for an endpoint of `http://`; who we are comes from the `AWS_*`
+    /// environment of the process. Nothing is asked of it here; before the first file it must show that it keeps to conditions.
     ///
     /// # Errors
-    /// [`Kind::Invalid`](crate::Kind::Invalid): another URL. `Backend`: the folder cannot be made or used.
+    /// [`Kind::Invalid`]: another URL, or a variable that does not go. `Unsupported`: a bucket, and this build has no feature `s3`.
+    /// `Backend`: the folder cannot be made or used.
     pub fn open(url: &str) -> Result<Self> {
-        match url.split_once(':') {
-            Some(("memory", "")) => Ok(Self(Arc::new(InMemory::new()))),
-            Some(("file", path)) if !path.is_empty() => {
+        Self::open_with(url, std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))))
+    }
+
+    /// Opens an archive as [`Archive::open`] does, with other variables than the environment's.
+    ///
+    /// # Errors
+    /// As [`Archive::open`].
+    pub fn open_with(url: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
+        if url == "memory:" {
+            return Ok(Self::of(Arc::new(InMemory::new()), true));
+        }
+        Self::read(url)?;
+        match url.strip_prefix("file:") {
+            Some(path) => {
                 let path = FilePath::new(path.strip_prefix("//").unwrap_or(path));
                 std::fs::create_dir_all(path).map_err(|e| Error::unavailable("the folder of the archive cannot be made").with_source(e))?;
                 let folder = LocalFileSystem::new_with_prefix(path).map_err(failed("the folder of the archive cannot be used"))?;
-                Ok(Self(Arc::new(folder.with_fsync(true))))
+                Ok(Self::of(Arc::new(folder.with_fsync(true)), true))
             }
-            _ => Err(Error::invalid("the URL of an archive is file:PATH")),
+            None => Ok(Self::of(bucket(url, environment)?, false)),
         }
     }
 
     /// Puts an archive into any store of objects.
     #[cfg(feature = "testing")]
     pub(crate) fn over(store: impl ObjectStore) -> Self {
-        Self(Arc::new(store))
+        Self::of(Arc::new(store), true)
+    }
+
+    fn of(store: Arc<dyn ObjectStore>, here: bool) -> Self {
+        Self { store, here, proven: Arc::new(AtomicBool::new(here)) }
+    }
+
+    /// Looks whether a URL names an archive that lasts; opens nothing.
+    ///
+    /// # Errors
+    /// As [`Archive::open`], but for what only opening shows.
+    pub fn read(url: &str) -> Result<()> {
+        match url.split_once(':') {
+            Some(("file", path)) if !path.is_empty() => Ok(()),
+            Some(("s3", _)) => read_bucket(url),
+            _ => Err(Error::invalid("the URL of an archive is file:PATH or s3://BUCKET/PREFIX")),
+        }
+    }
+
+    /// Makes sure that the store refuses to write over what is there; asks it, unless it has shown that before.
+    ///
+    /// A folder has no need of it. A bucket is asked by a file `onward.mark` that stays: one request, the first time two. Before that nothing
+    /// else is written, so a store that ignores conditions never gets anything.
+    async fn prove(&self) -> Result<()> {
+        if self.proven.load(Ordering::Acquire) { Ok(()) } else { self.ask().await }
+    }
+
+    async fn ask(&self) -> Result<()> {
+        for _ in 0..2 {
+            match self.create(MARK, Bytes::from_static(b"files here are written once\n")).await {
+                Ok(()) => {}
+                Err(object_store::Error::AlreadyExists { .. }) => {
+                    self.proven.store(true, Ordering::Release);
+                    return Ok(());
+                }
+                Err(error) => return Err(failed("the archive cannot be written")(error)),
+            }
+        }
+        Err(Error::unsupported("the store of the archive writes over what is there: it ignores If-None-Match"))
+    }
+
+    /// Asks a bucket now, and waits for [`PATIENCE`] at most.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`]: it ignores conditions, so what one attempt archived another could write over. `Backend`: it is away, or does
+    /// not let us in.
+    pub(crate) async fn look(&self) -> Result<()> {
+        if self.here { Ok(()) } else { self.ask_within(PATIENCE).await }
+    }
+
+    async fn ask_within(&self, patience: Duration) -> Result<()> {
+        let clock = Clock::system();
+        let asked = retry::deadline(&clock, clock.now() + patience, self.ask()).await;
+        asked.unwrap_or_else(|| Err(Error::unavailable("the archive does not answer")))
+    }
+
+    /// Tells how a bucket is; of a folder there is nothing to tell.
+    pub(super) async fn check(&self) -> Option<Finding> {
+        const CHECK: &str = "audit.archive";
+        Some(match self.look().await {
+            Ok(()) if self.here => return None,
+            Ok(()) => Finding::fine(CHECK, "it can be written, and writes nothing over what is there"),
+            Err(error) => {
+                let refused = error.kind() == Kind::Unsupported;
+                let grade = if refused { Grade::Failure } else { Grade::Warning };
+                let fix = "nothing is archived until a store answers that keeps to If-None-Match; everything else goes on";
+                Finding::bad(CHECK, grade, error.message(), fix)
+            }
+        })
+    }
+
+    async fn create(&self, name: &str, bytes: Bytes) -> object_store::Result<()> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        self.store.put_opts(&Path::from(name), bytes.into(), options).await.map(drop)
     }
 
     /// Begins a file; it is there, whole, once [`Upload::end`] returns.
-    pub(super) async fn begin(&self, name: &str) -> Result<Upload> {
-        let upload = self.0.put_multipart(&Path::from(name)).await.map_err(failed("a file of the archive cannot be begun"))?;
-        Ok(Upload(WriteMultipart::new(upload)))
+    pub(super) fn begin(&self, name: String) -> Upload {
+        Upload { archive: self.clone(), name, start: Vec::new(), bytes: 0, parts: None }
     }
 
     /// Writes a small file whose name must be new.
-    pub(super) async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        self.0.put_opts(&Path::from(name), bytes.into(), options).await.map_err(failed("a file of the archive cannot be written"))?;
-        Ok(())
+    ///
+    /// A store may keep a file and say that it failed, or refuse a second try because the first one did it: what is there tells.
+    pub(super) async fn put(&self, name: &str, bytes: impl Into<Bytes>) -> Result<()> {
+        self.prove().await?;
+        let bytes = bytes.into();
+        let Err(error) = self.create(name, bytes.clone()).await else { return Ok(()) };
+        let found = async { self.store.get(&Path::from(name)).await?.bytes().await };
+        if found.await.is_ok_and(|found| found == bytes) { Ok(()) } else { Err(failed(CUT)(error)) }
     }
 
     /// Lists the files in a folder.
     pub(super) async fn list(&self, folder: &str) -> Result<Vec<String>> {
         let folder = Path::from(folder);
-        let mut files = self.0.list(Some(&folder));
+        let mut files = self.store.list(Some(&folder));
         let mut names = Vec::new();
         while let Some(file) = poll_fn(|cx| files.as_mut().poll_next(cx)).await {
             names.push(file.map_err(failed("the archive cannot be listed"))?.location.to_string());
@@ -87,7 +211,7 @@ impl Archive {
 
     /// Deletes a file; one that is gone already is as good.
     pub(super) async fn delete(&self, name: &str) -> Result<()> {
-        match self.0.delete(&Path::from(name)).await {
+        match self.store.delete(&Path::from(name)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(failed("a file of the archive cannot be deleted")(error)),
         }
@@ -95,7 +219,7 @@ impl Archive {
 
     /// Looks for a file. Blocks, and so does what it returns: not for a thread of the runtime.
     pub(super) fn find(&self, name: &str, runtime: &Handle) -> Result<Filed> {
-        let found = match runtime.block_on(self.0.get(&Path::from(name))) {
+        let found = match runtime.block_on(self.store.get(&Path::from(name))) {
             Ok(found) => found,
             Err(object_store::Error::NotFound { .. }) => return Ok(Filed::Absent),
             Err(error) => return Err(failed("a file of the archive cannot be read")(error)),
@@ -111,19 +235,73 @@ impl Archive {
     }
 }
 
+#[cfg(feature = "s3")]
+fn bucket(url: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Arc<dyn ObjectStore>> {
+    s3::open(url, environment)
+}
+
+#[cfg(feature = "s3")]
+fn read_bucket(url: &str) -> Result<()> {
+    s3::read(url).map(drop)
+}
+
+#[cfg(not(feature = "s3"))]
+fn bucket(url: &str, _: impl IntoIterator<Item = (String, String)>) -> Result<Arc<dyn ObjectStore>> {
+    read_bucket(url).and_then(|()| Err(Error::integrity("a bucket in a build without buckets")))
+}
+
+#[cfg(not(feature = "s3"))]
+fn read_bucket(_: &str) -> Result<()> {
+    Err(Error::unsupported("this build has no S3: build onward with the feature s3, or take file:PATH"))
+}
+
 /// A file on its way.
-pub(super) struct Upload(WriteMultipart);
+pub(super) struct Upload {
+    archive: Archive,
+    name: String,
+    /// What was written so far, while it is less than a part.
+    start: Vec<u8>,
+    bytes: u64,
+    parts: Option<WriteMultipart>,
+}
+
+const CUT: &str = "a file of the archive cannot be written";
 
 impl Upload {
     pub(super) async fn write(&mut self, bytes: Vec<u8>) -> Result<()> {
-        self.0.wait_for_capacity(4).await.map_err(failed("a file of the archive cannot be written"))?;
-        self.0.put(bytes.into());
+        self.bytes += bytes.len() as u64;
+        if let Some(parts) = &mut self.parts {
+            parts.wait_for_capacity(PARTS).await.map_err(failed(CUT))?;
+            parts.put(bytes.into());
+            return Ok(());
+        }
+        self.start.extend_from_slice(&bytes);
+        if self.start.len() > PART {
+            self.archive.prove().await?;
+            let upload = self.archive.store.put_multipart(&Path::from(self.name.as_str())).await.map_err(failed(CUT))?;
+            let mut parts = WriteMultipart::new_with_chunk_size(upload, PART);
+            parts.put(std::mem::take(&mut self.start).into());
+            self.parts = Some(parts);
+        }
         Ok(())
     }
 
+    /// Ends the file. One in parts has no condition but its name; who wrote it reads it back.
     pub(super) async fn end(self) -> Result<()> {
-        self.0.finish().await.map_err(failed("a file of the archive cannot be written"))?;
-        Ok(())
+        let Some(parts) = self.parts else { return self.archive.put(&self.name, self.start).await };
+        let Err(error) = parts.finish().await else { return Ok(()) };
+        // It comes to be whole or not at all, whatever the store said.
+        match self.archive.store.head(&Path::from(self.name)).await {
+            Ok(found) if found.size == self.bytes => Ok(()),
+            _ => Err(failed(CUT)(error)),
+        }
+    }
+
+    /// Gives the file up; parts that cannot be taken back now are the store's to clean up.
+    pub(super) async fn abort(self) {
+        if let Some(parts) = self.parts {
+            let _ = parts.abort().await;
+        }
     }
 }
 
@@ -148,3 +326,7 @@ impl Read for Blocking {
         Ok(some.len())
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "s3")]
+mod tests;

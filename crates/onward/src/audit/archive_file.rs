@@ -64,7 +64,7 @@ impl<T: Write> Write for Sum<T> {
 }
 
 /// Writes the file of a segment, piece by piece.
-pub(super) struct ArchiveWriter {
+pub(crate) struct ArchiveWriter {
     encoder: zstd::stream::write::Encoder<'static, Sum<Vec<u8>>>,
     plain: Sha256,
     plain_bytes: u64,
@@ -78,7 +78,7 @@ fn unwritable(error: std::io::Error) -> Error {
 }
 
 impl ArchiveWriter {
-    pub(super) fn new(chain: &ChainName, origin: &str, border: &Border) -> Result<Self> {
+    pub(crate) fn new(chain: &ChainName, origin: &str, border: &Border) -> Result<Self> {
         let encoder = zstd::stream::write::Encoder::new(Sum::new(Vec::new(), u64::MAX), LEVEL).map_err(unwritable)?;
         let rows = border.to + 1 - border.from;
         let mut writer = Self { encoder, plain: Sha256::new(), plain_bytes: 0, line: Vec::new(), tree: Frontier::default(), rows };
@@ -103,18 +103,18 @@ impl ArchiveWriter {
         self.encoder.write_all(&self.line).map_err(unwritable)
     }
 
-    pub(super) fn push(&mut self, entry: &Sealed) -> Result<()> {
+    pub(crate) fn push(&mut self, entry: &Sealed) -> Result<()> {
         self.tree.push(&entry.hash);
         self.lay(&Line::of(entry))
     }
 
     /// Takes what was compressed so far.
-    pub(super) fn take(&mut self) -> Vec<u8> {
+    pub(crate) fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.encoder.get_mut().inner)
     }
 
     /// Ends the file: its last bytes, and what it is.
-    pub(super) fn end(mut self, name: String, last: Hash) -> Result<(Vec<u8>, ArchiveFile)> {
+    pub(crate) fn end(mut self, name: String, last: Hash) -> Result<(Vec<u8>, ArchiveFile)> {
         let (rows, root) = (self.rows, self.tree.root());
         self.lay(&Footer { end: true, rows, last, root })?;
         let sum = self.encoder.finish().map_err(unwritable)?;
@@ -128,7 +128,7 @@ type Input = Sum<Box<dyn Read + Send>>;
 type Plain = Sum<zstd::stream::read::Decoder<'static, BufReader<Input>>>;
 
 /// Reads the file of a segment row by row. Blocks.
-pub(super) struct ArchiveReader {
+pub(crate) struct ArchiveReader {
     rows: Rows<Plain>,
     file: ArchiveFile,
     border: Border,
@@ -143,7 +143,7 @@ impl ArchiveReader {
     ///
     /// # Errors
     /// [`Kind::Backend`](crate::Kind::Backend), `integrity_failure`: it is not the file that was written.
-    pub(super) fn open(input: Box<dyn Read + Send>, file: &ArchiveFile, border: &Border, chain: &ChainName, origin: &str) -> Result<Self> {
+    pub(crate) fn open(input: Box<dyn Read + Send>, file: &ArchiveFile, border: &Border, chain: &ChainName, origin: &str) -> Result<Self> {
         let unreadable = |e| damaged("it is not compressed").with_source(e);
         let mut decoder = zstd::stream::read::Decoder::with_buffer(BufReader::new(Sum::new(input, file.bytes))).map_err(unreadable)?;
         decoder.window_log_max(WINDOW_LOG).map_err(unreadable)?;
@@ -160,7 +160,7 @@ impl ArchiveReader {
     ///
     /// # Errors
     /// As [`ArchiveReader::open`].
-    pub(super) fn next(&mut self) -> Result<Option<Row>> {
+    pub(crate) fn next(&mut self) -> Result<Option<Row>> {
         if let Some(row) = self.rows.row().map_err(|e| damaged("a line").with_source(e))? {
             return Ok(Some(row));
         }
@@ -177,4 +177,5 @@ impl ArchiveReader {
 }
 
 #[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests;

@@ -75,8 +75,8 @@ impl Trail {
 
     /// Returns what there is to carry policies out.
     pub fn means(&self) -> Means {
-        let Inner { queue, engine, signing, archive, .. } = &*self.0;
-        Means { segments: engine.keeps_segments(), archive: archive.is_some(), keys: !queue.keys().is_empty(), signing: signing.is_some() }
+        let Inner { queue, signing, archive, .. } = &*self.0;
+        Means { archive: archive.is_some(), keys: !queue.keys().is_empty(), signing: signing.is_some() }
     }
 
     /// Returns the key that signs checkpoints.

@@ -94,6 +94,15 @@ pub struct PersonalWanted {
     pub scan: usize,
 }
 
+/// What is left in the engine's files of what was forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// Nothing, but in the log, if there is a place; `false` if somebody reads an older state for longer than it waits, 10 s.
+    pub erased: bool,
+    /// The place in the log of a server before which the values may stand until the server recycles its files; `None`: there is no such log.
+    pub log_until: Option<String>,
+}
+
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Batched {
@@ -171,16 +180,7 @@ pub trait AuditEngine: Debug + Send + Sync {
     ///
     /// # Errors
     /// As [`Writer::finish`](crate::commit::engine::Writer::finish); an effect that is unknown is settled by the same batch again.
-    /// [`Kind::Unsupported`](crate::Kind::Unsupported): [the engine keeps no segments](AuditEngine::keeps_segments).
-    fn move_rows(&self, batch: Batch) -> BoxFuture<'_, Result<Batched>> {
-        drop(batch);
-        Box::pin(std::future::ready(Err(Error::unsupported("this engine keeps no segments"))))
-    }
-
-    /// Tells whether the engine can move rows of segments; without that nothing is sealed (C9).
-    fn keeps_segments(&self) -> bool {
-        false
-    }
+    fn move_rows(&self, batch: Batch) -> BoxFuture<'_, Result<Batched>>;
 
     /// Makes a chain that is not there, with all its entries and its head, in one step (C1), durably (C3). Nobody sees a part of it.
     ///
@@ -189,21 +189,13 @@ pub trait AuditEngine: Debug + Send + Sync {
     fn load(&self, load: Load) -> BoxFuture<'_, Result<Loaded>>;
 
     /// Reads the personal data beside an entry; `None` if there are none, or no more.
-    fn personal<'a>(&'a self, chain: &'a ChainName, seq: Seq) -> BoxFuture<'a, Result<Option<KeptPersonal>>> {
-        let _ = (chain, seq);
-        Box::pin(std::future::ready(Ok(None)))
-    }
+    fn personal<'a>(&'a self, chain: &'a ChainName, seq: Seq) -> BoxFuture<'a, Result<Option<KeptPersonal>>>;
 
     /// Finds the entries of a chain beside which personal data stand, in order; and where to go on, if more were not looked at.
-    fn find_personal<'a>(&'a self, chain: &'a ChainName, wanted: &'a PersonalWanted) -> BoxFuture<'a, Result<(Vec<Seq>, Option<Seq>)>> {
-        let _ = (chain, wanted);
-        Box::pin(std::future::ready(Ok((Vec::new(), None))))
-    }
+    fn find_personal<'a>(&'a self, chain: &'a ChainName, wanted: &'a PersonalWanted) -> BoxFuture<'a, Result<(Vec<Seq>, Option<Seq>)>>;
 
-    /// Leaves no byte of what was forgotten in the engine's files; `false` if somebody reads an older state for longer than it waits, 10 s.
-    fn scrub(&self) -> BoxFuture<'_, Result<bool>> {
-        Box::pin(std::future::ready(Ok(true)))
-    }
+    /// Leaves no byte of what was forgotten in the engine's files, as far as they are the engine's.
+    fn scrub(&self) -> BoxFuture<'_, Result<Scrubbed>>;
 
     /// Opens what a verifier reads. Blocks, and so does the source: not for a thread of the runtime.
     ///

@@ -24,7 +24,7 @@
 //! ```
 
 mod archive;
-mod archive_file;
+pub(crate) mod archive_file;
 mod chain;
 mod drop_file;
 mod drops;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::chain::{Chain, SCAN};
-use super::engine::PersonalWanted;
+use super::engine::{PersonalWanted, Scrubbed};
 use super::segment::{Act, surely};
 use super::verify::personal::REDACTED_KIND;
 use crate::commit::{Commit, Guard, Window};
@@ -56,6 +56,9 @@ pub struct Redacted {
     pub entries: Vec<u64>,
     /// No byte of what went is left in the engine's files. `false`: a reader of an older state stands in the way; call again.
     pub erased: bool,
+    /// On Postgres: the server's own log may hold what went before this place, until the server recycles those files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_until: Option<String>,
 }
 
 impl Chain {
@@ -87,7 +90,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`Kind::Invalid`](crate::Kind::Invalid): the subject, or the reason. `NotFound`: no such chain. `Conflict`, `state_conflict`: a hold
-    /// covers one of the entries, and nothing more goes. `Unsupported`: the engine keeps no personal data. `Backend`: the engine is away.
+    /// covers one of the entries, and nothing more goes. `Unsupported`: the database gives no right to. `Backend`: the engine is away.
     ///
     /// # Cancel safety
     /// Dropped between two commits, what is told to be gone is gone; call again for the rest.
@@ -99,9 +102,6 @@ impl Chain {
         what.check()?;
         act.check()?;
         let engine = &self.trail().0.engine;
-        if !self.trail().queue().engine().keeps_personal() {
-            return Err(Error::unsupported("this engine keeps no personal data"));
-        }
         let head = self.head().await?.ok_or_else(|| Error::not_found("no such chain"))?.seq.get();
         // All of it is looked at first: nothing goes if something of it must stay.
         let (mut done, mut after) = (Redacted::default(), Some(0));
@@ -124,7 +124,8 @@ impl Chain {
             }
             after = next.map(Seq::get);
         }
-        done.erased = engine.scrub().await?;
+        let Scrubbed { erased, log_until } = engine.scrub().await?;
+        (done.erased, done.log_until) = (erased, log_until);
         Ok(done)
     }
 

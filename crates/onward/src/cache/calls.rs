@@ -100,6 +100,6 @@ pub(super) async fn in_time<T>(
     if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
         return answer;
     }
-    let answer = retry::deadline(clock, clock.now() + limit, call).await;
+    let answer = retry::answer_by(clock, clock.now() + limit, call).await;
     answer.unwrap_or_else(|| Err(late("the cache engine did not answer in time")))
 }

@@ -176,6 +176,9 @@ pub struct Promise {
     pub scope: Scope,
     /// How much older than an acknowledged invalidation in this scope a read may be; `None` is not at all (INV-2).
     pub staleness: Option<Duration>,
+    /// Whether clients of another kind, such as PHP's, purge the same keys: a purge that they lose is never heard of here, and their own
+    /// fills keep none of this.
+    pub foreign_writers: bool,
 }
 
 impl Promise {

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::builder::Commit;
 use super::decide::{Decision, View, decide};
-use super::engine::{CommitEngine, Plan, Remembered, Wanted, Writer};
+use super::engine::{CommitEngine, Plan, Remembered, Rows, Wanted, Writer};
 use super::feed::{Lookout, Record};
 use super::judge::{self, Chained, Prepared};
 use super::line::Line;
@@ -196,9 +196,13 @@ impl Batcher {
         self.line.moved(live.len(), self.options.clock.now().since(now));
         let outcomes = match outcomes {
             Ok(outcomes) => outcomes,
-            // The engine refuses the plan as a whole. One by one, only the culprit is refused. Not so if the plan may have landed: a second
-            // try could apply it twice.
-            Err(error) if error.code() == Code::IntegrityFailure && error.effect() == Effect::NotApplied && live.len() > 1 => {
+            // The engine refuses the plan as a whole, by its rules or for want of a right. One by one, only the culprit is refused. Not so if
+            // the plan may have landed: a second try could apply it twice.
+            Err(error)
+                if matches!(error.code(), Code::IntegrityFailure | Code::Unsupported)
+                    && error.effect() == Effect::NotApplied
+                    && live.len() > 1 =>
+            {
                 for pending in live {
                     let outcome = self.attempt(std::slice::from_ref(&pending)).await;
                     let outcome = outcome
@@ -246,7 +250,40 @@ async fn transact(
     line: &Line,
     batch: &[Pending],
 ) -> Result<(Vec<Result<CommitOutcome>>, Option<Plan>)> {
-    let rows = writer.begin(&wanted(batch)).await?;
+    let mut wanted = wanted(batch);
+    loop {
+        let rows = writer.begin(&wanted).await?;
+        let held = rows.held;
+        let (outcomes, plan) = judged(rows, options, line, batch);
+        // What a writer knows without looking is good enough to agree, not to refuse.
+        let agreed = || outcomes.iter().all(|outcome| matches!(outcome, Ok(CommitOutcome::Committed(_))));
+        let plan = match plan {
+            Some(plan) if held || agreed() => plan,
+            None if held => {
+                writer.give_back().await;
+                return Ok((outcomes, None));
+            }
+            _ => {
+                wanted.fresh = true;
+                continue;
+            }
+        };
+        let started = options.clock.now();
+        let finished = writer.finish(&plan).await;
+        if !held && finished.as_ref().is_err_and(|error| error.effect() == Effect::NotApplied) {
+            wanted.fresh = true;
+            continue;
+        }
+        let result = if finished.is_ok() { "ok" } else { "error" };
+        let took = options.clock.now().since(started);
+        tell(&options.observer, &Event::Batch { commits: batch.len(), engine, result, took });
+        finished?;
+        return Ok((outcomes, Some(plan)));
+    }
+}
+
+/// Judges a batch on rows: the outcomes, and what is to be written, if anything is.
+fn judged(rows: Rows, options: &QueueOptions, line: &Line, batch: &[Pending]) -> (Vec<Result<CommitOutcome>>, Option<Plan>) {
     let begun = options.clock.now();
     // Wall time may step back; the store's does not. A chain says by itself when its clock was behind.
     let wall = options.clock.wall();
@@ -270,17 +307,7 @@ async fn transact(
         draft.judge(pending, &options.keys).map_err(|e| e.during("commit"))
     };
     let outcomes = batch.iter().map(judge).collect();
-    let Some(plan) = draft.into_plan() else {
-        writer.give_back().await;
-        return Ok((outcomes, None));
-    };
-    let started = options.clock.now();
-    let finished = writer.finish(&plan).await;
-    let result = if finished.is_ok() { "ok" } else { "error" };
-    let took = options.clock.now().since(started);
-    tell(&options.observer, &Event::Batch { commits: batch.len(), engine, result, took });
-    finished?;
-    Ok((outcomes, Some(plan)))
+    (outcomes, draft.into_plan())
 }
 
 /// Waits for the next task. After a commit that was alone it first looks for a while: a caller who writes one after the other comes back
@@ -319,6 +346,8 @@ fn wanted(batch: &[Pending]) -> Wanted {
         wanted.fences.extend(commit.fences.iter().map(|fence| fence.0.clone()));
         wanted.requests.extend(commit.request.iter().cloned());
         wanted.chains.extend(commit.entries.iter().map(|entry| entry.0.clone()));
+        // What is only looked at is written by nobody who would find that it has changed.
+        wanted.fresh |= !commit.guards.is_empty();
     }
     wanted
 }

@@ -50,7 +50,7 @@ pub(crate) struct View {
 
 impl View {
     pub(crate) fn new(rows: Rows, now: Timestamp) -> (Self, HashMap<crate::model::ChainName, crate::model::Head>) {
-        let Rows { meta, objects, fences, requests, heads } = rows;
+        let Rows { meta, objects, fences, requests, heads, held: _ } = rows;
         (Self { meta, objects, fences, requests, now }, heads)
     }
 

@@ -55,6 +55,8 @@ pub struct Wanted {
     pub requests: BTreeSet<RequestId>,
     /// Heads of chains.
     pub chains: BTreeSet<ChainName>,
+    /// Whether they must be read under the right: the writer may not answer from what it knows.
+    pub fresh: bool,
 }
 
 /// The rows that were wanted, as they stand under the writer's right. What is not in here does not exist.
@@ -70,6 +72,9 @@ pub struct Rows {
     pub requests: HashMap<RequestId, Remembered>,
     /// Heads of chains.
     pub heads: HashMap<ChainName, Head>,
+    /// Whether they were read under the writer's right, which is held now. If not, they are what the writer knows from before: good enough
+    /// for a plan, which [`Writer::finish`] carries out only if they still hold, but not to refuse anyone.
+    pub held: bool,
 }
 
 /// The answer that was given to a request id.
@@ -110,7 +115,7 @@ pub struct Plan {
 
 /// The writing half of an engine, owned by one queue.
 pub trait Writer: Send {
-    /// Takes the writer's right and reads the wanted rows under it.
+    /// Takes the writer's right and reads the wanted rows under it, or answers from what it knows ([`Rows::held`]).
     ///
     /// # Errors
     /// Effect `NotApplied`; the right is not held then.
@@ -118,8 +123,10 @@ pub trait Writer: Send {
 
     /// Carries out the plan, makes it durable (C3), and gives the right back.
     ///
+    /// If the rows were not read under the right, it takes the right first.
+    ///
     /// # Errors
-    /// `NotApplied` when it surely left nothing; `Unknown` when COMMIT itself failed. The right is given back either way.
+    /// `NotApplied` when it surely left nothing, also because known rows hold no more: try again with fresh ones; `Unknown` when COMMIT itself failed. The right is given back either way.
     fn finish<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<()>>;
 
     /// Gives the right back with nothing written.
@@ -225,11 +232,6 @@ pub trait CommitEngine: Debug + Send + Sync {
     /// [`Kind::Overloaded`](crate::Kind::Overloaded): a bound is reached, and they would be refused.
     fn ready(&self) -> Result<()> {
         Ok(())
-    }
-
-    /// Tells whether the engine keeps personal data of entries, and can forget them; without that none are taken (C9).
-    fn keeps_personal(&self) -> bool {
-        false
     }
 
     /// Listens for other processes' commits, inside a Tokio runtime; `None`: the engine hears nothing.

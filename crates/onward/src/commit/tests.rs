@@ -27,7 +27,7 @@ fn view(revision: u64, version_floor: u64, objects: Vec<Object>) -> View {
         origin: "onward.local/test".into(),
     };
     let objects = objects.into_iter().map(|object| (object.key.clone(), Arc::new(object))).collect();
-    let rows = Rows { meta, objects, fences: HashMap::new(), requests: HashMap::new(), heads: HashMap::new() };
+    let rows = Rows { meta, objects, fences: HashMap::new(), requests: HashMap::new(), heads: HashMap::new(), held: true };
     View::new(rows, Timestamp::from_micros(NOW)).0
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Shared {
 impl Shared {
     /// Waits for an engine's answer as long as a call may take.
     pub(super) async fn bounded<T>(&self, sent: Moment, call: BoxFuture<'_, Result<T>>) -> Result<T> {
-        match retry::deadline(&self.clock, sent + self.command_timeout, call).await {
+        match retry::answer_by(&self.clock, sent + self.command_timeout, call).await {
             Some(answer) => answer,
             None => Err(Error::unknown("the lock engine did not answer in time")),
         }

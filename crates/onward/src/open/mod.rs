@@ -22,7 +22,7 @@ use crate::lock::{HeldMemory, LockOptions, Locks, LocksConfig};
 use crate::model::{FencingToken, LockKey};
 use crate::observe::Finding;
 use crate::store::{CacheSink, Deliverer, Store};
-use crate::{Error, Result};
+use crate::{Error, Kind, Result};
 
 /// Objects, locks, cache and audit trail over one store, and the write that moves them together. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -49,8 +49,9 @@ impl Onward {
     /// Opens what the configuration names, inside a Tokio runtime.
     ///
     /// # Errors
-    /// [`Kind::Invalid`](crate::Kind::Invalid): the URL or an option. `NotFound`: see [`Config::with_existing_file`]. `Unsupported`: the
-    /// engine is too old or its schema too new. `Backend`: it is away, or not ours.
+    /// [`Kind::Invalid`]: a URL or an option. `NotFound`: see [`Config::with_existing_file`]. `Unsupported`: the engine is too old or its
+    /// schema too new, or the archive ignores conditional writes. `Backend`: the engine is away, or not ours; an archive that is away is told
+    /// of by [`Onward::check`].
     pub async fn connect(config: Config) -> Result<Self> {
         let engines = Engines::open(&config).await?;
         let Config {
@@ -95,6 +96,10 @@ impl Onward {
         let consumer = deliverer.with_sink(Arc::new(cache.downgrade())).follow(&queue).await?;
         cache.keep(Follower(tokio::spawn(consumer)));
         let archive = archive_at.as_ref().map(|url| Archive::open(url.secret())).transpose()?;
+        if let Some(archive) = &archive {
+            // One that is away is no reason to serve nothing; one that writes over what is there never gets better.
+            archive.look().await.or_else(|error| if error.kind() == Kind::Unsupported { Err(error) } else { Ok(()) })?;
+        }
         let mut audit = Trail::with(queue.clone(), engines.audit, TrailOptions { signing, archive, policies });
         audit.policies().check(audit.means())?;
         if let Some(file) = &engines.file {

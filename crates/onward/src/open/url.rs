@@ -21,6 +21,11 @@ impl Url {
     pub fn is_memory(&self) -> bool {
         self.0 == MEMORY
     }
+
+    /// Tells whether it is a folder of this machine.
+    pub fn is_file(&self) -> bool {
+        self.0.starts_with("file:")
+    }
 }
 
 impl<T: Into<String>> From<T> for Url {

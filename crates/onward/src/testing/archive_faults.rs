@@ -8,12 +8,15 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_core::Stream;
 use futures_core::future::BoxFuture;
+use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 use parking_lot::Mutex;
+
+use crate::audit::Archive;
 
 /// What goes wrong with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,18 +63,17 @@ fn failed() -> Error {
     Error::Generic { store: "faulty", source: "the call was made to fail".into() }
 }
 
-/// A store of objects whose calls can fail.
-#[derive(Debug)]
-pub struct FaultyArchive {
-    inner: Arc<dyn ObjectStore>,
-    faults: ArchiveFaults,
+/// Makes an archive in memory whose calls can fail; and its files, without faults.
+pub fn faulty(faults: &ArchiveFaults) -> (Archive, Arc<InMemory>) {
+    let files = Arc::new(InMemory::new());
+    (Archive::over(FaultyArchive { inner: files.clone(), faults: faults.clone() }), files)
 }
 
-impl FaultyArchive {
-    /// Puts faults around a store.
-    pub fn new(inner: Arc<dyn ObjectStore>, faults: ArchiveFaults) -> Self {
-        Self { inner, faults }
-    }
+/// A store of objects whose calls can fail.
+#[derive(Debug)]
+struct FaultyArchive {
+    inner: Arc<dyn ObjectStore>,
+    faults: ArchiveFaults,
 }
 
 impl fmt::Display for FaultyArchive {

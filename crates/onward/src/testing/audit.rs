@@ -8,9 +8,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::memory::InMemory;
-
-use super::archive_faults::{ArchiveFaults, FaultyArchive};
 use super::audit_reads::verified;
 use crate::audit::engine::AuditEngine;
 use crate::audit::{AppendOptions, Archive, Chain, Trail, TrailOptions};
@@ -32,10 +29,6 @@ pub struct Harness {
     pub clock: Clock,
     /// What goes wrong with writes through the first.
     pub faults: Faults,
-    /// What goes wrong with calls to the archive of both.
-    pub archive_faults: ArchiveFaults,
-    /// The files of that archive, without faults.
-    pub files: Arc<InMemory>,
     /// What the first reads from.
     pub(super) engine: Arc<dyn AuditEngine>,
     _keep: Box<dyn Any + Send + Sync>,
@@ -50,9 +43,15 @@ impl fmt::Debug for Harness {
 impl Harness {
     /// Puts a trail over each of two handles on one store. `keep` lives as long as the harness.
     pub async fn over<E: CommitEngine + AuditEngine + 'static>(first: E, second: E, clock: Clock, keep: impl Any + Send + Sync) -> Self {
+        Self::archiving(first, second, clock, Archive::open("memory:").unwrap(), keep).await
+    }
+
+    /// Does so with an archive of the caller's.
+    pub async fn archiving<E>(first: E, second: E, clock: Clock, archive: Archive, keep: impl Any + Send + Sync) -> Self
+    where
+        E: CommitEngine + AuditEngine + 'static,
+    {
         let faults = Faults::default();
-        let (files, archive_faults) = (Arc::new(InMemory::new()), ArchiveFaults::default());
-        let archive = Archive::over(FaultyArchive::new(files.clone(), archive_faults.clone()));
         let (first, second) = (Arc::new(first), Arc::new(second));
         let trail = async |engine: Arc<E>, faults: Faults, signing: Option<CheckpointKey>| {
             let keys = MacKeys::one("k1", [7; 32]).unwrap();
@@ -67,7 +66,7 @@ impl Harness {
         let signing = Some(CheckpointKey::from_seed([7; 32]));
         let engine = first.clone();
         let (first, second) = (trail(first, faults.clone(), signing).await, trail(second, Faults::default(), None).await);
-        Self { first, second, clock: clock.clone(), faults, archive_faults, files, engine, _keep: Box::new(keep) }
+        Self { first, second, clock: clock.clone(), faults, engine, _keep: Box::new(keep) }
     }
 
     pub(super) fn orders(&self) -> Chain {

@@ -116,5 +116,6 @@ fn rows(facts: &Facts, now: Timestamp) -> Rows {
         fences: facts.newest_token.map(|token| (lock(), FencingToken::new(token).expect("a small number"))).into_iter().collect(),
         requests: facts.requests.iter().map(known).collect(),
         heads: HashMap::new(),
+        held: true,
     }
 }

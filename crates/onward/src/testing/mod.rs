@@ -3,6 +3,7 @@
 //! A case is written once and runs on every engine; a checker judges a recorded history and has a planted bug that it must catch.
 
 pub mod archive_faults;
+pub mod archives;
 pub mod audit;
 pub mod audit_drops;
 pub mod audit_import;
@@ -17,7 +18,7 @@ pub mod history;
 pub mod lock;
 pub mod lock_faults;
 pub mod lock_history;
-#[cfg(any(feature = "postgres", feature = "redis"))]
+#[cfg(any(feature = "postgres", feature = "redis", feature = "s3"))]
 pub mod servers;
 pub mod store;
 pub mod store_faults;

@@ -149,6 +149,12 @@ impl Faults {
             None => often.filter(|fault| *fault == Fault::Slow || count.is_multiple_of(2)),
         }
     }
+
+    /// Keeps a fault for the next write.
+    fn keep(&self, fault: Fault) {
+        self.0.writes.fetch_sub(1, Ordering::SeqCst);
+        self.0.script.lock().push_front(Some(fault));
+    }
 }
 
 /// An engine that fails as its [`Faults`] say.
@@ -168,11 +174,17 @@ impl Faulty {
 struct FaultyWriter {
     inner: Box<dyn Writer>,
     faults: Faults,
+    /// Whether the newest rows were read under the right.
+    held: bool,
 }
 
 impl Writer for FaultyWriter {
     fn begin<'a>(&'a mut self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Rows>> {
-        self.inner.begin(wanted)
+        Box::pin(async move {
+            let rows = self.inner.begin(wanted).await?;
+            self.held = rows.held;
+            Ok(rows)
+        })
     }
 
     fn finish<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<()>> {
@@ -180,6 +192,12 @@ impl Writer for FaultyWriter {
             self.faults.wait_if_held();
             match self.faults.draw() {
                 None => self.inner.finish(plan).await,
+                // A refusal that everyone takes for rows that had changed: the writer reads, and is refused then.
+                Some(fault @ (Fault::Refused | Fault::Contradicted)) if !self.held => {
+                    self.faults.keep(fault);
+                    self.inner.give_back().await;
+                    Err(Error::unavailable("the engine is away"))
+                }
                 Some(Fault::Lost) => {
                     self.inner.finish(plan).await?;
                     Err(Error::unknown("the answer got lost"))
@@ -237,7 +255,7 @@ impl CommitEngine for Faulty {
     }
 
     fn writer(&self) -> Result<Box<dyn Writer>> {
-        Ok(Box::new(FaultyWriter { inner: self.inner.writer()?, faults: self.faults.clone() }))
+        Ok(Box::new(FaultyWriter { inner: self.inner.writer()?, faults: self.faults.clone(), held: true }))
     }
 
     fn ready(&self) -> Result<()> {
@@ -246,10 +264,6 @@ impl CommitEngine for Faulty {
 
     fn heard(&self) -> Option<watch::Receiver<Heard>> {
         self.inner.heard()
-    }
-
-    fn keeps_personal(&self) -> bool {
-        self.inner.keeps_personal()
     }
 
     fn meta(&self) -> BoxFuture<'_, Result<StoreMeta>> {

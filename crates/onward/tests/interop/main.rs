@@ -1,10 +1,12 @@
-//! Locks on Redis beside clients that others wrote: they exclude us, and we exclude them, on one key. And the cache beside PHP.
+//! Locks on Redis beside clients that others wrote: they exclude us, and we exclude them, on one key. The cache beside PHP. And archives in
+//! an S3 that others wrote.
 //!
-//! Needs redis-py, node-redlock and php-redis, so `./test.sh` installs them and runs this by name. `ONWARD_PYTHON` names a Python that has the
-//! package redis, `ONWARD_NODE_MODULES` a folder with the packages redlock and ioredis, `ONWARD_PHP` another PHP than `php`.
+//! Needs redis-py, moto, node-redlock and php-redis, so `./test.sh` installs them and runs this by name. `ONWARD_PYTHON` names a Python that
+//! has the packages redis and moto, `ONWARD_NODE_MODULES` a folder with the packages redlock and ioredis, `ONWARD_PHP` another PHP than `php`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod s3;
 mod utopia;
 
 use std::io::{BufRead, BufReader, Write};

@@ -1,4 +1,4 @@
-//! Recorded histories of processes that are killed: plain, conditional and fenced clients on one object (INV-1, INV-3).
+//! Recorded histories of processes that are killed or stand still: plain, conditional and fenced clients on one object (INV-1, INV-3).
 //!
 //! A child is this very test binary, started anew. It tells on its standard output when each call begins and ends, by the machine's own
 //! clock, which all processes share; so what was under way when it was killed is known to be unknown. The checkers need no search: each
@@ -6,25 +6,25 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_core::future::BoxFuture;
-use onward::commit::{Commit, CommitOutcome, WriteCondition};
-use onward::engine::memory::MemoryLocks;
-use onward::lock::{
-    Ask, Capabilities, Claim, LeaseRow, LockEngine, LockOptions, Locks, LocksConfig, Owner, Release, Renew, Renewal, Renewed, Tried,
-};
-use onward::model::{FencingToken, LockKey, Payload, Version};
+use onward::commit::{Commit, CommitOutcome, FeedItem, WriteCondition};
+use onward::lock::{LockOptions, Locks, Owner, Release, Renew};
+use onward::model::{FencingToken, LockKey, Payload, Revision, Version};
 use onward::store::{Put, Store, WriteOptions};
-use onward::testing::history::{Answer, Call, FencedWrite, Op, check_fences, check_object};
+use onward::testing::history::{Answer, Call, FencedWrite, Op, check_feed, check_fences, check_object};
 use onward::testing::lock_history::{Hold, check_holds};
+use onward::testing::servers::Postgres;
 use onward::time::Clock;
 use onward::{Effect, Error, Kind, Onward, Result, retry};
 use parking_lot::Mutex;
+use rustix::process::{Pid, Signal, kill_process};
+
+mod planted;
 
 const TASK: &str = "ONWARD_TEST_HISTORY";
 const TTL: Duration = Duration::from_millis(60);
@@ -156,6 +156,32 @@ impl History {
     }
 }
 
+/// Whether a call may be made again: it surely was not carried out. The server was busy with another, or took the connection of a process
+/// that stood still.
+fn was_left_undone<T>(done: &Result<T>) -> bool {
+    done.as_ref().is_err_and(|error| error.effect() == Effect::NotApplied && matches!(error.kind(), Kind::Overloaded | Kind::Backend))
+}
+
+/// Commits, however busy the store is.
+async fn commit(store: &Store, make: impl Fn() -> Commit) -> Result<CommitOutcome> {
+    loop {
+        let done = store.commit(make()).await;
+        if !was_left_undone(&done) {
+            return done;
+        }
+    }
+}
+
+/// Puts, however busy the store is.
+async fn put_if(store: &Store, value: i64, condition: WriteCondition) -> Result<Put<i64>> {
+    loop {
+        let done = store.put_if(OBJECT, &value, condition, WriteOptions::new()).await;
+        if !was_left_undone(&done) {
+            return done;
+        }
+    }
+}
+
 fn unknown(error: &Error) -> Answer {
     assert_eq!(error.effect(), Effect::Unknown, "{error}");
     Answer::Unknown
@@ -177,20 +203,22 @@ fn value(teller: &Teller) -> i64 {
 async fn conditional(store: Store, teller: Teller, rounds: usize) {
     for round in 0..rounds {
         let read = async {
-            let found = store.get::<i64>(OBJECT).await.unwrap();
-            Answer::Shown(found.map(|object| (object.meta.version.get(), object.value)))
+            match store.get::<i64>(OBJECT).await {
+                Ok(found) => Answer::Shown(found.map(|object| (object.meta.version.get(), object.value))),
+                // Without an answer it says nothing.
+                Err(_) => Answer::Unknown,
+            }
         };
         let Answer::Shown(found) = teller.call(Call::Read, read).await else { continue };
         let value = value(&teller);
         match found {
             None => {
-                let make = async { put(store.put_if(OBJECT, &value, WriteCondition::MustCreate, WriteOptions::new()).await) };
+                let make = async { put(put_if(&store, value, WriteCondition::MustCreate).await) };
                 teller.call(Call::Create { value }, make).await;
             }
             Some((at, _)) if round % 8 == 7 => {
                 let delete = async {
-                    let commit = Commit::new().delete(OBJECT, Version::new(at).unwrap());
-                    match store.commit(commit).await {
+                    match commit(&store, || Commit::new().delete(OBJECT, Version::new(at).unwrap())).await {
                         Ok(CommitOutcome::Committed(receipt)) => Answer::Won { version: receipt.writes[0].version.get() },
                         Ok(CommitOutcome::Conflict(lost)) => {
                             Answer::Shown(lost[0].current.clone().map(|object| (object.meta.version.get(), object.value.read().unwrap())))
@@ -203,7 +231,7 @@ async fn conditional(store: Store, teller: Teller, rounds: usize) {
             }
             Some((at, _)) => {
                 let condition = WriteCondition::MatchVersion(Version::new(at).unwrap());
-                let replace = async { put(store.put_if(OBJECT, &value, condition, WriteOptions::new()).await) };
+                let replace = async { put(put_if(&store, value, condition).await) };
                 teller.call(Call::Replace { at, value }, replace).await;
             }
         }
@@ -211,12 +239,14 @@ async fn conditional(store: Store, teller: Teller, rounds: usize) {
 }
 
 async fn overwrite(store: &Store, value: i64, token: Option<FencingToken>) -> Result<CommitOutcome> {
-    let commit = Commit::new().overwrite(OBJECT, Payload::json(&value).unwrap());
-    let commit = match token {
-        Some(token) => commit.fence(lock(), token),
-        None => commit,
+    let make = || {
+        let commit = Commit::new().overwrite(OBJECT, Payload::json(&value).unwrap());
+        match token {
+            Some(token) => commit.fence(lock(), token),
+            None => commit,
+        }
     };
-    store.commit(commit).await
+    commit(store, make).await
 }
 
 /// Writes without a condition.
@@ -243,7 +273,8 @@ async fn fenced(store: Option<Store>, locks: Locks, teller: Teller, rounds: usiz
         let leased = match locks.acquire_as(&lock(), owner, options()).await {
             Ok(leased) => leased,
             Err(error) => {
-                assert_eq!(error.kind(), Kind::Contended, "{error}");
+                let nothing_happened = matches!(error.kind(), Kind::Contended | Kind::Overloaded | Kind::Backend);
+                assert!(nothing_happened || error.effect() == Effect::Unknown, "{error}");
                 retry::sleep(&teller.clock, Duration::from_millis(2)).await;
                 continue;
             }
@@ -279,15 +310,17 @@ async fn fenced(store: Option<Store>, locks: Locks, teller: Teller, rounds: usiz
             }
         }
         teller.tell(format!("release {owner} {}", teller.now()));
-        let released = locks.release_as(&lock(), &owner).await.unwrap();
-        if released == Release::AlreadyLost {
-            teller.tell(format!("lost {owner} {}", teller.now()));
+        match locks.release_as(&lock(), &owner).await {
+            Ok(Release::AlreadyLost) => teller.tell(format!("lost {owner} {}", teller.now())),
+            Ok(Release::Released) => {}
+            // Who stood still may not have been heard: the lease ends by itself.
+            Err(error) => assert!(error.effect() == Effect::Unknown || error.kind() == Kind::Backend, "{error}"),
         }
     }
 }
 
-async fn clients(db: &Path, name: u64, rounds: usize, lines: impl Fn(String) + Send + Sync + 'static) {
-    let onward = Onward::open(&format!("sqlite:{}", db.display())).await.unwrap();
+async fn clients(url: &str, name: u64, rounds: usize, lines: impl Fn(String) + Send + Sync + 'static) {
+    let onward = Onward::open(url).await.unwrap();
     let teller = Teller::new(name, lines);
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(conditional(onward.store(), teller.clone(), rounds));
@@ -301,41 +334,73 @@ async fn clients(db: &Path, name: u64, rounds: usize, lines: impl Fn(String) + S
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_of_one_process_leave_a_linearizable_history() {
     if let Ok(task) = std::env::var(TASK) {
-        let (name, db) = task.split_once(' ').unwrap();
+        let (name, url) = task.split_once(' ').unwrap();
         let say = |line: String| {
             // One write a line: a kill may cut the last one, and no other.
             let mut out = std::io::stdout().lock();
             out.write_all(format!("told {line}\n").as_bytes()).unwrap();
             out.flush().unwrap();
         };
-        clients(&PathBuf::from(db), name.parse().unwrap(), usize::MAX, say).await;
+        clients(url, name.parse().unwrap(), usize::MAX, say).await;
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let history = Arc::new(Mutex::new(History::default()));
     let hear = history.clone();
-    clients(&folder.path().join("store.db"), 1, 60, move |line| hear.lock().hear(&line)).await;
+    clients(&sqlite(folder.path()), 1, 60, move |line| hear.lock().hear(&line)).await;
     let history = history.lock();
     history.check().unwrap();
     assert!(history.ops.len() > 150 && history.holds.len() > 10 && history.fenced.len() > 20);
 }
 
-/// Starts clients, hears of so many fenced writes, kills them; three lives.
-fn lives(place: u64, db: &Path, history: &Mutex<History>) {
-    for (life, enough) in (0..).zip([8, 15, 11]) {
+fn sqlite(folder: &Path) -> String {
+    format!("sqlite:{}", folder.join("store.db").display())
+}
+
+/// What happens to processes, and what they told.
+#[derive(Default)]
+struct Fate {
+    history: Mutex<History>,
+    /// One has stood still, or none will.
+    stood: AtomicBool,
+}
+
+/// Lets a process stand still past its leases: until the others, which took its lock meanwhile, have done this much more.
+fn stand_still(child: &Child, history: &Mutex<History>) {
+    const MORE: usize = 30;
+    let pid = Pid::from_child(child);
+    kill_process(pid, Signal::STOP).unwrap();
+    let clock = Clock::system();
+    let (from, until) = (history.lock().fenced.len(), clock.now() + Duration::from_secs(60));
+    while history.lock().fenced.len() < from + MORE {
+        assert!(clock.now() < until, "the others stand still, too");
+        std::thread::yield_now();
+    }
+    kill_process(pid, Signal::CONT).unwrap();
+}
+
+/// Starts clients, hears of so many fenced writes, kills them; three lives. The first of the first place stands still for a while, and until
+/// then the last ones of the others live on.
+fn lives(place: u64, url: &str, fate: &Fate) {
+    const LIVES: [usize; 3] = [8, 15, 11];
+    for (life, enough) in LIVES.into_iter().enumerate() {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "histories::clients_of_one_process_leave_a_linearizable_history", "--nocapture", "--test-threads=1"])
-            .env(TASK, format!("{} {}", 1 + place * 10 + life, db.display()))
+            .env(TASK, format!("{} {url}", 1 + place * 10 + life as u64))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut told = BufReader::new(child.stdout.take().unwrap());
-        let (mut count, mut line) = (0, String::new());
+        let (mut count, mut line, is_last) = (0, String::new(), life + 1 == LIVES.len());
         while told.read_line(&mut line).unwrap() > 0 {
             if let Some((_, line)) = line.strip_suffix('\n').and_then(|line| line.split_once("told ")) {
-                history.lock().hear(line);
+                fate.history.lock().hear(line);
                 count += usize::from(line.starts_with("fenced "));
-                if count == enough {
+                if (place, life, count) == (0, 0, 4) && !fate.stood.load(Ordering::SeqCst) {
+                    stand_still(&child, &fate.history);
+                    fate.stood.store(true, Ordering::SeqCst);
+                }
+                if count >= enough && (!is_last || fate.stood.load(Ordering::SeqCst)) {
                     child.kill().unwrap();
                 }
             }
@@ -346,157 +411,64 @@ fn lives(place: u64, db: &Path, history: &Mutex<History>) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_processes_leave_a_linearizable_history() {
-    let folder = tempfile::tempdir().unwrap();
-    let db = folder.path().join("store.db");
-    let history = Mutex::new(History::default());
-    std::thread::scope(|scope| {
-        for place in 0..3 {
-            let (db, history) = (&db, &history);
-            scope.spawn(move || lives(place, db, history));
-        }
+/// Three places with three lives each on one store; what is there in the end counts too.
+async fn killed(url: &str) -> History {
+    // In a file who stands still keeps the others out for as long (a stated limit); a server takes the right from it.
+    let fate = Fate { stood: AtomicBool::new(!url.starts_with("postgres")), ..Fate::default() };
+    tokio::task::block_in_place(|| {
+        std::thread::scope(|scope| {
+            for place in 0..3 {
+                let fate = &fate;
+                scope.spawn(move || lives(place, url, fate));
+            }
+        });
     });
-    let mut history = history.into_inner();
-    // What is there in the end counts too.
-    let store = Onward::open(&format!("sqlite:{}", db.display())).await.unwrap().store();
+    let mut history = fate.history.into_inner();
+    let store = Onward::open(url).await.unwrap().store();
     let (start, found) = (Clock::system().now().as_nanos(), store.get::<i64>(OBJECT).await.unwrap());
     let answer = Answer::Shown(found.map(|object| (object.meta.version.get(), object.value)));
     history.ops.insert(0, Op { start, end: u64::MAX, call: Call::Read, answer });
     history.check().unwrap();
     assert!(history.late > 0, "no late write was refused in {} fenced writes", history.fenced.len());
+    history
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_processes_leave_a_linearizable_history() {
+    let folder = tempfile::tempdir().unwrap();
+    let history = killed(&sqlite(folder.path())).await;
     let (won, open) = history.ops.values().fold((0, 0), |(won, open), op| {
         (won + usize::from(matches!(op.answer, Answer::Won { .. })), open + usize::from(op.answer == Answer::Unknown))
     });
     assert!(won > 200 && open > 0, "{won} writes, {open} of them under way at a kill");
 }
 
-/// What a lock engine does wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Bug {
-    None,
-    /// A token is handed out again and again.
-    TokenStands,
-    /// Any release frees the key.
-    ReleaseByAnyone,
-    /// A lease ends earlier than its holder was told.
-    EndsEarly,
-}
-
-#[derive(Debug)]
-struct Buggy(MemoryLocks, Bug, Mutex<Option<Owner>>);
-
-impl LockEngine for Buggy {
-    fn name(&self) -> &'static str {
-        "buggy"
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
-    }
-
-    fn try_acquire(&self, mut ask: Ask) -> BoxFuture<'_, Result<Tried>> {
-        Box::pin(async move {
-            let (owner, ttl) = (ask.owner, ask.ttl);
-            if self.1 == Bug::EndsEarly {
-                ask.ttl = ttl / 4;
-            }
-            let mut tried = self.0.try_acquire(ask).await?;
-            if let Tried::Granted { token, remaining, .. } = &mut tried {
-                *self.2.lock() = Some(owner);
-                if self.1 == Bug::TokenStands {
-                    *token = FencingToken::new(7)?;
-                }
-                if self.1 == Bug::EndsEarly {
-                    *remaining = ttl;
+/// Each process is a replica; one more follows the feed through all of it and is told of each commit once, in order (INV-4).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_replicas_on_one_postgres_leave_a_linearizable_history_and_a_whole_feed() {
+    let url = Postgres::shared().schema().await;
+    let onward = Onward::open(&url).await.unwrap();
+    let mut feed = onward.store().queue().feed(Some(Revision::default()), None).await.unwrap();
+    let newest = Arc::new(AtomicU64::new(u64::MAX));
+    let followed = tokio::spawn({
+        let newest = newest.clone();
+        async move {
+            let mut told = Vec::new();
+            while feed.revision().get() < newest.load(Ordering::SeqCst) {
+                if let FeedItem::Commit(record) = feed.next().await.unwrap() {
+                    told.push(record.revision.get());
                 }
             }
-            Ok(tried)
-        })
-    }
-
-    fn renew(&self, batch: Vec<Renewal>) -> BoxFuture<'_, Result<Vec<Option<Renewed>>>> {
-        self.0.renew(batch)
-    }
-
-    fn release(&self, mut batch: Vec<Claim>) -> BoxFuture<'_, Result<Vec<Release>>> {
-        if let (Bug::ReleaseByAnyone, Some(owner)) = (self.1, *self.2.lock()) {
-            batch.iter_mut().for_each(|claim| claim.owner = owner);
+            told
         }
-        self.0.release(batch)
-    }
-
-    fn inspect(&self, key: LockKey) -> BoxFuture<'_, Result<Option<LeaseRow>>> {
-        self.0.inspect(key)
-    }
-
-    fn list(&self, prefix: String, after: Option<LockKey>, limit: usize) -> BoxFuture<'_, Result<Vec<(LockKey, LeaseRow)>>> {
-        self.0.list(prefix, after, limit)
-    }
-
-    fn take_over(&self, ask: Ask) -> BoxFuture<'_, Result<Option<FencingToken>>> {
-        self.0.take_over(ask)
-    }
-
-    fn raise(&self, newest: FencingToken) -> BoxFuture<'_, Result<()>> {
-        self.0.raise(newest)
-    }
-}
-
-/// Lets four clients take one lock of an engine with a bug.
-async fn contend(bug: Bug) -> std::result::Result<(), String> {
-    let engine = Arc::new(Buggy(MemoryLocks::new(Clock::system()), bug, Mutex::new(None)));
-    let history = Arc::new(Mutex::new(History::default()));
-    let mut tasks = tokio::task::JoinSet::new();
-    for name in 0..4 {
-        let locks = Locks::new(engine.clone(), LocksConfig::default()).unwrap();
-        let hear = history.clone();
-        tasks.spawn(fenced(None, locks, Teller::new(name, move |line| hear.lock().hear(&line)), 40));
-    }
-    while tasks.join_next().await.is_some() {}
-    let holds: Vec<Hold> = history.lock().holds.values().cloned().collect();
-    assert!(holds.len() > 10, "{holds:?}");
-    check_holds(&holds)
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn contending_clients_of_a_right_engine_pass() {
-    contend(Bug::None).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_that_stands_is_found() {
-    assert!(contend(Bug::TokenStands).await.unwrap_err().contains("one token"));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_release_without_an_owner_test_is_found() {
-    contend(Bug::ReleaseByAnyone).await.unwrap_err();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_that_ends_early_is_found() {
-    contend(Bug::EndsEarly).await.unwrap_err();
-}
-
-#[test]
-fn holds_that_overlap_or_tokens_that_fall_are_found() {
-    let hold = |owner: &str, asked, granted, token, until, released| Hold {
-        owner: owner.into(),
-        asked,
-        granted,
-        token,
-        until,
-        released,
-        lost: None,
-    };
-    check_holds(&[hold("a", 0, 1, 1, 9, Some(3)), hold("b", 2, 4, 2, 12, None), hold("c", 13, 14, 3, 20, None)]).unwrap();
-    assert!(check_holds(&[hold("a", 0, 1, 1, 9, None), hold("b", 2, 4, 2, 12, None)]).unwrap_err().contains("two believe"));
-    assert!(check_holds(&[hold("a", 0, 1, 2, 3, None), hold("b", 4, 5, 1, 9, None)]).unwrap_err().contains("does not rise"));
-    assert!(check_holds(&[hold("a", 0, 1, 2, 3, None), hold("b", 4, 5, 2, 9, None)]).unwrap_err().contains("one token"));
-    // A long hold behind which short ones hide.
-    let hidden = [hold("a", 0, 1, 1, 99, None), hold("b", 2, 3, 2, 4, None)];
-    assert!(check_holds(&hidden).unwrap_err().contains("two believe"));
-    let ended = Hold { lost: Some(8), ..hold("a", 0, 1, 1, 9, Some(7)) };
-    assert!(check_holds(&[ended]).unwrap_err().contains("ended under its holder"));
+    });
+    let history = killed(&url).await;
+    let end = onward.store().queue().engine().meta().await.unwrap().revision.get();
+    newest.store(end, Ordering::SeqCst);
+    // The word that lets it look again.
+    assert!(matches!(overwrite(&onward.store(), 0, None).await.unwrap(), CommitOutcome::Committed(_)));
+    let told = followed.await.unwrap();
+    let acknowledged = history.fenced.iter().filter_map(|write| write.accepted).collect();
+    // It may have seen the word as well.
+    check_feed(0, end.max(told.len() as u64), &told, &acknowledged).unwrap();
 }

@@ -1,6 +1,7 @@
 //! Postgres and what real servers do: die, stand still, lose connections, get restored, sit behind a pooler.
 
 mod faults;
+mod known;
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -12,7 +12,8 @@ use onward::time::Clock;
 use onward::{Config, Kind, Onward};
 
 /// The schemas that were released before this one, in their order, as they were.
-const EARLIER: &[&str] = &[include_str!("postgres_schema_1.sql")];
+const EARLIER: &[&str] =
+    &[include_str!("postgres_schema_1.sql"), concat!(include_str!("postgres_schema_1.sql"), include_str!("postgres_schema_2.sql"))];
 
 /// What `home` says in the rows of this table: so they are no copy from elsewhere.
 const HOME: &str = "(SELECT system_identifier FROM pg_control_system()) || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) || '/' || \

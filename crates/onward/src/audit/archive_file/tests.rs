@@ -1,82 +1,29 @@
-use std::io::{Cursor, Write};
+use std::io::Write;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
-use crate::model::{MacKeys, Seq, genesis, merkle};
-use crate::time::Timestamp;
+use crate::testing::archives::{self, compressed, read_as};
 use crate::{Code, Kind};
 
-const ORIGIN: &str = "onward.example/audit/orders";
-
-fn name() -> ChainName {
-    ChainName::new("orders").unwrap()
-}
-
-/// Entries 1..=9 of a chain, sealed.
-fn entries() -> Vec<Sealed> {
-    let keys = MacKeys::one("k1", [7; 32]).unwrap();
-    let mut prev = genesis(ORIGIN);
-    (1..=9)
-        .map(|seq| {
-            let mut entry = Sealed {
-                seq: Seq::new(seq).unwrap(),
-                prev,
-                hash: prev,
-                mac: None,
-                kid: "k1".into(),
-                flags: u64::from(seq == 1),
-                at: Timestamp::from_micros(i64::try_from(seq).unwrap()),
-                event_id: format!("e{seq}"),
-                kind: "a".into(),
-                actor: None,
-                resource: None,
-                data: format!("{{\"n\":{seq}}}").into(),
-                personal: (seq == 3).then_some(prev),
-            };
-            entry.hash = entry.compute_hash(ORIGIN);
-            entry.mac = keys.sign("k1", &entry.hash);
-            prev = entry.hash;
-            entry
-        })
-        .collect()
-}
-
-fn border() -> Border {
-    let entries = entries();
-    let mut tree = merkle::Frontier::default();
-    entries.iter().for_each(|entry| tree.push(&entry.hash));
-    let last = entries.last().unwrap().hash;
-    Border { from: 1, to: 9, prev: genesis(ORIGIN), last, root: tree.root(), skeleton: last, place: "x".into() }
-}
-
 fn good() -> (Vec<u8>, ArchiveFile) {
-    let mut writer = ArchiveWriter::new(&name(), ORIGIN, &border()).unwrap();
-    entries().iter().for_each(|entry| writer.push(entry).unwrap());
-    let mut bytes = writer.take();
-    let (rest, file) = writer.end("f".into(), border().last).unwrap();
-    bytes.extend(rest);
-    (bytes, file)
+    announced_as(archives::file())
 }
 
 /// Reads a file to its end; how many rows it has.
 fn read(bytes: &[u8], file: &ArchiveFile) -> Result<usize> {
-    let mut reader = ArchiveReader::open(Box::new(Cursor::new(bytes.to_vec())), file, &border(), &name(), ORIGIN)?;
-    let mut rows = 0;
-    while reader.next()?.is_some() {
-        rows += 1;
-    }
-    Ok(rows)
+    read_as(bytes, file).map(|rows| rows.len())
+}
+
+fn announced_as(bytes: Vec<u8>) -> (Vec<u8>, ArchiveFile) {
+    let file = archives::announced(&bytes);
+    (bytes, file)
 }
 
 /// A compressed file of some text, announced as it is.
 fn announced(text: &[u8]) -> (Vec<u8>, ArchiveFile) {
-    let bytes = zstd::encode_all(text, 3).unwrap();
-    let sum = |bytes: &[u8]| Hash::from_bytes(Sha256::digest(bytes).into());
-    let (sha256, plain_sha256) = (sum(&bytes), sum(text));
-    let file = ArchiveFile { name: "f".into(), sha256, plain_sha256, bytes: bytes.len() as u64, plain_bytes: text.len() as u64 };
-    (bytes, file)
+    announced_as(compressed(text))
 }
 
 fn refused(bytes: &[u8], file: &ArchiveFile, what: &str) {

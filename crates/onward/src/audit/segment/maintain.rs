@@ -225,7 +225,7 @@ impl Trail {
         }
     }
 
-    /// Looks whether the policies can be carried out, and whether steps are late; changes nothing.
+    /// Looks whether the archive can be written, and whether steps are late; changes nothing, but for a mark in a bucket that has none.
     ///
     /// # Errors
     /// [`Kind::Backend`]: the engine is away, or an index row is damaged.
@@ -247,7 +247,11 @@ impl Trail {
         }
         let found = format!("{all} segments, {late} steps of their lives late by more than an hour");
         let fix = "run `onward audit maintain --dry-run`: it says which, and what is in the way";
-        Ok(vec![Finding::of("audit.maintain", late == 0, Grade::Warning, found, fix)])
+        let mut findings = vec![Finding::of("audit.maintain", late == 0, Grade::Warning, found, fix)];
+        if let Ok(archive) = self.archive() {
+            findings.extend(archive.check().await);
+        }
+        Ok(findings)
     }
 }
 

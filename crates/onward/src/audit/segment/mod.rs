@@ -185,11 +185,6 @@ impl Chain {
         self.load(from.get()).await.map(|(segment, _)| segment).map_err(|e| e.during("segment"))
     }
 
-    /// Refuses where rows cannot leave: a segment that could be sealed and never purged would promise too much.
-    fn keeps_segments(&self) -> Result<()> {
-        if self.trail().0.engine.keeps_segments() { Ok(()) } else { Err(Error::unsupported("this engine keeps no segments")) }
-    }
-
     async fn segment_page(&self, after: u64) -> Result<Vec<(Segment, Version)>> {
         let scan = Scan {
             namespace: "default".to_owned(),

@@ -89,9 +89,8 @@ impl Policies {
     /// [`Kind::Invalid`](crate::Kind::Invalid): what is missing.
     pub fn check(&self, means: Means) -> Result<()> {
         let all = || std::iter::once(&self.rest).chain(self.chains.iter().map(|(_, policy)| policy));
-        let Means { segments, archive, keys, signing } = means;
+        let Means { archive, keys, signing } = means;
         let missing = [
-            (all().any(|policy| policy.seal_after.is_some()) && !segments, "the retention seals, and this engine keeps no segments"),
             (all().any(|policy| policy.archive_after.is_some()) && !archive, "the retention archives, and there is no archive"),
             (all().any(|policy| policy.purge_after.is_some()) && !archive, "the retention purges, and there is no archive"),
             (all().any(|policy| policy.purge_after.is_some()) && !keys, "the retention purges, and no key seals entries"),
@@ -105,8 +104,6 @@ impl Policies {
 /// What a trail has to carry a policy out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Means {
-    /// Whether its engine can move rows of segments.
-    pub segments: bool,
     /// Whether there is an archive.
     pub archive: bool,
     /// Whether a key seals entries.

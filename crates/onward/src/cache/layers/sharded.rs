@@ -167,6 +167,7 @@ impl CacheEngine for Sharded {
         all.fold(self.first.engine.promise(), |one, other| Promise {
             scope: one.scope.min(other.scope),
             staleness: one.staleness.max(other.staleness),
+            foreign_writers: one.foreign_writers || other.foreign_writers,
         })
     }
 

@@ -123,8 +123,9 @@ impl CacheEngine for Tiered {
         Promise { staleness: Some(far.staleness.unwrap_or_default() + self.bound), ..far }
     }
 
-    fn near(&self, slot: Slot<'_>) -> Option<&dyn Near> {
-        self.near.near(slot).map(|_| self as &dyn Near)
+    /// Whether the near engine has values in this process is asked once a hit, by what reads them.
+    fn near(&self, _: Slot<'_>) -> Option<&dyn Near> {
+        Some(self)
     }
 
     fn lookup<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Option<Entry>>> {

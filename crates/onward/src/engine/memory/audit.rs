@@ -11,7 +11,7 @@ use super::MemoryStore;
 use super::commit::State;
 use crate::Result;
 use crate::audit::Order;
-use crate::audit::engine::{AuditEngine, Batch, Batched, Load, Loaded, Moved, PersonalWanted, Select, Selected};
+use crate::audit::engine::{AuditEngine, Batch, Batched, Load, Loaded, Moved, PersonalWanted, Scrubbed, Select, Selected};
 use crate::audit::verify::{Controls, EachPersonal, HeadRow, Source, View};
 use crate::model::limits::PAGE_ITEMS;
 use crate::model::{ChainName, Hash, Head, KeptPersonal, Key, RowRef, Sealed, Seq};
@@ -108,8 +108,8 @@ impl AuditEngine for MemoryStore {
         Box::pin(std::future::ready(Ok(found)))
     }
 
-    fn keeps_segments(&self) -> bool {
-        true
+    fn scrub(&self) -> BoxFuture<'_, Result<Scrubbed>> {
+        Box::pin(std::future::ready(Ok(Scrubbed { erased: true, log_until: None })))
     }
 
     fn move_rows(&self, batch: Batch) -> BoxFuture<'_, Result<Batched>> {

@@ -390,7 +390,7 @@ impl CacheEngine for MemoryCache {
     }
 
     fn promise(&self) -> Promise {
-        Promise { scope: Scope::Process, staleness: None }
+        Promise { scope: Scope::Process, staleness: None, foreign_writers: false }
     }
 
     fn near(&self, _: Slot<'_>) -> Option<&dyn Near> {

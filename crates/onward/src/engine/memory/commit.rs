@@ -193,6 +193,7 @@ impl Writer for MemoryWriter {
             fences: pick(&wanted.fences, |lock| state.fences.get(lock)),
             requests: pick(&wanted.requests, |id| state.requests.get(id)),
             heads: pick(&wanted.chains, |chain| state.heads.get(chain)),
+            held: true,
         });
         Box::pin(std::future::ready(Ok(rows)))
     }
@@ -303,10 +304,6 @@ impl CommitEngine for MemoryStore {
 
     fn is_shared(&self) -> bool {
         // Two queues may share one store in this process; each has its own wake-up.
-        true
-    }
-
-    fn keeps_personal(&self) -> bool {
         true
     }
 

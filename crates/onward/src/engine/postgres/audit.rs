@@ -11,12 +11,13 @@ use tokio_postgres::{Client, Row as Found};
 use super::commit::PostgresStore;
 use super::connection::{COMMIT, Lent, Param, SNAPSHOT, Server, Step, ask, in_time};
 use super::error::before_commit;
+use super::personal::read_sql;
 use super::rows::{self, col, damaged, signed, unsigned};
 use crate::audit::Order;
-use crate::audit::engine::{AuditEngine, Batch, Batched, Load, Loaded, Select, Selected};
-use crate::audit::verify::{Controls, HeadRow, Source, View};
+use crate::audit::engine::{AuditEngine, Batch, Batched, Load, Loaded, PersonalWanted, Scrubbed, Select, Selected};
+use crate::audit::verify::{Controls, EachPersonal, HeadRow, Source, View};
 use crate::model::limits::PAYLOAD_BYTES;
-use crate::model::{ChainName, Hash, Head, RowRef, Sealed, Seq};
+use crate::model::{ChainName, Hash, Head, KeptPersonal, RowRef, Sealed, Seq};
 use crate::{Error, Result};
 
 /// How many rows a walk holds at a time.
@@ -99,8 +100,16 @@ impl AuditEngine for PostgresStore {
         })
     }
 
-    fn keeps_segments(&self) -> bool {
-        true
+    fn personal<'a>(&'a self, chain: &'a ChainName, seq: Seq) -> BoxFuture<'a, Result<Option<KeptPersonal>>> {
+        Box::pin(self.read_personal(chain, seq))
+    }
+
+    fn find_personal<'a>(&'a self, chain: &'a ChainName, wanted: &'a PersonalWanted) -> BoxFuture<'a, Result<(Vec<Seq>, Option<Seq>)>> {
+        Box::pin(self.find_seqs(chain, wanted))
+    }
+
+    fn scrub(&self) -> BoxFuture<'_, Result<Scrubbed>> {
+        Box::pin(self.scrub_now())
     }
 
     fn move_rows(&self, batch: Batch) -> BoxFuture<'_, Result<Batched>> {
@@ -252,7 +261,8 @@ impl PostgresSource {
         let view = View { origin: origin.unwrap_or_default().to_owned(), head: head.transpose()? };
         // Few rows, which an index of their own finds.
         let pinned = format!(
-            "SELECT {} FROM onward_entries WHERE chain = $1 AND seq > $2 AND flags & 1 = 1 AND substr(kind, 1, 8) = 'segment.' ORDER BY seq",
+            "SELECT {} FROM onward_entries WHERE chain = $1 AND seq > $2 AND flags & 1 = 1
+             AND (substr(kind, 1, 8) = 'segment.' OR substr(kind, 1, 7) = 'redact.') ORDER BY seq",
             columns()
         );
         for row in self.ask(&[Step::With(&pinned, vec![(&id, Type::INT8), (&controls.after, Type::INT8)])])? {
@@ -299,6 +309,26 @@ impl Source for PostgresSource {
         let sql = "SELECT payload FROM onward_objects WHERE namespace = 'default' AND kind = 'onward.skeleton' AND name = $1";
         let found = self.ask(&[Step::With(sql, vec![(&name, Type::TEXT)])])?;
         found.first().map(|row| Ok(col::<Option<Vec<u8>>>(row, 0)?.unwrap_or_default())).transpose()
+    }
+
+    fn personal(&self, from: i64, to: i64, each: &mut EachPersonal<'_>) -> Result<bool> {
+        let (name, page) = (self.chain.as_str(), signed(ROWS as u64)?);
+        // Not of the rows' snapshot: one in which values stood on the other shelf would find neither there nor here.
+        let sql = read_sql("seq >= $2 AND seq <= $3 ORDER BY seq LIMIT $4");
+        let mut first = from;
+        loop {
+            let rows =
+                self.ask(&[Step::With(&sql, vec![(&name, Type::TEXT), (&first, Type::INT8), (&to, Type::INT8), (&page, Type::INT8)])])?;
+            for row in &rows {
+                let bytes = |index| Ok::<_, Error>(col::<Option<&[u8]>>(row, index)?.unwrap_or_default());
+                each(col(row, 0)?, bytes(1)?, bytes(2)?);
+            }
+            let last = rows.last().filter(|_| rows.len() == ROWS).map(|row| col::<i64>(row, 0)).transpose()?;
+            match last.and_then(|last| last.checked_add(1)) {
+                Some(next) => first = next,
+                None => return Ok(true),
+            }
+        }
     }
 
     fn another(&self) -> Result<Box<dyn Source>> {

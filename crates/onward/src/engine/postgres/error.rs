@@ -52,6 +52,8 @@ fn refused(refusal: &DbError) -> Error {
     let error = match code.code() {
         // A lock or statement time-out, a deadlock, a serialization failure.
         "55P03" | "57014" | "40P01" | "40001" => Error::overloaded("another transaction holds what this one needs", LATER),
+        // What this library divides by zero with.
+        "22012" => Error::overloaded("a row changed past the library while it was written", LATER),
         "53300" | "53400" => Error::overloaded("the database server takes no more connections", Duration::from_secs(1)),
         "53100" => Error::unavailable("the database server's disk is full"),
         "53200" => Error::overloaded("the database server is out of memory", Duration::from_secs(1)),

@@ -1,6 +1,6 @@
 //! Leases in a Postgres database: processes of any number of machines exclude each other, by one row a key on the server's clock.
 //!
-//! Grants and renewals commit with `synchronous_commit = on` (C3); tokens are durable. Whoever waits is told by NOTIFY when the key is
+//! Grants and renewals commit with `synchronous_commit = on` (C3), whatever the role's or the pooler's default says; tokens are durable. Whoever waits is told by NOTIFY when the key is
 //! given back, if the row says that somebody waits: a hint, covered by timers. No order is kept between processes; the first to look
 //! again has it.
 
@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::connection::{COMMIT, Lent, Param, Server, Step, read};
+use super::connection::{BEGIN, COMMIT, Lent, Param, Server, Step, read};
 use super::lanes::Lanes;
 use super::leases::{self, CHANNEL};
 use super::listen::hear;
@@ -34,8 +34,9 @@ const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 /// How often an acquire looks whether the holder that refused it is still there.
 const LOOKS: usize = 3;
 
-/// What begins each transaction here: a grant that was answered is on the disk, whatever the role's or the pooler's default says.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit = on; SET LOCAL lock_timeout = 5000; \
+/// What begins a transaction that gives keys back, or asks for a word: a crash of the server may undo it, and the lease then ends by itself, the
+/// look comes by the timer. It waits for no disk, and the next grant's own COMMIT makes it last.
+const PASSING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit = off; SET LOCAL lock_timeout = 5000; \
      SET LOCAL statement_timeout = 8000; SET LOCAL idle_in_transaction_session_timeout = 5000";
 
 /// Leases in a Postgres database; clones share its connections.
@@ -115,13 +116,13 @@ impl Inner {
 
     /// Carries out one step in a transaction of its own, in one round trip; once more if it surely was not applied since its connection,
     /// out of the pool, was gone already.
-    async fn step(&self, pool: &Pool, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
+    async fn step(&self, pool: &Pool, begin: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
         let time = self.time()?;
         let mut all: Vec<Param<'_>> = Vec::with_capacity(params.len() + 1);
         all.push((&time, Type::INT8));
         all.extend_from_slice(params);
         let lent = Lent::from(pool).await?;
-        let mut answers = lent.transact(&[Step::Plain(BEGIN), Step::With(sql, all), Step::Plain(COMMIT)]).await?;
+        let mut answers = lent.transact(&[Step::Plain(begin), Step::With(sql, all), Step::Plain(COMMIT)]).await?;
         lent.done();
         Ok(answers.swap_remove(1))
     }
@@ -140,7 +141,7 @@ impl Inner {
         let holder = &*ask.holder;
         for _ in 0..LOOKS {
             let params: [Param<'_>; 4] = [(&key, Type::TEXT), (&owner, Type::BYTEA), (&holder, Type::TEXT), (&ttl, Type::INT8)];
-            let rows = self.step(&self.calls, &leases::acquire(), &params).await?;
+            let rows = self.step(&self.calls, BEGIN, &leases::acquire(), &params).await?;
             let Some(row) = rows.first() else { continue };
             let remaining = duration(row, 1)?;
             if col::<bool>(row, 3)? || col::<&[u8]>(row, 2)? == owner {
@@ -150,7 +151,7 @@ impl Inner {
                 return Ok(Tried::Busy { remaining: Some(remaining) });
             }
             // Only now: most keys are free. Who gave it back meanwhile saw nobody wait, and then there is no lease either.
-            let rows = self.step(&self.calls, &leases::wait(), &[(&key, Type::TEXT)]).await?;
+            let rows = self.step(&self.calls, PASSING, &leases::wait(), &[(&key, Type::TEXT)]).await?;
             if let Some(row) = rows.first() {
                 return Ok(Tried::Queued { remaining: Some(duration(row, 0)?), look_in: LOOK_AGAIN });
             }
@@ -166,7 +167,7 @@ impl Inner {
         let params: [Param<'_>; 4] =
             [(&keys, Type::TEXT_ARRAY), (&owners, Type::BYTEA_ARRAY), (&lengths, Type::INT8_ARRAY), (&owners, Type::BYTEA_ARRAY)];
         let mut answers = vec![None; batch.len()];
-        for row in self.step(&self.renewals, &leases::renew(), &params).await? {
+        for row in self.step(&self.renewals, BEGIN, &leases::renew(), &params).await? {
             *place(&mut answers, &row)? = Some(Renewed { token: token(&row, 1)?, remaining: duration(&row, 2)? });
         }
         Ok(answers)
@@ -182,7 +183,7 @@ impl Inner {
         let params: [Param<'_>; 4] =
             [(&keys, Type::TEXT_ARRAY), (&owners, Type::BYTEA_ARRAY), (&lengths, Type::INT8_ARRAY), (&strangers, Type::BYTEA_ARRAY)];
         let mut answers = vec![Release::AlreadyLost; batch.len()];
-        for row in self.step(&self.renewals, &leases::release(), &params).await? {
+        for row in self.step(&self.renewals, PASSING, &leases::release(), &params).await? {
             *place(&mut answers, &row)? = Release::Released;
         }
         Ok(answers)
@@ -192,12 +193,12 @@ impl Inner {
         let (key, owner, ttl) = (ask.key.as_str(), &ask.owner.as_bytes()[..], micros(ask.ttl)?);
         let holder = &*ask.holder;
         let params: [Param<'_>; 4] = [(&key, Type::TEXT), (&owner, Type::BYTEA), (&holder, Type::TEXT), (&ttl, Type::INT8)];
-        self.step(&self.calls, &leases::take_over(), &params).await?.first().map(|row| token(row, 0)).transpose()
+        self.step(&self.calls, BEGIN, &leases::take_over(), &params).await?.first().map(|row| token(row, 0)).transpose()
     }
 
     async fn prune(&self) -> Result<()> {
         for sql in leases::prune() {
-            self.step(&self.calls, &sql, &[]).await?;
+            self.step(&self.calls, BEGIN, &sql, &[]).await?;
         }
         Ok(())
     }

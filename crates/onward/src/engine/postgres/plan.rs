@@ -8,9 +8,10 @@ use uuid::Uuid;
 
 use super::connection::{Param, Step};
 use super::log;
+use super::personal;
 use super::rows::{self, damaged, signed};
 use crate::commit::engine::{Plan, Wanted};
-use crate::model::{Key, Labels, Sealed};
+use crate::model::{Key, Labels, Meta, Object, Sealed};
 use crate::{Error, Result};
 
 /// The keys of objects in columns.
@@ -131,6 +132,8 @@ impl<'a> LabelRows<'a> {
 #[derive(Default)]
 struct Objects<'a> {
     of: Keys<'a>,
+    /// The version that each replaces.
+    was: Vec<i64>,
     uid: Vec<Uuid>,
     version: Vec<i64>,
     revision: Vec<i64>,
@@ -142,6 +145,62 @@ struct Objects<'a> {
     labels: Vec<Option<String>>,
     expires_at: Vec<Option<i64>>,
 }
+
+impl<'a> Objects<'a> {
+    fn push(&mut self, object: &'a Object) -> Result<()> {
+        let (meta, value) = (&object.meta, &object.value);
+        self.of.push(&object.key);
+        self.uid.push(meta.uid);
+        self.version.push(signed(meta.version.get())?);
+        self.revision.push(signed(meta.revision.get())?);
+        self.create_revision.push(signed(meta.create_revision.get())?);
+        self.content_type.push(value.content_type());
+        self.payload.push(value.bytes());
+        self.created_at.push(meta.created_at.as_micros());
+        self.updated_at.push(meta.updated_at.as_micros());
+        self.labels.push(rows::labels_text(&meta.labels)?);
+        self.expires_at.push(meta.expires_at.map(|at| at.as_micros()));
+        Ok(())
+    }
+
+    fn params(&self) -> Vec<Param<'_>> {
+        let mut params = self.of.params();
+        let rest: [Param<'_>; 10] = [
+            (&self.uid, Type::UUID_ARRAY),
+            (&self.version, Type::INT8_ARRAY),
+            (&self.revision, Type::INT8_ARRAY),
+            (&self.create_revision, Type::INT8_ARRAY),
+            (&self.content_type, Type::TEXT_ARRAY),
+            (&self.payload, Type::BYTEA_ARRAY),
+            (&self.created_at, Type::INT8_ARRAY),
+            (&self.updated_at, Type::INT8_ARRAY),
+            (&self.labels, Type::TEXT_ARRAY),
+            (&self.expires_at, Type::INT8_ARRAY),
+        ];
+        params.extend(rest);
+        params
+    }
+}
+
+/// Makes objects; one that is there after all stops the batch.
+const MAKE: &str = "INSERT INTO onward_objects (namespace, kind, name, uid, version, revision, create_revision, content_type, payload,
+       created_at, updated_at, labels, expires_at)
+     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[],
+       $9::bytea[], $10::bigint[], $11::bigint[], $12::text[], $13::bigint[])";
+/// Replaces objects at the versions that are known; one at another version stops the batch.
+const REPLACE: &str = "WITH done AS (UPDATE onward_objects AS o SET uid = w.uid, version = w.version, revision = w.revision,
+         create_revision = w.create_revision, content_type = w.content_type, payload = w.payload, created_at = w.created_at,
+         updated_at = w.updated_at, labels = w.labels, expires_at = w.expires_at
+       FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::bytea[],
+         $10::bigint[], $11::bigint[], $12::text[], $13::bigint[], $14::bigint[]) AS w(namespace, kind, name, uid, version, revision,
+         create_revision, content_type, payload, created_at, updated_at, labels, expires_at, was)
+       WHERE o.namespace = w.namespace AND o.kind = w.kind AND o.name = w.name AND o.version = w.was RETURNING 1)
+     SELECT 1 / (count(*) = cardinality($14))::int FROM done";
+/// Deletes objects at the versions that are known; one at another version stops the batch.
+const DELETE: &str = "WITH done AS (DELETE FROM onward_objects AS o
+       USING unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS w(namespace, kind, name, was)
+       WHERE o.namespace = w.namespace AND o.kind = w.kind AND o.name = w.name AND o.version = w.was RETURNING 1)
+     SELECT 1 / (count(*) = cardinality($4))::int FROM done";
 
 /// Entries in columns.
 #[derive(Default)]
@@ -159,15 +218,16 @@ pub(super) struct Entries<'a> {
     resource: Vec<Option<&'a str>>,
     data: Vec<&'a [u8]>,
     flags: Vec<i64>,
+    pii: Vec<Option<&'a [u8]>>,
 }
 
 /// Inserts entries of chains that are there, from the parameters that [`Entries::params`] gives.
 pub(super) const INSERT_ENTRIES: &str =
-    "INSERT INTO onward_entries (chain, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags)
-     SELECT c.id, w.seq, w.prev, w.hash, w.mac, w.kid, w.at, w.event_id, w.kind, w.actor, w.resource, w.data, w.flags
+    "INSERT INTO onward_entries (chain, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags, pii)
+     SELECT c.id, w.seq, w.prev, w.hash, w.mac, w.kid, w.at, w.event_id, w.kind, w.actor, w.resource, w.data, w.flags, w.pii
      FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[], $6::text[], $7::bigint[], $8::text[], $9::text[],
-       $10::text[], $11::text[], $12::bytea[], $13::bigint[])
-       AS w(name, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags)
+       $10::text[], $11::text[], $12::bytea[], $13::bigint[], $14::bytea[])
+       AS w(name, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags, pii)
      JOIN onward_chains AS c USING (name)";
 
 impl<'a> Entries<'a> {
@@ -185,11 +245,12 @@ impl<'a> Entries<'a> {
         self.resource.push(entry.resource.as_deref());
         self.data.push(&entry.data);
         self.flags.push(signed(entry.flags)?);
+        self.pii.push(entry.personal.as_ref().map(|commitment| commitment.as_bytes().as_slice()));
         Ok(())
     }
 
     pub(super) fn params(&self) -> Vec<Param<'_>> {
-        let params: [Param<'_>; 13] = [
+        let params: [Param<'_>; 14] = [
             (&self.chain, Type::TEXT_ARRAY),
             (&self.seq, Type::INT8_ARRAY),
             (&self.prev, Type::BYTEA_ARRAY),
@@ -203,6 +264,7 @@ impl<'a> Entries<'a> {
             (&self.resource, Type::TEXT_ARRAY),
             (&self.data, Type::BYTEA_ARRAY),
             (&self.flags, Type::INT8_ARRAY),
+            (&self.pii, Type::BYTEA_ARRAY),
         ];
         params.into()
     }
@@ -232,8 +294,10 @@ pub(super) struct Columns<'a> {
     now: i64,
     log: log::Rows<'a>,
     log_bytes: i64,
-    put: Objects<'a>,
+    made: Objects<'a>,
+    replaced: Objects<'a>,
     deleted: Keys<'a>,
+    deleted_at: Vec<i64>,
     unlabelled: LabelRows<'a>,
     labelled: LabelRows<'a>,
     fences: Vec<&'a str>,
@@ -241,6 +305,7 @@ pub(super) struct Columns<'a> {
     answers: Answers<'a>,
     heads: Heads<'a>,
     entries: Entries<'a>,
+    personal: personal::Columns<'a>,
     facts: [i64; 4],
     word: String,
 }
@@ -253,8 +318,10 @@ impl<'a> Columns<'a> {
             now: plan.now.as_micros(),
             log_bytes: log.bytes(),
             log,
-            put: Objects::default(),
+            made: Objects::default(),
+            replaced: Objects::default(),
             deleted: Keys::default(),
+            deleted_at: Vec::new(),
             unlabelled: LabelRows::default(),
             labelled: LabelRows::default(),
             fences: plan.fences.keys().map(|lock| lock.as_str()).collect(),
@@ -262,6 +329,7 @@ impl<'a> Columns<'a> {
             answers: Answers::default(),
             heads: Heads::default(),
             entries: Entries::default(),
+            personal: personal::Columns::of(plan)?,
             facts: [signed(meta.revision.get())?, signed(meta.version_floor)?, signed(meta.newest_token)?, meta.at.as_micros()],
             word: super::word(meta.epoch, meta.revision),
         };
@@ -272,31 +340,29 @@ impl<'a> Columns<'a> {
     }
 
     fn objects(&mut self, plan: &'a Plan) -> Result<()> {
-        for (key, object) in &plan.objects {
-            let Some(object) = object else {
-                self.deleted.push(key);
-                continue;
-            };
-            let put = &mut self.put;
-            put.of.push(key);
-            put.uid.push(object.meta.uid);
-            put.version.push(signed(object.meta.version.get())?);
-            put.revision.push(signed(object.meta.revision.get())?);
-            put.create_revision.push(signed(object.meta.create_revision.get())?);
-            put.content_type.push(object.value.content_type());
-            put.payload.push(object.value.bytes());
-            put.created_at.push(object.meta.created_at.as_micros());
-            put.updated_at.push(object.meta.updated_at.as_micros());
-            put.labels.push(rows::labels_text(&object.meta.labels)?);
-            put.expires_at.push(object.meta.expires_at.map(|at| at.as_micros()));
-        }
-        // The index of labels follows from the first state to the last, whatever the batch did in between.
-        let mut first: HashMap<&Key, Option<&Labels>> = HashMap::new();
+        // From the first state to the last, whatever the batch did in between.
+        let mut first: HashMap<&Key, Option<&Meta>> = HashMap::new();
         for change in plan.records.iter().flat_map(|record| &record.changes) {
-            first.entry(&change.key).or_insert_with(|| change.before.as_ref().map(|object| &object.meta.labels));
+            first.entry(&change.key).or_insert_with(|| change.before.as_ref().map(|object| &object.meta));
         }
-        for (key, before) in first {
-            let after = plan.objects.get(key).and_then(Option::as_ref).map(|object| &object.meta.labels);
+        // In the order of their bytes, in which whoever locks several rows locks them.
+        let mut last: Vec<_> = plan.objects.iter().collect();
+        last.sort_unstable_by_key(|(key, _)| *key);
+        for (key, after) in last {
+            let before = first.get(key).copied().flatten();
+            match (before, after) {
+                (None, None) => {}
+                (None, Some(after)) => self.made.push(after)?,
+                (Some(before), Some(after)) => {
+                    self.replaced.was.push(signed(before.version.get())?);
+                    self.replaced.push(after)?;
+                }
+                (Some(before), None) => {
+                    self.deleted.push(key);
+                    self.deleted_at.push(signed(before.version.get())?);
+                }
+            }
+            let (before, after) = (before.map(|meta| &meta.labels), after.as_ref().map(|object| &object.meta.labels));
             self.unlabelled.add(key, before, after);
             self.labelled.add(key, after, before);
         }
@@ -351,6 +417,7 @@ impl<'a> Columns<'a> {
         }
         self.add_answers(&mut steps);
         self.add_chains(&mut steps);
+        self.personal.add(&mut steps);
         let [revision, floor, token, at] = &self.facts;
         let facts =
             "UPDATE onward_meta SET revision = $1, version_floor = $2, newest_token = $3, newest_at = $4, log_bytes = log_bytes + $5";
@@ -363,36 +430,19 @@ impl<'a> Columns<'a> {
     }
 
     fn add_objects<'s>(&'s self, steps: &mut Vec<Step<'s>>) {
-        let put = &self.put;
-        if !put.uid.is_empty() {
-            let sql = "INSERT INTO onward_objects (namespace, kind, name, uid, version, revision, create_revision, content_type, payload,
-                   created_at, updated_at, labels, expires_at)
-                 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[],
-                   $9::bytea[], $10::bigint[], $11::bigint[], $12::text[], $13::bigint[])
-                 ON CONFLICT (namespace, kind, name) DO UPDATE SET uid = excluded.uid, version = excluded.version, revision = excluded.revision,
-                   create_revision = excluded.create_revision, content_type = excluded.content_type, payload = excluded.payload,
-                   created_at = excluded.created_at, updated_at = excluded.updated_at, labels = excluded.labels,
-                   expires_at = excluded.expires_at";
-            let mut params = put.of.params();
-            let rest: [Param<'_>; 10] = [
-                (&put.uid, Type::UUID_ARRAY),
-                (&put.version, Type::INT8_ARRAY),
-                (&put.revision, Type::INT8_ARRAY),
-                (&put.create_revision, Type::INT8_ARRAY),
-                (&put.content_type, Type::TEXT_ARRAY),
-                (&put.payload, Type::BYTEA_ARRAY),
-                (&put.created_at, Type::INT8_ARRAY),
-                (&put.updated_at, Type::INT8_ARRAY),
-                (&put.labels, Type::TEXT_ARRAY),
-                (&put.expires_at, Type::INT8_ARRAY),
-            ];
-            params.extend(rest);
-            steps.push(Step::With(sql, params));
+        let (made, replaced) = (&self.made, &self.replaced);
+        if !made.uid.is_empty() {
+            steps.push(Step::With(MAKE, made.params()));
         }
-        if !self.deleted.name.is_empty() {
-            let sql = "DELETE FROM onward_objects AS o USING unnest($1::text[], $2::text[], $3::text[]) AS w(namespace, kind, name)
-                 WHERE o.namespace = w.namespace AND o.kind = w.kind AND o.name = w.name";
-            steps.push(Step::With(sql, self.deleted.params()));
+        if !replaced.uid.is_empty() {
+            let mut params = replaced.params();
+            params.push((&replaced.was, Type::INT8_ARRAY));
+            steps.push(Step::With(REPLACE, params));
+        }
+        if !self.deleted_at.is_empty() {
+            let mut params = self.deleted.params();
+            params.push((&self.deleted_at, Type::INT8_ARRAY));
+            steps.push(Step::With(DELETE, params));
         }
         let sql = "DELETE FROM onward_labels AS l USING unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
                AS w(namespace, kind, name, key, value)

@@ -15,11 +15,12 @@ use tokio_postgres::{Client, Row};
 use super::commit::remembered;
 use super::connection::{BEGIN, COMMIT, Failure, Param, Server, Step, ask, in_time, together};
 use super::error::{before_commit, is_passing, is_refusal, silent};
+use super::known::Known;
 use super::log;
 use super::migrate::{self, State};
 use super::plan::{Columns, Read, Reading};
 use super::rows::{self, col, signed};
-use crate::commit::engine::{Plan, Rows, Wanted, Writer};
+use crate::commit::engine::{Plan, Rows, StoreMeta, Wanted, Writer};
 use crate::commit::{Prune, Pruned};
 use crate::model::{Key, Revision, Version};
 use crate::retry::Backoff;
@@ -33,6 +34,11 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 
 /// The facts and the number of the schema; whoever reads them has the writer's right.
 const TAKE: &str = "SELECT epoch, revision, version_floor, compacted, newest_token, origin, newest_at, restore_floor, schema_version FROM onward_meta FOR UPDATE";
+
+/// Takes the right and compares the facts, or fails at once: somebody who has the right writes what is not known here.
+const EXPECT: &str = "SELECT 1 / ((schema_version, epoch, revision, version_floor, newest_token, newest_at, restore_floor, origin)
+         = ($1, $2, $3, $4, $5, $6, $7, $8))::int
+     FROM (SELECT * FROM onward_meta FOR UPDATE NOWAIT) AS m";
 
 /// Names the batch in its own transaction; beside it, what writers left that are long gone.
 const NAME: &str = "INSERT INTO onward_writers (id, batch, at) VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET batch = $2, at = $3";
@@ -54,11 +60,23 @@ pub(super) struct PostgresWriter {
     id: String,
     /// The number of its newest batch.
     batch: i64,
+    known: Known,
+    /// Whether the right is held.
+    held: bool,
 }
 
 impl PostgresWriter {
     pub(super) fn new(server: Server, clock: Clock) -> Self {
-        Self { server, clock, runtime: None, session: None, id: random::uuid_v4().to_string(), batch: 0 }
+        Self {
+            server,
+            clock,
+            runtime: None,
+            session: None,
+            id: random::uuid_v4().to_string(),
+            batch: 0,
+            known: Known::default(),
+            held: false,
+        }
     }
 
     /// Runs work on this thread.
@@ -135,6 +153,27 @@ impl Work<'_> {
 
     async fn take_and_read(&mut self, wanted: &Wanted) -> Result<Rows> {
         self.begin(async |client| read(client, wanted).await).await
+    }
+
+    /// Sends the whole transaction at once: nothing is held, and the facts must be the expected ones.
+    async fn write(&mut self, facts: &StoreMeta, columns: &Columns<'_>) -> Result<()> {
+        let (epoch, origin) = (facts.epoch.to_string(), &*facts.origin);
+        let numbers = [facts.revision.get(), facts.version_floor, facts.newest_token, facts.restore_floor].map(signed);
+        let [revision, floor, token, restored] = &numbers.into_iter().collect::<Result<Vec<_>>>()?[..] else { return Err(silent()) };
+        let at = facts.at.as_micros();
+        let params: [Param<'_>; 8] = [
+            (&migrate::VERSION, Type::INT4),
+            (&epoch, Type::TEXT),
+            (revision, Type::INT8),
+            (floor, Type::INT8),
+            (token, Type::INT8),
+            (&at, Type::INT8),
+            (restored, Type::INT8),
+            (&origin, Type::TEXT),
+        ];
+        let mut steps = vec![Step::Plain(BEGIN), Step::With(EXPECT, params.into())];
+        steps.extend(columns.steps());
+        self.finish(steps).await
     }
 
     /// Sends the rest of the transaction, the name of the batch and the COMMIT at once.
@@ -284,8 +323,14 @@ async fn read(client: &Client, wanted: &Wanted) -> Result<Rows, Trouble> {
     let ids: HashMap<_, _> = ids.map(|id| (id.as_str(), id)).collect();
     let chains: HashMap<_, _> = chains.map(|chain| (chain.as_str(), chain)).collect();
     let unasked = || Error::integrity("the database answers what it was not asked");
-    let mut read =
-        Rows { meta: rows::meta(facts)?, objects: HashMap::new(), fences: HashMap::new(), requests: HashMap::new(), heads: HashMap::new() };
+    let mut read = Rows {
+        meta: rows::meta(facts)?,
+        objects: HashMap::new(),
+        fences: HashMap::new(),
+        requests: HashMap::new(),
+        heads: HashMap::new(),
+        held: true,
+    };
     for row in &objects {
         let key = rows::key(row, 0)?;
         if let Some(object) = rows::state(row, key.clone(), 3)? {
@@ -347,23 +392,42 @@ async fn oldest(client: &Client, prune: &Prune) -> Result<(Pruned, i64), Trouble
 
 impl Writer for PostgresWriter {
     fn begin<'a>(&'a mut self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Rows>> {
-        Box::pin(async move { self.run(async |work| work.take_and_read(wanted).await) })
+        Box::pin(async move {
+            if self.session.is_some()
+                && let Some(rows) = self.known.rows(wanted)
+            {
+                return Ok(rows);
+            }
+            let rows = self.run(async |work| work.take_and_read(wanted).await)?;
+            self.held = true;
+            self.known.read(wanted, &rows);
+            Ok(rows)
+        })
     }
 
     fn finish<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            self.run(async |work| match Columns::of(plan) {
-                Ok(columns) => work.finish(columns.steps()).await,
-                Err(error) => {
+            let held = std::mem::take(&mut self.held);
+            let facts = self.known.facts().cloned().filter(|_| !held);
+            let done = self.run(async |work| match (Columns::of(plan), facts) {
+                (Ok(columns), Some(facts)) => work.write(&facts, &columns).await,
+                (Ok(columns), None) => work.finish(columns.steps()).await,
+                (Err(error), _) => {
                     work.give_back().await;
                     Err(error)
                 }
-            })
+            });
+            match &done {
+                Ok(()) => self.known.wrote(plan),
+                Err(_) => self.known.forget(),
+            }
+            done
         })
     }
 
     fn give_back(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
+            self.held = false;
             // What cannot even run has nothing to give back.
             let _ = self.run(async |work| {
                 work.give_back().await;

@@ -324,7 +324,7 @@ impl CacheEngine for RedisCache {
     }
 
     fn promise(&self) -> Promise {
-        Promise { scope: Scope::Shared, staleness: None }
+        Promise { scope: Scope::Shared, staleness: None, foreign_writers: self.layout == Layout::Utopia }
     }
 
     fn lookup<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Option<Entry>>> {

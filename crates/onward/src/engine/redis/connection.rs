@@ -151,7 +151,7 @@ impl Link {
     /// As [`Link::call`]; an error of one command is the error of all, with [`Effect::Unknown`](crate::Effect::Unknown).
     pub(super) async fn call_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T> {
         let (mut connection, generation) = self.0.current()?;
-        let answer = pipeline.query_async(&mut connection).await;
+        let answer = in_time(pipeline.query_async(&mut connection)).await;
         self.0.judged(answer, generation).map_err(|e| of_call(e, Sent::Steps))
     }
 
@@ -161,8 +161,7 @@ impl Link {
     /// [`Kind::Backend`](crate::Kind::Backend), not applied: the connection is down.
     pub(super) async fn send<T: FromRedisValue>(&self, command: &Cmd) -> Result<RedisResult<T>> {
         let (mut connection, generation) = self.0.current()?;
-        let answer = connection
-            .req_packed_command(command)
+        let answer = in_time(connection.send_packed_command(command))
             .await
             .and_then(Value::extract_error)
             .and_then(|value| Ok(redis::from_redis_value(value)?));
@@ -202,7 +201,7 @@ impl Session {
     /// As [`Link::call_all`], but for what a command alone is refused.
     pub(super) async fn each(&self, commands: &Pipeline) -> Result<Vec<RedisResult<Value>>> {
         let call = self.inner.begin_call(self.generation);
-        let answers = self.connection.clone().req_packed_commands(commands, 0, commands.len()).await;
+        let answers = in_time(self.connection.clone().req_packed_commands(commands, 0, commands.len())).await;
         call.end();
         let answers = self.inner.judged(answers, self.generation).map_err(|e| of_call(e, Sent::Steps))?;
         Ok(answers.into_iter().map(|answer| self.inner.judged(answer.extract_error(), self.generation)).collect())
@@ -285,15 +284,16 @@ impl Inner {
         let generation = self.state.lock().generation + 1;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(Some(ANSWER))
+            // Each call sets its own.
+            .set_response_timeout(None)
             .set_pipeline_buffer_size(WAITING)
             .set_push_sender(ears(Arc::downgrade(self), generation));
         let of_connect = |error| of_connect(error, self.address.speaks());
         let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await.map_err(of_connect)?;
         if !self.channels.is_empty() {
-            connection.subscribe(&self.channels).await.map_err(of_connect)?;
+            in_time(connection.subscribe(&self.channels)).await.map_err(of_connect)?;
         }
-        let server = match connection.req_packed_command(redis::cmd("INFO").arg("server")).await.and_then(Value::extract_error) {
+        let server = match in_time(connection.send_packed_command(redis::cmd("INFO").arg("server"))).await.and_then(Value::extract_error) {
             Ok(info) => run_id(&info).into(),
             Err(error) if is_fatal(&error) => return Err(of_connect(error)),
             Err(_) => "".into(),
@@ -324,6 +324,11 @@ fn ears(inner: Weak<Inner>, generation: u64) -> impl Fn(PushInfo) -> Result<(), 
         }
         Ok(())
     }
+}
+
+/// Waits for an answer for as long as one may take.
+async fn in_time<T>(call: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+    retry::within(ANSWER, call).await.unwrap_or_else(|| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
 }
 
 fn bytes(value: &Value) -> Option<&[u8]> {

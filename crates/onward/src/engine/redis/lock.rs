@@ -1,9 +1,9 @@
 //! Leases in Redis: processes of many machines exclude each other, and every client that takes a lock by `SET NX PX` on the same key.
 //!
 //! A key holds the string `ow1:OWNER:TOKEN:SINCE:HOLDER` with an expiry. Beside it are `onward:fence`, the token counter, and
-//! `onward:q:KEY`, the processes that wait for a key, in the order in which they came. A release hands the key to the first of them and
-//! tells it on its channel, `onward:wake:PROCESS`; so nobody polls while the holder is one of us. One server at a time: locks on a
-//! cluster are refused.
+//! `onward:q:KEY`, the processes that wait for a key, in the order in which they came. A release hands the key to the first of them,
+//! which draws a token when it confirms, and tells it on its channel, `onward:wake:PROCESS`; so nobody polls while the holder is one of
+//! us. One server at a time: locks on a cluster are refused.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use super::connection::Link;
 use super::error::strange;
 use super::places::Places;
 use super::script::{Script, script};
+use super::server_clock::ServerClock;
 use crate::lock::{Ask, Capabilities, Claim, LeaseRow, LockEngine, Owner, Place, Release, Renewal, Renewed, Tried, Waiters};
 use crate::model::{FencingToken, LockKey};
 use crate::observe::Finding;
@@ -23,21 +24,19 @@ use crate::time::{Clock, Timestamp};
 use crate::{Error, Result, random};
 
 static ACQUIRE: Script = script!("token.lua", "acquire_free.lua", "lease.lua", "acquire.lua");
-static RELEASE: Script = script!("token.lua", "lease.lua", "release.lua");
-static RENEW: Script = script!("token.lua", "lease.lua", "renew.lua");
+static RELEASE: Script = script!("release_one.lua", "lease.lua", "release.lua");
+static RENEW: Script = script!("lease.lua", "renew.lua");
 static TAKE_OVER: Script = script!("token.lua", "lease.lua", "take_over.lua");
 static RAISE: Script = script!("raise.lua");
 static INSPECT: Script = script!("inspect.lua");
 
-const NO_ARGS: &[&str] = &[];
+pub(super) const NO_ARGS: &[&str] = &[];
 
 /// The token counter.
 pub(super) const FENCE: &str = "onward:fence";
-/// How long a process that was handed a key may take to confirm it. A process that stands still costs the others this, once.
+/// How long a process that was handed a key may take to confirm it, as `lease.lua` has it. A process that stands still costs the others
+/// this, once.
 pub(super) const CLAIM: Duration = Duration::from_millis(500);
-pub(super) const CLAIM_MS: &str = "500";
-/// A queue that nobody joins is gone after a day: longer than any wait.
-const QUEUE_MS: &str = "90000000";
 /// How often the first in a queue looks again while a foreign client has the key: it sends no word.
 const FOREIGN: Duration = Duration::from_millis(250);
 /// How often a waiter looks again that counts on being woken.
@@ -58,6 +57,7 @@ pub struct RedisLocks {
     /// Renewals have a connection of their own, so that no backlog of calls lets a lease end.
     renewals: Link,
     places: Arc<Places>,
+    clock: Arc<ServerClock>,
 }
 
 impl RedisLocks {
@@ -70,31 +70,36 @@ impl RedisLocks {
         if address.is_cluster() {
             return Err(on_a_cluster());
         }
-        let places = Arc::new(Places::new());
+        let clock = Arc::new(ServerClock::default());
+        let places = Arc::new(Places::new(Arc::clone(&clock)));
         let calls = Link::listen(address, vec![places.channel()], Arc::clone(&places) as _).await?;
         places.work_on(&calls);
         let mode: String = calls.call(redis::cmd("INFO").arg("cluster")).await?;
         if mode.contains("cluster_enabled:1") {
             return Err(on_a_cluster());
         }
-        Ok(Self { renewals: Link::open(address).await?, calls, places })
+        Ok(Self { renewals: Link::open(address).await?, calls, places, clock })
     }
 
     async fn try_one(&self, ask: Ask) -> Result<Tried> {
-        let place = match ask.place {
-            Place::None => "0",
-            Place::Queue => self.places.join(&ask.key),
-        };
-        let (owner, ttl) = (ask.owner.to_string(), millis(ask.ttl));
-        let keys = [ask.key.as_str(), FENCE, &queue_of(&ask.key)];
-        let args = [&owner, &*ask.holder, &ttl, self.places.process(), place, CLAIM_MS, QUEUE_MS];
+        let (mark, ttl, queue) = (mark(&ask.owner), millis(ask.ttl), queue_of(&ask.key));
+        let sent = Clock::system().now();
+        let floor = self.clock.floor(sent).map(|floor| floor.to_string()).unwrap_or_default();
+        let keys = [ask.key.as_str(), FENCE, &queue];
+        let mut args = vec![&*mark, &*ask.holder, &ttl, &floor];
+        if ask.place == Place::Queue {
+            args.extend([self.places.join(&ask.key), self.places.process()]);
+        }
         let answer: Value = ACQUIRE.run(&self.calls, &keys, &args).await?;
         if let Value::BulkString(token) = &answer {
             self.places.left(&ask.key);
             return Ok(Tried::Granted { token: token_of(token)?, remaining: ask.ttl, already_ours: false });
         }
-        let (won, token, left, kind): (i64, Option<Vec<u8>>, i64, i64) =
+        let (won, token, left, kind, clock): (i64, Option<Vec<u8>>, i64, i64, Option<u64>) =
             redis::from_redis_value(answer).map_err(|e| strange().with_source(e))?;
+        if let Some(micros) = clock {
+            self.clock.heard(sent, Clock::system().now(), micros);
+        }
         let remaining = u64::try_from(left).ok().map(Duration::from_millis);
         if won == 1 {
             self.places.left(&ask.key);
@@ -114,14 +119,11 @@ impl RedisLocks {
     }
 
     async fn release_all(&self, batch: Vec<Claim>) -> Result<Vec<Release>> {
-        let mut keys = vec![FENCE.to_owned()];
-        let mut args = vec![CLAIM_MS.to_owned()];
-        for claim in &batch {
-            keys.extend([claim.key.to_string(), queue_of(&claim.key)]);
-            // Who keeps a key that was given back is nobody's to know.
-            let nobody = if claim.keep.is_zero() { String::new() } else { Owner::draw().to_string() };
-            args.extend([claim.owner.to_string(), millis(claim.keep), nobody]);
-        }
+        let keys: Vec<String> = batch.iter().flat_map(|claim| [claim.key.to_string(), queue_of(&claim.key)]).collect();
+        let args = match &*batch {
+            [claim] if claim.keep.is_zero() => vec![mark(&claim.owner)],
+            _ => batch.iter().flat_map(ending).collect(),
+        };
         let answers: String = RELEASE.run(&self.calls, &keys, &args).await?;
         for (claim, _) in batch.iter().zip(answers.bytes()).filter(|(_, answer)| *answer == b'2') {
             self.places.watch(&claim.key);
@@ -134,7 +136,7 @@ impl RedisLocks {
             return Ok(Vec::new());
         }
         let keys: Vec<&str> = batch.iter().map(|renewal| renewal.key.as_str()).collect();
-        let args: Vec<String> = batch.iter().flat_map(|renewal| [renewal.owner.to_string(), millis(renewal.ttl)]).collect();
+        let args: Vec<String> = batch.iter().flat_map(|renewal| [mark(&renewal.owner), millis(renewal.ttl)]).collect();
         let answers: Vec<Value> = RENEW.run(&self.renewals, &keys, &args).await?;
         answers.into_iter().map(renewed).collect()
     }
@@ -180,9 +182,9 @@ impl RedisLocks {
     }
 
     async fn take(&self, ask: Ask) -> Result<Option<FencingToken>> {
-        let (owner, ttl) = (ask.owner.to_string(), millis(ask.ttl));
+        let (mark, ttl) = (mark(&ask.owner), millis(ask.ttl));
         let keys = [ask.key.as_str(), FENCE];
-        match TAKE_OVER.run(&self.calls, &keys, &[&owner, &*ask.holder, &ttl]).await? {
+        match TAKE_OVER.run(&self.calls, &keys, &[&mark, &*ask.holder, &ttl]).await? {
             Value::Nil => Ok(None),
             Value::BulkString(token) => token_of(&token).map(Some),
             _ => Err(Error::unsupported("the key holds another type than a lock, which is not ours to remove")),
@@ -196,6 +198,25 @@ pub(crate) const NOT_ON_A_CLUSTER: &str =
 
 fn on_a_cluster() -> Error {
     Error::unsupported(NOT_ON_A_CLUSTER)
+}
+
+/// What the script for releases has to know of each of several.
+fn ending(claim: &Claim) -> [String; 3] {
+    // Who keeps a key that was given back is nobody's to know.
+    let nobody = if claim.keep.is_zero() { String::new() } else { mark(&Owner::draw()) };
+    [mark(&claim.owner), nobody, millis(claim.keep)]
+}
+
+/// How a lease of an owner begins.
+fn mark(owner: &Owner) -> String {
+    let mut digits = [0; 32];
+    // Two for each of 16 bytes: they fit.
+    let _ = hex::encode_to_slice(owner.as_bytes(), &mut digits);
+    let mut mark = String::with_capacity(37);
+    mark.push_str("ow1:");
+    mark.extend(digits.iter().map(|digit| char::from(*digit)));
+    mark.push(':');
+    mark
 }
 
 fn millis(time: Duration) -> String {
@@ -223,7 +244,7 @@ fn renewed(answer: Value) -> Result<Option<Renewed>> {
     }
 }
 
-/// Reads a lease; what has another form is a foreign client's lock.
+/// Reads a lease; what has another form is a foreign client's lock. What was handed over and is not confirmed has no token yet.
 fn row(value: &[u8], left: i64) -> LeaseRow {
     let remaining = u64::try_from(left).ok().map(Duration::from_millis);
     ours(value, remaining).unwrap_or_else(|| LeaseRow {
@@ -238,9 +259,10 @@ fn row(value: &[u8], left: i64) -> LeaseRow {
 fn ours(value: &[u8], remaining: Option<Duration>) -> Option<LeaseRow> {
     let mut parts = std::str::from_utf8(value).ok()?.strip_prefix("ow1:")?.splitn(4, ':');
     let owner: Owner = parts.next()?.parse().ok()?;
-    let token = FencingToken::new(parts.next()?.parse().ok()?).ok()?;
-    let since = Timestamp::from_micros(parts.next()?.parse().ok()?);
-    Some(LeaseRow { owner, holder: parts.next()?.into(), token: Some(token), remaining, since })
+    let (token, since): (u64, i64) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let since = if token == 0 { Clock::system().wall() } else { Timestamp::from_micros(since) };
+    let token = if token == 0 { None } else { Some(FencingToken::new(token).ok()?) };
+    Some(LeaseRow { owner, holder: parts.next()?.into(), token, remaining, since })
 }
 
 /// Writes a prefix as a pattern that means itself.
@@ -309,5 +331,22 @@ impl LockEngine for RedisLocks {
             let _: i64 = RAISE.run(&self.calls, &[FENCE], &[newest.to_string()]).await?;
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_script_hands_over_for_as_long_as_is_waited_for() {
+        let lease = include_str!("scripts/lease.lua");
+        assert!(lease.contains(&format!("local CLAIM, QUEUE = '{}', ", CLAIM.as_millis())));
+    }
+
+    #[test]
+    fn a_lease_begins_with_its_owner() {
+        let owner = Owner::draw();
+        assert_eq!(mark(&owner), format!("ow1:{owner}:"));
     }
 }

@@ -17,6 +17,7 @@ mod error;
 mod lock;
 mod places;
 mod script;
+mod server_clock;
 mod utopia;
 
 pub use address::Address;

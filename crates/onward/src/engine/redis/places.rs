@@ -6,15 +6,16 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::Mutex;
 
 use super::connection::{Link, Pushed, WeakLink};
-use super::lock::{CLAIM, CLAIM_MS, FENCE, queue_of};
+use super::lock::{CLAIM, NO_ARGS, queue_of};
 use super::script::{Script, script};
+use super::server_clock::ServerClock;
 use crate::lock::{Owner, Waiters};
 use crate::model::LockKey;
 use crate::time::{Clock, Moment};
 use crate::{Result, retry};
 
-static LEAVE: Script = script!("token.lua", "lease.lua", "leave.lua");
-static PASS_ON: Script = script!("token.lua", "lease.lua", "pass_on.lua");
+static LEAVE: Script = script!("lease.lua", "leave.lua");
+static PASS_ON: Script = script!("lease.lua", "pass_on.lua");
 
 /// How long after a hand-over it is looked whether the key was taken: surely after the claim's end.
 const LATE: std::time::Duration = CLAIM.saturating_add(std::time::Duration::from_millis(20));
@@ -32,10 +33,12 @@ pub(super) struct Places {
     /// Keys that were handed over, and when it is time to see whether that was taken.
     watched: Mutex<HashMap<LockKey, Moment>>,
     link: OnceLock<WeakLink>,
+    /// Known as long as the connection lasts.
+    server_clock: Arc<ServerClock>,
 }
 
 impl Places {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(server_clock: Arc<ServerClock>) -> Self {
         Self {
             // It holds what is handed over, so nobody may guess it.
             process: Owner::draw().to_string(),
@@ -44,6 +47,7 @@ impl Places {
             waiters: Mutex::default(),
             watched: Mutex::default(),
             link: OnceLock::new(),
+            server_clock,
         }
     }
 
@@ -79,17 +83,14 @@ impl Places {
 
     /// Gives places up, and what was handed over meanwhile.
     pub(super) async fn leave(&self, link: &Link, keys: Vec<LockKey>) -> Result<()> {
-        let mut names = vec![FENCE.to_owned()];
-        for key in &keys {
-            names.extend([key.to_string(), queue_of(key)]);
-        }
+        let names: Vec<String> = keys.iter().flat_map(|key| [key.to_string(), queue_of(key)]).collect();
         {
             let mut joined = self.joined.lock();
             keys.iter().for_each(|key| {
                 joined.remove(key);
             });
         }
-        let _: i64 = LEAVE.run(link, &names, &[CLAIM_MS, &self.process]).await?;
+        let _: i64 = LEAVE.run(link, &names, &[&self.process]).await?;
         Ok(())
     }
 
@@ -131,7 +132,7 @@ impl Places {
         if taken > 0 {
             return Ok(false);
         }
-        let handed_on: i64 = PASS_ON.run(link, &[key.as_str(), FENCE, &queue_of(key)], &[CLAIM_MS]).await?;
+        let handed_on: i64 = PASS_ON.run(link, &[key.as_str(), &queue_of(key)], NO_ARGS).await?;
         Ok(handed_on == 1)
     }
 
@@ -159,7 +160,9 @@ impl Pushed for Places {
         }
     }
 
-    fn lost(self: Arc<Self>) {}
+    fn lost(self: Arc<Self>) {
+        self.server_clock.forget();
+    }
 
     fn returned(self: Arc<Self>) {
         // Wakes may have been missed, and the server may have come back empty.

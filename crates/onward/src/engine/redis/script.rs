@@ -8,6 +8,9 @@ use super::connection::Link;
 use super::error::{Sent, of_call};
 use crate::Result;
 
+/// Room for the digits of a number of keys.
+const NUMBER: usize = 20;
+
 /// A script, known to the server by the hash of its text.
 pub(super) struct Script(LazyLock<redis::Script>, &'static str);
 
@@ -29,7 +32,8 @@ impl Script {
     ) -> Result<T> {
         match link.send(&self.command("EVALSHA", self.0.get_hash(), keys, args)).await? {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                let answer = link.send(&self.command("EVAL", self.1, keys, args)).await?;
+                // Once in a server's life: what is boxed here need not be carried by every call.
+                let answer = Box::pin(async { link.send(&self.command("EVAL", self.1, keys, args)).await }).await?;
                 answer.map_err(|e| of_call(e, Sent::Steps))
             }
             answer => answer.map_err(|e| of_call(e, Sent::Steps)),
@@ -47,8 +51,9 @@ impl Script {
     }
 
     fn command(&self, verb: &str, script: &str, keys: &[impl AsRef<[u8]>], args: &[impl AsRef<[u8]>]) -> Cmd {
-        let mut command = redis::cmd(verb);
-        command.arg(script).arg(keys.len());
+        let bytes: usize = keys.iter().map(|key| key.as_ref().len()).chain(args.iter().map(|arg| arg.as_ref().len())).sum();
+        let mut command = Cmd::with_capacity(3 + keys.len() + args.len(), verb.len() + script.len() + NUMBER + bytes);
+        command.arg(verb).arg(script).arg(keys.len());
         for key in keys {
             command.arg(key.as_ref());
         }

@@ -15,7 +15,7 @@ use super::error::before_commit;
 use super::personal;
 use super::rows::{self, col, damaged, signed, unsigned};
 use crate::audit::Order;
-use crate::audit::engine::{AuditEngine, Batch, Batched, Load, Loaded, PersonalWanted, Select, Selected};
+use crate::audit::engine::{AuditEngine, Batch, Batched, Load, Loaded, PersonalWanted, Scrubbed, Select, Selected};
 use crate::audit::verify::{Controls, EachPersonal, HeadRow, Source, View};
 use crate::model::limits::PAYLOAD_BYTES;
 use crate::model::{ChainName, Hash, Head, KeptPersonal, Row, RowRef, Sealed, Seq};
@@ -138,16 +138,13 @@ impl AuditEngine for SqliteStore {
         Box::pin(self.readers().run(move |connection| personal::find(connection, &chain, &wanted)))
     }
 
-    fn scrub(&self) -> BoxFuture<'_, Result<bool>> {
+    fn scrub(&self) -> BoxFuture<'_, Result<Scrubbed>> {
         let store = self.clone();
         Box::pin(async move {
             let scrubbed = tokio::task::spawn_blocking(move || store.scrub_now()).await;
-            scrubbed.map_err(|e| Error::unavailable("the log could not be cut off").with_source(e))?
+            let erased = scrubbed.map_err(|e| Error::unavailable("the log could not be cut off").with_source(e))??;
+            Ok(Scrubbed { erased, log_until: None })
         })
-    }
-
-    fn keeps_segments(&self) -> bool {
-        true
     }
 
     fn move_rows(&self, batch: Batch) -> BoxFuture<'_, Result<Batched>> {

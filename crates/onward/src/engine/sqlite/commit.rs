@@ -147,6 +147,7 @@ impl SqliteWriter {
             fences: HashMap::new(),
             requests: HashMap::new(),
             heads: HashMap::new(),
+            held: true,
         };
         let mut find = select_object(connection)?;
         for key in &wanted.objects {
@@ -426,10 +427,6 @@ impl CommitEngine for SqliteStore {
 
     fn ready(&self) -> Result<()> {
         self.wal.check()
-    }
-
-    fn keeps_personal(&self) -> bool {
-        true
     }
 
     fn meta(&self) -> BoxFuture<'_, Result<StoreMeta>> {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "test code that ships behind a feature")]
 
+#[cfg(feature = "s3")]
+mod bucket;
 #[cfg(feature = "redis")]
 mod cluster;
 #[cfg(feature = "postgres")]
@@ -14,6 +16,8 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+#[cfg(feature = "s3")]
+pub use bucket::{Bucket, Spoilt};
 #[cfg(feature = "redis")]
 pub use cluster::RedisCluster;
 #[cfg(feature = "postgres")]

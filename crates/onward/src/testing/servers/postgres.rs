@@ -160,6 +160,11 @@ impl Postgres {
         self.port
     }
 
+    /// Returns the folder of its files.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
     /// Returns the URL of its first database.
     pub fn url(&self) -> String {
         url(self.port, "postgres")

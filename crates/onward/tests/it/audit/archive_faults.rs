@@ -4,12 +4,15 @@
 use std::time::Duration;
 
 use object_store::ObjectStoreExt;
+use object_store::memory::InMemory;
 use object_store::path::Path;
 use onward::audit::verify::{Archives, Check, FindingCode, SegmentState, Verdict};
 use onward::audit::{Act, AppendOptions, Chain, Healed};
+use onward::engine::memory::MemoryStore;
 use onward::model::{Entry, Seq};
-use onward::testing::archive_faults::ArchiveFault;
+use onward::testing::archive_faults::{ArchiveFault, ArchiveFaults, faulty};
 use onward::testing::audit::Harness;
+use onward::time::Clock;
 use onward::{Effect, Kind};
 
 fn one() -> Seq {
@@ -55,7 +58,7 @@ impl Deed {
     }
 
     /// Makes a chain whose segment is where it begins.
-    async fn prepare(self, h: &Harness, name: &str) -> Chain {
+    async fn prepare(self, h: &Harness, files: &InMemory, name: &str) -> Chain {
         let chain = h.first.chain(name).unwrap();
         chain.append_many(vec![Entry::new("order.paid"); 5], AppendOptions::new()).await.unwrap();
         chain.seal(None, &Act::because("retention")).await.unwrap();
@@ -69,7 +72,7 @@ impl Deed {
             let named = chain.segment(one()).await.unwrap().archive.unwrap().name;
             let folder = named.rsplitn(3, '/').nth(2).unwrap();
             for file in ["entries.ndjson.zst", "verify.py"] {
-                h.files.put(&Path::from(format!("{folder}/9-dead/{file}")), "x".into()).await.unwrap();
+                files.put(&Path::from(format!("{folder}/9-dead/{file}")), "x".into()).await.unwrap();
             }
         }
         chain
@@ -86,14 +89,24 @@ async fn verified(chain: &Chain, what: &str, may_be_left_over: bool) {
     assert!(report.verdict == Verdict::Ok && fine, "{what}: {report}");
 }
 
+/// A store, its archive, and what goes wrong with that.
+struct Place<'a> {
+    h: &'a Harness,
+    files: &'a InMemory,
+    faults: &'a ArchiveFaults,
+}
+
 /// Whatever call fails, before or after it was done: the error is typed, nothing is lost, and the next one ends it.
 #[tokio::test]
 async fn an_error_at_any_call_to_the_archive_loses_nothing() {
-    let h = super::memory().await;
+    let (store, faults) = (MemoryStore::new(), ArchiveFaults::default());
+    let (archive, files) = faulty(&faults);
+    let h = Harness::archiving(store.clone(), store, Clock::manual(), archive, ()).await;
+    let at = Place { h: &h, files: &files, faults: &faults };
     for deed in Deed::ALL {
         for fault in [ArchiveFault::Refused, ArchiveFault::Lost] {
             let mut nth = 1;
-            while fails_and_heals(&h, deed, fault, nth).await {
+            while fails_and_heals(&at, deed, fault, nth).await {
                 nth += 1;
             }
             // The archive is asked for at least two things by everything that anybody does to it.
@@ -103,13 +116,13 @@ async fn an_error_at_any_call_to_the_archive_loses_nothing() {
 }
 
 /// Lets one call fail and looks at what is left; tells whether there was such a call.
-async fn fails_and_heals(h: &Harness, deed: Deed, fault: ArchiveFault, nth: u64) -> bool {
+async fn fails_and_heals(at: &Place<'_>, deed: Deed, fault: ArchiveFault, nth: u64) -> bool {
     let what = format!("{deed:?}-{fault:?}-{nth}");
-    let chain = &deed.prepare(h, &what.to_lowercase()).await;
+    let chain = &deed.prepare(at.h, at.files, &what.to_lowercase()).await;
     let (begins, ends) = deed.states();
-    h.archive_faults.at(nth, fault);
+    at.faults.at(nth, fault);
     let ended = deed.run(chain).await;
-    let met = h.archive_faults.calm();
+    let met = at.faults.calm();
     let now = state(chain).await;
     match &ended {
         Ok(()) => assert_eq!(now, ends, "{what}"),
@@ -121,7 +134,7 @@ async fn fails_and_heals(h: &Harness, deed: Deed, fault: ArchiveFault, nth: u64)
     }
     // Until the next heal a file whose purge is announced may still be there, and is called so. Nothing else is.
     verified(chain, &what, deed == Deed::PurgeFile && ended.is_err()).await;
-    h.clock.advance(LATER);
+    at.h.clock.advance(LATER);
     let act = Act::because("after the fault");
     assert_eq!(chain.heal(&act).await.unwrap_or_else(|e| panic!("{what}: {e}")).waiting, Vec::<u64>::new(), "{what}");
     let now = state(chain).await;

@@ -1,5 +1,7 @@
 //! Personal data on a SQLite file: not a byte of what was redacted is left, and who tampers with the table is named.
 
+mod postgres;
+
 use std::path::{Path, PathBuf};
 
 use onward::audit::{Act, AppendOptions, Redact};

@@ -150,6 +150,52 @@ async fn lost_counter_still_grows() {
 }
 
 #[tokio::test]
+async fn tokens_grow_over_a_restart_from_an_old_snapshot() {
+    let server = Redis::start();
+    let (a, b) = (process(&server).await, process(&server).await);
+    let first = a.acquire(&key("job"), at_once()).await.unwrap();
+    assert_eq!(first.release().await.unwrap(), Release::Released);
+    assert_eq!(server.ask("SAVE"), "OK");
+    // Tokens that the snapshot does not know, from two processes that both know the server's clock.
+    let mut newest = FencingToken::new(1).unwrap();
+    for locks in [&a, &b, &a, &b, &a, &b] {
+        let grant = locks.acquire(&key("job"), at_once()).await.unwrap();
+        assert!(grant.token() > newest);
+        newest = grant.token();
+        assert_eq!(grant.release().await.unwrap(), Release::Released);
+    }
+    let counter: u64 = server.ask("GET onward:fence").parse().unwrap();
+    server.kill();
+    server.revive();
+    assert!(server.ask("GET onward:fence").parse::<u64>().unwrap() < counter, "the counter is an old one");
+    for locks in [a, b] {
+        let clock = Clock::system();
+        let over = clock.now() + PATIENCE;
+        let grant = loop {
+            match locks.acquire(&key("job"), at_once()).await {
+                Ok(grant) => break grant,
+                Err(error) => assert!(clock.now() < over, "{error}"),
+            }
+            retry::sleep(&clock, Duration::from_millis(10)).await;
+        };
+        assert!(grant.token() > newest);
+        newest = grant.token();
+        assert_eq!(grant.release().await.unwrap(), Release::Released);
+    }
+}
+
+#[tokio::test]
+async fn what_was_handed_over_and_is_not_confirmed_has_no_token_yet() {
+    let server = Redis::start();
+    let locks = process(&server).await;
+    assert_eq!(server.ask(&format!("SET job ow1:{}:0:0:handed PX 60000", "f".repeat(32))), "OK");
+    let status = locks.status(&key("job")).await.unwrap().unwrap();
+    assert_eq!((&*status.holder, status.token), ("handed", None));
+    assert_eq!(locks.acquire(&key("job"), at_once()).await.unwrap_err().kind(), Kind::Contended);
+    assert_eq!(locks.list("job", None, 10).await.unwrap().items.len(), 1);
+}
+
+#[tokio::test]
 async fn at_open_the_counter_goes_above_what_the_store_has_seen() {
     let server = Redis::start();
     let folder = tempfile::tempdir().unwrap();

@@ -173,6 +173,9 @@ async fn a_time_in_which_php_holds_fills_off_holds_ours_off_and_the_other_way_ro
 async fn what_is_not_shared_is_as_ever_and_what_cannot_be_is_refused() {
     let (server, cache) = own().await;
     assert_eq!((cache.engine_name(), cache.promise().scope), ("redis-utopia", Scope::Shared));
+    assert!(cache.promise().foreign_writers);
+    let ours = RedisCache::open(&Address::parse(&server.url()).unwrap(), Clock::system()).await.unwrap();
+    assert!(!ours.promise().foreign_writers, "our own layout is ours alone");
     let other = cache.in_namespace("web").unwrap();
     fill(&other, "k", 1).await;
     let _ = other.invalidate("k").await.unwrap();

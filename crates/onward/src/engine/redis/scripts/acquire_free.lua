@@ -1,13 +1,14 @@
 -- Takes a key if it is free (C1), or joins its queue.
--- KEYS: key, counter, queue. ARGV: owner, holder, ttl, process, place (0: none, 1: new, 2: perhaps there), claim, queue's ttl.
+-- KEYS: key, counter, queue. ARGV: how its lease begins (ow1:OWNER:), holder, ttl, what the asker knows of the clock or nothing, and of who
+-- waits: place (1: new, 2: perhaps there) and process.
 -- Answers the token, if nobody has the key or waits for it: most ask no more, so this comes before all else. Or as the rest says.
 local key, fence, queue = KEYS[1], KEYS[2], KEYS[3]
--- An error, a table, is another type than a string: foreign.
-local value = redis.pcall('GET', key)
--- A removal comes before what is written: a server that is full lets a script go on after it.
-local first = not value and redis.call('LPOP', queue)
-if not value and not first then
-  local token, now = draw(fence)
-  redis.call('SET', key, 'ow1:' .. ARGV[1] .. ':' .. token .. ':' .. now .. ':' .. ARGV[2], 'PX', ARGV[3])
-  return token
+local mark, holder, ttl, floor, place, me = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+-- Who has a place comes for what he was handed.
+if floor ~= '' and place ~= '2' and redis.call('EXISTS', key, queue) == 0 then
+  local token = draw(redis.pcall, fence, floor)
+  if token then
+    redis.call('SET', key, mark .. token .. ':' .. floor .. ':' .. holder, 'PX', ttl)
+    return token
+  end
 end

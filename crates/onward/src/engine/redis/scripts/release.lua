@@ -1,26 +1,24 @@
--- Ends leases whose owner matches (C1): each key goes to the next in its queue, or is free, or stays taken by nobody for a while.
--- KEYS: counter, then key and queue of each. ARGV: claim, then owner, time to keep and an owner that nobody knows, of each.
--- Answers a digit for each: 0 not the owner's, 1 ended, 2 handed over.
-local fence, claim = KEYS[1], ARGV[1]
+-- Several keys, or somebody waits, or it is kept or lost.
 local answers = ''
-for i = 1, (#KEYS - 1) / 2 do
-  local key, queue = KEYS[2 * i], KEYS[2 * i + 1]
-  local owner, keep, nobody = ARGV[3 * i - 1], ARGV[3 * i], ARGV[3 * i + 1]
+for i = 1, #KEYS / 2 do
+  local key, queue = KEYS[2 * i - 1], KEYS[2 * i]
+  local mark, nobody, keep = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
   local answer = '0'
-  local value = redis.pcall('GET', key)
-  if is_of(value, owner) then
+  if i > 1 then value = redis.pcall('GET', key) end
+  if begins(value, mark) then
     answer = '1'
-    if keep ~= '0' then
-      redis.call('SET', key, 'ow1:' .. nobody .. string.sub(value, 37), 'PX', keep)
+    if keep and keep ~= '0' then
+      redis.call('SET', key, nobody .. string.sub(value, 38), 'PX', keep)
       -- The end of the lease has moved: whoever counts on it looks again.
-      local first = redis.call('LINDEX', queue, 0)
-      if first then redis.call('PUBLISH', 'onward:wake:' .. first, key) end
-    elseif hand_over(key, fence, queue, claim, 'XX', false) then
+      local next = redis.call('LINDEX', queue, 0)
+      if next then redis.call('PUBLISH', 'onward:wake:' .. next, key) end
+    elseif hand_over(key, queue, 'XX', false, first) then
       answer = '2'
     else
       redis.call('DEL', key)
     end
   end
+  first = nil
   answers = answers .. answer
 end
 return answers

@@ -1,12 +1,13 @@
--- C4: moves the counter above every token before, and not below the clock, so that tokens grow even if the counter is lost. Lua joins large
--- numbers in short form, so they are formatted by hand. Returns the token and the time in microseconds.
-local function draw(fence)
-  local time = redis.call('TIME')
-  local clock = time[1] * 1000000 + time[2]
-  local now = string.format('%d', clock)
-  local last = tonumber(redis.call('SET', fence, now, 'GET')) or 0
-  if last < clock then return now, now end
+-- C4: moves the counter above every token before, and not below `floor`: what the asker knows of this server's clock, in microseconds.
+-- False: there is no counter, so only the clock itself is surely above what was lost; or (by `pcall`) the server is full.
+-- Digits of one length are compared as text. Lua joins large numbers in short form, so they are formatted by hand.
+local function draw(call, fence, floor)
+  local last = call('SET', fence, floor, 'GET')
+  if not last or type(last) == 'table' then return false end
+  if #last == #floor and last < floor then return floor end
+  last = tonumber(last) or 0
+  if last < tonumber(floor) then return floor end
   local token = string.format('%d', last + 1)
   redis.call('SET', fence, token)
-  return token, now
+  return token
 end
