@@ -1,7 +1,7 @@
 //! The life of segments on SQLite, against hand-written loops, and what writers feel of it, in one run.
 //!
 //! `cargo bench -p onward --bench audit_life [-- PART..]`, where a part is `latency`, `rates`, `verify` or `memory`; all by default.
-//! `ONWARD_BENCH_SHARE=10` takes a tenth of the rows. Ratios decide. Every answer is checked: nothing may be busy, dropped or missing,
+//! `ONWARD_BENCH_SHARE=10` takes a tenth of the rows. `latency` draws `docs/plots/audit-life.svg`. Ratios decide. Every answer is checked: nothing may be busy, dropped or missing,
 //! each step may append one entry to the chain and no more, and the chain must verify.
 
 #![allow(
@@ -13,7 +13,8 @@
     reason = "a benchmark measures time and prints it"
 )]
 
-use std::fmt::Write as _;
+mod shared;
+
 use std::fs::File;
 use std::io::Write as _;
 use std::ops::ControlFlow;
@@ -31,6 +32,7 @@ use onward::time::Clock;
 use onward::{Config, Onward};
 use rusqlite::{Connection, OpenFlags, params};
 use sha2::{Digest, Sha256};
+use shared::{Line, Verdicts, draw_phases, load, plots, quantile};
 
 const DATA: usize = 512;
 /// Appends a second beside the life cycle, at fixed times.
@@ -51,20 +53,22 @@ fn main() {
     }
     let wanted = |part: &str| parts.is_empty() || parts.iter().any(|one| one == part);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
-    println!("load {}", std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim());
+    println!("{}", load());
+    let mut verdicts = Verdicts::default();
     if wanted("latency") {
-        runtime.block_on(latency(250_000 / share()));
+        runtime.block_on(latency(250_000 / share(), &mut verdicts));
     }
     if wanted("rates") {
-        runtime.block_on(rates(1_000_000 / share()));
+        runtime.block_on(rates(1_000_000 / share(), &mut verdicts));
     }
     if wanted("verify") {
-        runtime.block_on(threads(250_000 / share()));
+        runtime.block_on(threads(250_000 / share(), &mut verdicts));
     }
     if wanted("memory") {
-        memory(&runtime);
+        memory(&runtime, &mut verdicts);
     }
-    println!("load {}", std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim());
+    println!();
+    verdicts.end();
 }
 
 fn keys() -> MacKeys {
@@ -92,6 +96,13 @@ async fn open(folder: &Path) -> (Onward, Chain) {
 fn entry(number: u64, data: usize) -> Entry {
     let text: String = (0..data).map(|at| char::from(b'a' + u8::try_from((at as u64 * 7 + number) % 26).unwrap())).collect();
     Entry::new("order.refund").by("user:7").on(format!("order:{number}")).with_data(Data::text(text))
+}
+
+/// The processor time of the process so far, in ticks of 10 ms: what a busy machine does not change.
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let times = stat.rsplit_once(')').unwrap().1.split(' ').skip(12).take(2);
+    Duration::from_millis(times.map(|ticks| ticks.parse::<u64>().unwrap() * 10).sum())
 }
 
 /// Appends until the chain has so many entries; returns entries a second.
@@ -137,22 +148,35 @@ async fn write(chain: Chain, stop: Arc<AtomicBool>, began: Instant) -> Vec<(Dura
     appends.join_all().await
 }
 
-fn p99(all: &mut [Duration]) -> Duration {
-    all.sort();
-    all.get(all.len() * 99 / 100).copied().unwrap_or_default()
+/// The life of a segment: when each phase began, and when the last one ended.
+struct Phases {
+    all: Vec<(&'static str, Duration)>,
+    end: Duration,
 }
 
-async fn latency(rows: u64) {
+impl Phases {
+    fn of(&self, name: &str) -> (Duration, Duration) {
+        let at = self.all.iter().position(|(one, _)| *one == name).unwrap();
+        (self.all[at].1, self.all.get(at + 1).map_or(self.end, |(_, from)| *from))
+    }
+}
+
+/// How long appends that were due in a span of time took, in ms.
+fn took(appends: &[(Duration, Duration)], (from, to): (Duration, Duration)) -> Vec<f64> {
+    appends.iter().filter(|(due, _)| (from..to).contains(due)).map(|(_, took)| took.as_secs_f64() * 1e3).collect()
+}
+
+async fn latency(rows: u64, verdicts: &mut Verdicts) {
     println!("\nlatency: {RATE} appends a second of {DATA} bytes beside the life of a segment of {rows} entries");
     let folder = tempfile::tempdir().unwrap();
     let (onward, chain) = open(folder.path()).await;
     fill(&chain, rows, DATA).await;
     let (began, stop) = (Instant::now(), Arc::new(AtomicBool::new(false)));
     let writer = tokio::spawn(write(onward.audit().chain("orders").unwrap(), stop.clone(), began));
-    let mut phases: Vec<(&str, Duration)> = Vec::new();
+    let mut phases = Phases { all: Vec::new(), end: Duration::ZERO };
     let mut steps = 0;
     for (name, taken) in [("warm-up", 0), ("idle", 0), ("seal", 1), ("archive", 1), ("purge", 2), ("restore", 2), ("idle again", 0)] {
-        phases.push((name, began.elapsed()));
+        phases.all.push((name, began.elapsed()));
         match name {
             "seal" => drop(chain.seal(Some(Seq::new(rows).unwrap()), &act()).await.unwrap()),
             "archive" => drop(chain.archive(one(), &act()).await.unwrap()),
@@ -163,7 +187,7 @@ async fn latency(rows: u64) {
         }
         steps += taken;
     }
-    let end = began.elapsed();
+    phases.end = began.elapsed();
     stop.store(true, Ordering::Relaxed);
     let mut appends = writer.await.unwrap();
     appends.sort();
@@ -171,52 +195,49 @@ async fn latency(rows: u64) {
     assert_eq!(head, rows + appends.len() as u64 + steps, "the head was taken for something else than appends and {steps} steps");
     let report = chain.verify(Check { archives: Archives::Read, ..Check::default() }).await.unwrap();
     assert_eq!((report.verdict, report.findings.len()), (Verdict::Ok, 0), "{report}");
-    let of = |name: &str| {
-        let at = phases.iter().position(|(one, _)| *one == name).unwrap();
-        let (from, to) = (phases[at].1, phases.get(at + 1).map_or(end, |(_, to)| *to));
-        let mut all: Vec<Duration> = appends.iter().filter(|(due, _)| (from..to).contains(due)).map(|(_, took)| *took).collect();
-        (to - from, all.len(), p99(&mut all), all.last().copied().unwrap_or_default())
-    };
-    let bar = of("idle").2 * 2 + Duration::from_millis(10);
+    let bar = (quantile(&mut took(&appends, phases.of("idle")), 0.99) * 200.0).round() / 100.0 + 10.0;
     println!("{} appends, none busy, none dropped; {steps} entries for the steps of the life cycle", appends.len());
-    for (name, _) in phases.iter().skip(1) {
-        let (took, count, p99, most) = of(name);
-        let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        let verdict = if name.starts_with("idle") {
-            ""
-        } else if p99 <= bar {
-            "ok"
-        } else {
-            "MISSED"
-        };
-        println!(
-            "  {name:<11} {:>6.1} s {count:>6} appends   p99 {:>7.2} ms   most {:>7.2} ms   {verdict}",
-            took.as_secs_f64(),
-            ms(p99),
-            ms(most)
-        );
+    for (name, _) in phases.all.iter().skip(1) {
+        let span = phases.of(name);
+        let mut took = took(&appends, span);
+        let (p99, most) = (quantile(&mut took, 0.99), quantile(&mut took, 1.0));
+        println!("  {name:<11} {:>6.1} s {:>6} appends   most {most:>7.2} ms", (span.1 - span.0).as_secs_f64(), took.len());
+        verdicts.at_most(&format!("  {name}: p99 of appends, ms; twice the idle p99 and 10 ms"), p99, bar);
     }
-    println!("  bar: twice the idle p99 and 10 ms: {:.2} ms", bar.as_secs_f64() * 1e3);
-    if let Ok(path) = std::env::var("ONWARD_BENCH_CSV") {
-        let mut text = String::from("phase,due_ms,took_ms\n");
-        for (due, took) in &appends {
-            let (name, _) = phases.iter().rev().find(|(_, from)| from <= due).copied().unwrap_or(("warm-up", began.elapsed()));
-            let _ = writeln!(text, "{name},{:.2},{:.3}", due.as_secs_f64() * 1e3, took.as_secs_f64() * 1e3);
-        }
-        std::fs::write(path, text).unwrap();
-    }
+    plot(rows, &appends, &phases, bar);
 }
 
-async fn rates(rows: u64) {
+/// Draws what appends took, window by window.
+fn plot(rows: u64, appends: &[(Duration, Duration)], phases: &Phases, bar: f64) {
+    const WINDOW: Duration = Duration::from_millis(250);
+    // The first phase warms up.
+    let (_, begin) = phases.of("warm-up");
+    let (mut half, mut most, mut from) = (Vec::new(), Vec::new(), begin);
+    while from + WINDOW <= phases.end {
+        let mut took = took(appends, (from, from + WINDOW));
+        let at = (from - begin + WINDOW / 2).as_secs_f64();
+        half.push((at, quantile(&mut took, 0.5)));
+        most.push((at, quantile(&mut took, 1.0)));
+        from += WINDOW;
+    }
+    let bars = [0.0, (phases.end - begin).as_secs_f64()].map(|at| (at, bar)).to_vec();
+    let lines =
+        [Line { name: "median", points: half }, Line { name: "slowest", points: most }, Line { name: "bar of the p99", points: bars }];
+    let names: Vec<(f64, &str)> = phases.all.iter().skip(1).map(|(name, from)| ((*from - begin).as_secs_f64(), *name)).collect();
+    let facts = format!("{RATE} appends a second of {DATA} bytes beside the life of {rows} entries, windows of 250 ms; {}", load());
+    draw_phases(&plots().join("audit-life.svg"), "Audit: appends through the life of a segment, ms", &facts, "seconds", "", &lines, &names);
+}
+
+async fn rates(rows: u64, verdicts: &mut Verdicts) {
     println!("\nrates: {rows} entries with {DATA} bytes of data; every act from its call to its answer, all checks of files included");
     let folder = tempfile::tempdir().unwrap();
     let (onward, chain) = open(folder.path()).await;
     let appends = fill(&chain, rows, DATA).await;
     let timed = async |name: &str, work: std::pin::Pin<Box<dyn Future<Output = ()> + '_>>| {
-        let began = Instant::now();
+        let (began, cpu) = (Instant::now(), cpu());
         work.await;
         let rate = rows as f64 / began.elapsed().as_secs_f64();
-        println!("  {name:<34} {rate:>9.0} entries/s");
+        println!("  {name:<34} {rate:>9.0} entries/s {:>7.2} s of processor", (self::cpu() - cpu).as_secs_f64());
         rate
     };
     println!("  {:<34} {appends:>9.0} entries/s", "appends, 8 callers of 128");
@@ -239,7 +260,7 @@ async fn rates(rows: u64) {
     for (name, ratio) in
         [("archive / bare loop", archived), ("restore / appends", restore / appends), ("purge / bare DELETE", purge / deletes)]
     {
-        println!("  {name:<34} {ratio:>9.2}   (bar 0.5) {}", if ratio >= 0.5 { "ok" } else { "MISSED" });
+        verdicts.at_least(name, ratio, 0.5);
     }
 }
 
@@ -318,7 +339,7 @@ fn bare_delete(path: &Path, rows: u64) {
     assert_eq!(deleted, rows);
 }
 
-async fn threads(rows: u64) {
+async fn threads(rows: u64, verdicts: &mut Verdicts) {
     println!("\nverify: {rows} entries with {DATA} bytes of data on SQLite, best of 5 each, in turns");
     let folder = tempfile::tempdir().unwrap();
     let (_onward, chain) = open(folder.path()).await;
@@ -331,17 +352,12 @@ async fn threads(rows: u64) {
         best[count % 2] = best[count % 2].min(began.elapsed().as_secs_f64());
         count += 1;
     }
-    let ratio = best[0] / best[1];
-    println!(
-        "  1 thread {:.2} s, 2 threads {:.2} s: {ratio:.2}   (bar 1.5) {}",
-        best[0],
-        best[1],
-        if ratio >= 1.5 { "ok" } else { "MISSED" }
-    );
+    println!("  1 thread {:.2} s, 2 threads {:.2} s", best[0], best[1]);
+    verdicts.at_least("verify with 2 threads / with 1", best[0] / best[1], 1.5);
 }
 
 /// A process of its own verifies each chain: its greatest memory.
-fn memory(runtime: &tokio::runtime::Runtime) {
+fn memory(runtime: &tokio::runtime::Runtime, verdicts: &mut Verdicts) {
     let sizes = [100_000, 4_000_000 / share()];
     println!("\nmemory: the greatest resident size of a process that verifies, 2 threads, 32 bytes of data");
     let sizes = sizes.map(|rows| {
@@ -360,7 +376,7 @@ fn memory(runtime: &tokio::runtime::Runtime) {
         said.parse::<u64>().unwrap()
     });
     let more = sizes[1].saturating_sub(sizes[0]);
-    println!("  more: {more} KiB   (bar 16384) {}", if more <= 16_384 { "ok" } else { "MISSED" });
+    verdicts.at_most("verify: KiB more for so many more entries", more as f64, 16_384.0);
 }
 
 fn walk_for_memory(path: &Path) {

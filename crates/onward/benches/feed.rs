@@ -14,6 +14,8 @@
     reason = "a benchmark measures time and prints it"
 )]
 
+mod shared;
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use onward::store::{From, Put, Store, Watch};
 use onward::{Config, Onward};
 use parking_lot::Mutex;
 use rusqlite::Connection;
+use shared::{load, quantile};
 
 const WRITERS: usize = 64;
 /// Commits a second where the time to an event is measured.
@@ -87,9 +90,10 @@ fn main() {
     let bars = ["", "; bar 0.8", "; bar 16", "; bar 100", "; bar 3", "; bar 20", "; bar 0.5", "; bar 0.33", "; bar 0.05"];
     for (at, (name, bar)) in names.iter().zip(bars).enumerate() {
         let mut all: Vec<f64> = figures.iter().map(|row| row[at]).collect();
-        all.sort_by(f64::total_cmp);
-        println!("{name:<34}{:>10.3}   (rounds {:.3} to {:.3}{bar})", all[all.len() / 2], all[0], all[all.len() - 1]);
+        let [least, middle, most] = [0.0, 0.5, 1.0].map(|part| quantile(&mut all, part));
+        println!("{name:<34}{middle:>10.3}   (rounds {least:.3} to {most:.3}{bar})");
     }
+    println!("{}", load());
 }
 
 /// Counts batches: each is one fsync.
@@ -224,8 +228,7 @@ async fn lateness(path: &Path, block: Duration) -> f64 {
         .zip(seen)
         .filter_map(|(told, seen)| Some(seen.saturating_duration_since((*told)?).as_secs_f64() * 1e3))
         .collect();
-    late.sort_by(f64::total_cmp);
-    late[late.len() * 99 / 100]
+    quantile(&mut late, 0.99)
 }
 
 /// Processes that write to one file at once; returns commits a second of all, and of the slowest.

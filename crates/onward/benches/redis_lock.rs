@@ -434,7 +434,7 @@ fn judge(herds: &[Herd], verdicts: &mut Verdicts) {
     verdicts.at_most("commands an acquire, most of 10 to 200 waiters", herds.iter().map(|herd| herd.commands).fold(0.0, f64::max), 15.0);
     verdicts.at_most("commands an acquire, 200 waiters / 10", of(200).commands / of(10).commands, 1.2);
     let line = |name, part: fn(&Herd) -> f64| Line { name, points: herds.iter().map(|herd| (herd.count as f64, part(herd))).collect() };
-    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/plots"));
+    let folder = shared::plots();
     let facts = format!("Redis on loopback, each waiter with its own connection, 5 ms a hold; {}", load());
     let hand_over = [line("p50", |herd| herd.p50), line("p99", |herd| herd.p99)];
     draw(&folder.join("redis-hand-over.svg"), "Redis locks: from one holder to the next, us", &facts, "waiters", "", &hand_over);

@@ -115,10 +115,20 @@ const BOTTOM: f64 = 64.0;
 
 /// Draws lines over common points below, both ways from zero, in the form of the other drawings in `docs/plots`.
 pub(crate) fn draw(path: &Path, title: &str, facts: &str, below: &str, unit: &str, lines: &[Line<'_>]) {
+    draw_phases(path, title, facts, below, unit, lines, &[]);
+}
+
+/// Returns the round step that divides a length into at most six.
+fn step_of(length: f64) -> f64 {
+    let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * 10_f64.powf((length / 5.0).log10().floor()));
+    steps.into_iter().find(|step| step * 6.0 >= length).unwrap_or(length)
+}
+
+/// Draws as [`draw`] does, over a time that is divided into phases: where each begins, and its name.
+pub(crate) fn draw_phases(path: &Path, title: &str, facts: &str, below: &str, unit: &str, lines: &[Line<'_>], phases: &[(f64, &str)]) {
     let all = || lines.iter().flat_map(|line| &line.points);
     let (most, highest) = all().fold((1.0_f64, 1.0_f64), |(x, y), point| (x.max(point.0), y.max(point.1)));
-    let step = [1.0, 2.0, 5.0].iter().map(|step| step * 10_f64.powf((highest / 5.0).log10().floor())).find(|step| step * 6.0 >= highest);
-    let step = step.unwrap_or(highest);
+    let step = step_of(highest);
     let top = (highest / step).ceil() * step;
     let across = |x: f64| LEFT + (WIDTH - LEFT - RIGHT) * x / most;
     let up = |y: f64| HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * y / top;
@@ -135,15 +145,25 @@ pub(crate) fn draw(path: &Path, title: &str, facts: &str, below: &str, unit: &st
         out.push(format!(r#"<text x="{}" y="{:.1}" text-anchor="end">{at}{unit}</text>"#, LEFT - 8.0, y + 4.0));
         at += step;
     }
-    for (x, _) in lines.first().map(|line| line.points.as_slice()).unwrap_or_default() {
-        out.push(format!(r#"<text x="{:.1}" y="{}" text-anchor="middle">{x}</text>"#, across(*x), HEIGHT - BOTTOM + 18.0));
+    let times = (0..).map(|n| f64::from(n) * step_of(most)).take_while(|x| *x <= most).collect();
+    let points = || lines.first().map(|line| line.points.iter().map(|(x, _)| *x).collect()).unwrap_or_default();
+    let ticks: Vec<f64> = if phases.is_empty() { points() } else { times };
+    for x in ticks {
+        out.push(format!(r#"<text x="{:.1}" y="{}" text-anchor="middle">{x}</text>"#, across(x), HEIGHT - BOTTOM + 18.0));
     }
     out.push(format!(r#"<text x="{}" y="{}" text-anchor="middle">{below}</text>"#, (LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 22.0));
+    for (number, (x, name)) in phases.iter().enumerate() {
+        // Short phases stand close together: their names take turns in two rows.
+        let (x, y) = (across(*x), TOP + 10.0 + f64::from(u32::from(number % 2 == 1)) * 14.0);
+        out.push(format!(r##"<line x1="{x:.1}" y1="{TOP}" x2="{x:.1}" y2="{}" stroke="#999" stroke-dasharray="3 3"/>"##, HEIGHT - BOTTOM));
+        out.push(format!(r##"<text x="{:.1}" y="{y:.1}" fill="#555">{name}</text>"##, x + 3.0));
+    }
     for (line, colour) in lines.iter().zip(COLOURS) {
         let points: Vec<(f64, f64)> = line.points.iter().map(|(x, y)| (across(*x), up(*y))).collect();
         let drawn: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-        out.push(format!(r#"<polyline points="{}" fill="none" stroke="{colour}" stroke-width="2"/>"#, drawn.join(" ")));
-        out.extend(points.iter().map(|(x, y)| format!(r#"<circle cx="{x:.1}" cy="{y:.1}" r="3" fill="{colour}"/>"#)));
+        let (wide, dots) = if phases.is_empty() { (2, points.as_slice()) } else { (1, [].as_slice()) };
+        out.push(format!(r#"<polyline points="{}" fill="none" stroke="{colour}" stroke-width="{wide}"/>"#, drawn.join(" ")));
+        out.extend(dots.iter().map(|(x, y)| format!(r#"<circle cx="{x:.1}" cy="{y:.1}" r="3" fill="{colour}"/>"#)));
         if let Some((x, y)) = points.last() {
             out.push(format!(r#"<text x="{:.1}" y="{:.1}" fill="{colour}">{}</text>"#, x + 8.0, y + 4.0, line.name));
         }
@@ -151,4 +171,9 @@ pub(crate) fn draw(path: &Path, title: &str, facts: &str, below: &str, unit: &st
     out.push("</svg>\n".to_owned());
     std::fs::write(path, out.join("\n")).unwrap();
     println!("drawn: {}", path.display());
+}
+
+/// Returns where the drawings of the documents lie.
+pub(crate) fn plots() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/plots"))
 }

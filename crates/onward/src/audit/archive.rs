@@ -19,7 +19,7 @@ use futures_core::Stream;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, WriteMultipart};
+use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, WriteMultipart};
 use tokio::runtime::Handle;
 
 use super::verify::Filed;
@@ -101,6 +101,12 @@ impl Archive {
             }
             None => Ok(Self::of(bucket(url, environment)?, false)),
         }
+    }
+
+    /// Puts an archive into any store of objects.
+    #[cfg(feature = "testing")]
+    pub(crate) fn over(store: impl ObjectStore) -> Self {
+        Self::of(Arc::new(store), true)
     }
 
     fn of(store: Arc<dyn ObjectStore>, here: bool) -> Self {
@@ -211,20 +217,21 @@ impl Archive {
         }
     }
 
-    async fn get(&self, name: &str) -> Result<Option<(u64, Pieces)>> {
-        match self.store.get(&Path::from(name)).await {
-            Ok(found) => Ok(Some((found.meta.size, found.into_stream()))),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(failed("a file of the archive cannot be read")(error)),
-        }
-    }
-
     /// Looks for a file. Blocks, and so does what it returns: not for a thread of the runtime.
     pub(super) fn find(&self, name: &str, runtime: &Handle) -> Result<Filed> {
-        Ok(match runtime.block_on(self.get(name))? {
-            Some((bytes, pieces)) => Filed::There(bytes, Box::new(Blocking { pieces, piece: Bytes::new(), runtime: runtime.clone() })),
-            None => Filed::Absent,
-        })
+        let found = match runtime.block_on(self.store.get(&Path::from(name))) {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => return Ok(Filed::Absent),
+            Err(error) => return Err(failed("a file of the archive cannot be read")(error)),
+        };
+        Ok(Filed::There(
+            found.meta.size,
+            match found.payload {
+                // Read by this very thread: through the runtime, each 8 KiB would change threads twice.
+                GetResultPayload::File(file, _) => Box::new(file),
+                GetResultPayload::Stream(pieces) => Box::new(Blocking { pieces, piece: Bytes::new(), runtime: runtime.clone() }),
+            },
+        ))
     }
 }
 

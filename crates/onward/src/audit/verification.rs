@@ -11,7 +11,8 @@ use tokio::sync::oneshot;
 
 use super::archive::Archive;
 use super::chain::Chain;
-use super::verify::{self, Check, Controls, EachPersonal, Filed, Progress, Report, Source, View};
+use super::verify::segment::Border;
+use super::verify::{self, ArchiveFile, Check, Controls, EachPersonal, Filed, Progress, Report, Source, View};
 use crate::model::RowRef;
 use crate::observe::Event;
 use crate::retry;
@@ -86,16 +87,15 @@ impl Chain {
             .clone()
             .try_acquire_owned()
             .map_err(|_| Error::overloaded("too many verifications run", Duration::from_secs(1)))?;
-        let (engine, name, keys) = (inner.engine.clone(), self.name().clone(), inner.queue.keys().clone());
+        let (chain, name, keys) = (self.clone(), self.name().clone(), inner.queue.keys().clone());
         let clock = inner.queue.clock().clone();
-        let archive = self.trail().archive().ok().cloned();
         // Closed when the future below is dropped: then nobody waits for the walk.
         let (alive, mut gone) = oneshot::channel::<()>();
         let runtime = Handle::current();
         let walk = move || {
             let _permit = permit;
             let begun = clock.now();
-            let source = WithFiles { inner: engine.source(&name)?, archive, runtime: runtime.clone() };
+            let source = chain.with_files(&runtime)?;
             verify::verify(&source, &name, &check, &keys, &mut |progress| {
                 watch(progress);
                 runtime.block_on(wait(&clock, begun + pace.due(progress), &mut gone))
@@ -104,6 +104,22 @@ impl Chain {
         let ended = tokio::task::spawn_blocking(walk).await;
         drop(alive);
         ended.map_err(|e| Error::unavailable("the verification ended early").with_source(e)).flatten()
+    }
+
+    /// Refuses a segment whose border, skeleton or file are not what the chain itself names: it must not lose its rows.
+    pub(super) async fn check_bound(&self, border: Border, file: ArchiveFile) -> Result<()> {
+        let (chain, runtime) = (self.clone(), Handle::current());
+        let check = move || {
+            let source = chain.with_files(&runtime)?;
+            verify::check_bound(&source, chain.name(), chain.trail().queue().keys(), &border, &file)
+        };
+        tokio::task::spawn_blocking(check).await.map_err(|e| Error::unavailable("the check of the file ended early").with_source(e))?
+    }
+
+    /// Opens what a verifier reads. Blocks.
+    fn with_files(&self, runtime: &Handle) -> Result<WithFiles> {
+        let inner = self.trail().0.engine.source(self.name())?;
+        Ok(WithFiles { inner, archive: self.trail().archive().ok().cloned(), runtime: runtime.clone() })
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! A case is written once and runs on every engine; a checker judges a recorded history and has a planted bug that it must catch.
 
+pub mod archive_faults;
 pub mod archives;
 pub mod audit;
 pub mod audit_drops;

@@ -1,10 +1,11 @@
-//! The archive on a disk that fails: at each of its calls a write, an fsync or a rename ends in an error, finds no space, or is the last
-//! thing that the process does. Nothing of it may look like tampering, and the next archive is whole.
+//! The life of a segment on a disk that fails: while it is archived, purged and restored, while its file goes, and while what dead attempts
+//! left is collected, each call to the disk ends in an error, finds no space, or is the last thing that the process does. Nothing of it may
+//! look like tampering, and the next one ends it.
 
 use std::path::Path;
 
-use onward::audit::verify::{Archives, Check, SegmentState, Verdict};
-use onward::audit::{Act, AppendOptions, Chain};
+use onward::audit::verify::{Archives, Check, FindingCode, SegmentState, Verdict};
+use onward::audit::{Act, AppendOptions, Chain, Healed};
 use onward::model::{CheckpointKey, Entry, MacKeys, Seq};
 use onward::time::Clock;
 use onward::{Config, Onward};
@@ -21,57 +22,120 @@ async fn open(db: &Path, clock: Clock) -> Chain {
     Onward::connect(config).await.unwrap().audit().chain("orders").unwrap()
 }
 
-/// Runs in the child: archives, and ends as that ended.
-pub(crate) async fn archive(db: &Path) {
-    let chain = open(db, Clock::system()).await;
-    // Refused or not: what the chain says afterwards counts.
-    let _ = chain.archive(Seq::new(1).unwrap(), &Act::because("a fault")).await;
+/// What the child does while the disk fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Deed {
+    Archive,
+    Purge,
+    Restore,
+    PurgeFile,
+    Collect,
 }
 
-async fn verified(chain: &Chain, what: &str) {
+impl Deed {
+    const ALL: [Self; 5] = [Self::Archive, Self::Purge, Self::Restore, Self::PurgeFile, Self::Collect];
+
+    /// The state that it begins in, and the one that it ends in.
+    fn states(self) -> (SegmentState, SegmentState) {
+        match self {
+            Self::Archive => (SegmentState::Sealed, SegmentState::Archived),
+            Self::Purge => (SegmentState::Archived, SegmentState::Purged),
+            Self::Restore => (SegmentState::Purged, SegmentState::Archived),
+            Self::PurgeFile => (SegmentState::Purged, SegmentState::FilePurged),
+            Self::Collect => (SegmentState::Archived, SegmentState::Archived),
+        }
+    }
+
+    async fn run(self, chain: &Chain) -> onward::Result<()> {
+        let (one, act) = (Seq::new(1)?, Act::because("a fault"));
+        match self {
+            Self::Archive => chain.archive(one, &act).await.map(drop),
+            Self::Purge => chain.purge(one, &act).await.map(drop),
+            Self::Restore => chain.restore(one, None, &act).await.map(drop),
+            Self::PurgeFile => chain.purge_file(one, &act).await.map(drop),
+            Self::Collect => chain.heal(&act).await.map(drop),
+        }
+    }
+
+    /// Brings a new segment to where it begins.
+    async fn prepare(self, chain: &Chain, db: &Path) {
+        chain.append_many(vec![Entry::new("order.paid"); 100], AppendOptions::new()).await.unwrap();
+        chain.seal(None, &Act::because("a fault")).await.unwrap();
+        for step in [Self::Archive, Self::Purge] {
+            if chain.segment(Seq::new(1).unwrap()).await.unwrap().state != self.states().0 {
+                step.run(chain).await.unwrap();
+            }
+        }
+        if self == Self::Collect {
+            let named = chain.segment(Seq::new(1).unwrap()).await.unwrap().archive.unwrap().name;
+            let folder = db.with_extension("archive").join(named.rsplitn(3, '/').nth(2).unwrap()).join("9-dead");
+            std::fs::create_dir(&folder).unwrap();
+            ["entries.ndjson.zst", "verify.py"].map(|file| std::fs::write(folder.join(file), "x").unwrap());
+        }
+    }
+}
+
+/// Runs in the child: does it, and ends as that ended.
+pub(crate) async fn live(deed: &str, db: &Path) {
+    let deed = Deed::ALL.into_iter().find(|each| format!("{each:?}") == deed).unwrap();
+    let chain = open(db, Clock::system()).await;
+    // Refused or not: what the chain says afterwards counts.
+    let _ = deed.run(&chain).await;
+}
+
+async fn verified(chain: &Chain, what: &str, may_be_left_over: bool) {
     let report = chain.verify(Check { archives: Archives::Read, ..Check::default() }).await.unwrap();
-    assert!(report.verdict == Verdict::Ok && report.findings.is_empty(), "{what}: {report}");
+    let fine = report.findings.iter().all(|finding| may_be_left_over && finding.code == FindingCode::Leftover);
+    assert!(report.verdict == Verdict::Ok && fine, "{what}: {report}");
 }
 
 /// Does one thing to one call after the other, until there is none left to do it to.
-async fn at_each_call(calls: &str, does: &str) {
+async fn at_each_call(deed: Deed, calls: &str, does: &str) {
     if !works("strace", &["-V"]) {
         return skip(calls, "no strace");
     }
     let mut at = 1;
     loop {
-        let what = format!("{calls} {does} at {at}");
+        let what = format!("{deed:?}: {calls} {does} at {at}");
         let folder = tempfile::tempdir().unwrap();
         let db = folder.path().join("store.db");
         let chain = open(&db, Clock::system()).await;
-        chain.append_many(vec![Entry::new("order.paid"); 100], AppendOptions::new()).await.unwrap();
-        chain.seal(None, &Act::because("a fault")).await.unwrap();
+        deed.prepare(&chain, &db).await;
         let log = folder.path().join("calls");
         let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{does}:when={at}"));
         let strace = ["strace", "-f", "-qq", "-o", log.to_str().unwrap(), "-e", &trace, "-e", &inject];
-        let (mut child, mut reader) = start(&strace, "archive 0", &db);
+        let (mut child, mut reader) = start(&strace, &format!("live {deed:?}"), &db);
         listen(&mut reader, usize::MAX, &mut Told::default());
         let ended = child.wait().unwrap();
         let calls = std::fs::read_to_string(&log).unwrap();
         let met = calls.contains("INJECTED") || calls.contains("killed by SIGKILL");
         assert!(ended.success() || met, "{what}: {ended}");
-        verified(&chain, &what).await;
+        // A file whose purge is announced may be there until the next heal.
+        verified(&chain, &what, deed == Deed::PurgeFile).await;
         // Later than a dead worker is waited for.
         let clock = Clock::manual();
         clock.step_wall(Clock::system().wall().as_micros() - clock.wall().as_micros() + 31_000_000);
         let next = open(&db, clock).await;
         let act = Act::because("the next one");
-        if next.segment(Seq::new(1).unwrap()).await.unwrap().state == SegmentState::Sealed {
-            next.archive(Seq::new(1).unwrap(), &act).await.unwrap();
+        next.heal(&act).await.unwrap_or_else(|e| panic!("{what}: {e}"));
+        let state = next.segment(Seq::new(1).unwrap()).await.unwrap().state;
+        let (begins, ends) = deed.states();
+        assert!(state == begins || state == ends, "{what}: {state}");
+        if state != ends {
+            deed.run(&next).await.unwrap_or_else(|e| panic!("{what}: {e}"));
         }
-        verified(&next, &what).await;
-        next.heal(&act).await.unwrap();
-        verified(&next, &what).await;
-        next.purge(Seq::new(1).unwrap(), &act).await.unwrap();
-        next.restore(Seq::new(1).unwrap(), None, &act).await.unwrap();
-        verified(&next, &what).await;
+        verified(&next, &what, false).await;
+        assert_eq!(next.heal(&act).await.unwrap(), Healed::default(), "{what}");
+        // And what is there can go on: every entry comes back from the file, if there still is one.
+        if ends == SegmentState::Archived {
+            Deed::Purge.run(&next).await.unwrap();
+        }
+        if ends != SegmentState::FilePurged {
+            Deed::Restore.run(&next).await.unwrap();
+        }
+        verified(&next, &what, false).await;
         if !met {
-            assert!(at > 1, "{what}: the archive makes no such call");
+            assert!(at > 1, "{what}: it makes no such call");
             return;
         }
         at += 1;
@@ -80,25 +144,75 @@ async fn at_each_call(calls: &str, does: &str) {
 
 #[tokio::test]
 async fn an_archive_survives_an_error_at_each_write_of_its_file() {
-    at_each_call("write", "error=EIO").await;
+    at_each_call(Deed::Archive, "write", "error=EIO").await;
 }
 
 #[tokio::test]
 async fn an_archive_survives_a_full_disk_at_each_write_of_its_file() {
-    at_each_call("write", "error=ENOSPC").await;
+    at_each_call(Deed::Archive, "write", "error=ENOSPC").await;
 }
 
 #[tokio::test]
 async fn an_archive_survives_an_error_at_each_fsync() {
-    at_each_call("fsync,fdatasync", "error=EIO").await;
+    at_each_call(Deed::Archive, "fsync,fdatasync", "error=EIO").await;
 }
 
 #[tokio::test]
 async fn an_archive_survives_an_error_when_its_file_gets_its_name() {
-    at_each_call("link,linkat,rename,renameat,renameat2", "error=EIO").await;
+    at_each_call(Deed::Archive, "link,linkat,rename,renameat,renameat2", "error=EIO").await;
 }
 
 #[tokio::test]
 async fn an_archive_survives_a_death_at_each_write_and_fsync() {
-    at_each_call("write,fsync,fdatasync,link,linkat,rename,renameat,renameat2", "signal=KILL").await;
+    at_each_call(Deed::Archive, "write,fsync,fdatasync,link,linkat,rename,renameat,renameat2", "signal=KILL").await;
+}
+
+#[tokio::test]
+async fn an_archive_survives_no_room_for_its_folders() {
+    at_each_call(Deed::Archive, "mkdir,mkdirat", "error=ENOSPC").await;
+}
+
+#[tokio::test]
+async fn an_archive_survives_files_that_cannot_be_opened() {
+    at_each_call(Deed::Archive, "openat", "error=EMFILE").await;
+}
+
+#[tokio::test]
+async fn an_archive_survives_an_error_at_each_read_of_what_it_wrote() {
+    at_each_call(Deed::Archive, "read", "error=EIO").await;
+}
+
+#[tokio::test]
+async fn a_purge_survives_an_error_at_each_read_of_its_file() {
+    at_each_call(Deed::Purge, "read", "error=EIO").await;
+}
+
+#[tokio::test]
+async fn a_purge_survives_a_full_disk_when_it_leaves_its_checkpoint_and_its_rows_go() {
+    at_each_call(Deed::Purge, "write,pwrite64,mkdir,link,linkat,rename,renameat,renameat2", "error=ENOSPC").await;
+}
+
+#[tokio::test]
+async fn a_restore_survives_an_error_at_each_read_of_its_file() {
+    at_each_call(Deed::Restore, "read", "error=EIO").await;
+}
+
+#[tokio::test]
+async fn a_restore_survives_a_full_disk_and_a_death_while_its_rows_come() {
+    at_each_call(Deed::Restore, "pwrite64,fdatasync", "error=ENOSPC").await;
+    at_each_call(Deed::Restore, "fdatasync", "signal=KILL").await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_file_survives_an_error_when_it_is_listed_and_deleted() {
+    at_each_call(Deed::PurgeFile, "getdents64", "error=EIO").await;
+    at_each_call(Deed::PurgeFile, "unlink,unlinkat", "error=EIO").await;
+    at_each_call(Deed::PurgeFile, "unlink,unlinkat", "signal=KILL").await;
+}
+
+#[tokio::test]
+async fn collecting_survives_an_error_when_files_are_listed_and_deleted() {
+    at_each_call(Deed::Collect, "getdents64", "error=EIO").await;
+    at_each_call(Deed::Collect, "unlink,unlinkat", "error=EIO").await;
+    at_each_call(Deed::Collect, "unlink,unlinkat", "signal=KILL").await;
 }

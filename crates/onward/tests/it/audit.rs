@@ -2,15 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod archive_faults;
 mod drops;
 mod export;
 mod import;
 mod keyring;
 #[cfg(target_os = "linux")]
 mod life_crash;
+#[cfg(target_os = "linux")]
+mod life_processes;
 mod personal;
 mod postgres;
 mod proofs;
+mod purge_checks;
 mod s3;
 mod schedules;
 mod tamper;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, json};
 
-use super::archiving::{compare, folder, named};
+use super::archiving::{folder, named};
 use super::worker::{Worker, check_free, check_state};
 use super::{Act, Segment};
 use crate::audit::chain::Chain;
@@ -15,14 +15,15 @@ use crate::{Error, Result};
 impl Chain {
     /// Deletes the entries of an archived segment from the database; the skeleton, the control entries and the proofs stay.
     ///
-    /// Before anything goes, the file is read back to its end, and a signed checkpoint of the whole chain is put into the archive. The head
-    /// is taken twice, for one entry each: before the first row goes, and after the last.
+    /// Before anything goes, the file is read back, byte for byte the one that the chain names, and a signed checkpoint of the whole chain
+    /// is put into the archive. The head is taken twice, for one entry each: before the first row goes, and after the last.
     ///
     /// # Errors
     /// [`Kind::Conflict`](crate::Kind::Conflict): the segment is not archived, a hold covers it, or another worker is at it; a purge that
     /// was begun stalls under a hold and goes on after it. `Unsupported`: there is no archive, no signing key, or no key that seals
     /// entries, so that the chain's word for the absence would be anybody's. `NotFound`: no such segment. `Backend`: the engine or the
-    /// archive is away, or `integrity_failure`: the file is not what was archived, or a foreign row stands in the range.
+    /// archive is away, or `integrity_failure`: the file is not what was archived, or a foreign row stands in the range; its effect is
+    /// `Unknown` once the purge is announced: rows may have gone, and [`Chain::heal`] goes on.
     ///
     /// # Cancel safety
     /// Dropped, it stops between two batches; [`Chain::heal`] goes on.
@@ -32,7 +33,7 @@ impl Chain {
 
     pub(super) async fn purge_segment(&self, from: u64, act: &Act) -> Result<Segment> {
         act.check()?;
-        let archive = self.trail().archive()?.clone();
+        self.trail().archive()?;
         if self.trail().queue().keys().is_empty() {
             return Err(Error::unsupported("a chain that no key seals is not purged: its word for the absence would be anybody's"));
         }
@@ -42,14 +43,13 @@ impl Chain {
         check_free(&segment, self.trail().queue().clock().wall())?;
         self.free_of_holds(segment.from, segment.to).await?;
         let file = segment.archive.clone().ok_or_else(|| Error::integrity("an archived segment without a file"))?;
-        if segment.state == SegmentState::Archived {
-            compare(self, &archive, &segment, &file).await?;
-        }
+        // Also when it goes on: whatever happened meanwhile, the last rows never go without the file.
+        self.check_bound(segment.border(), file).await?;
         if act.dry {
             return Ok(segment);
         }
         let mut worker = Worker::take(self, from, &states, act).await?;
-        let purged = self.purge_rows(&mut worker).await;
+        let purged = self.purge_rows(&mut worker).await.map_err(|e| worker.failed(e, SegmentState::Purging));
         if purged.is_err() {
             let _ = worker.leave().await;
         }
@@ -121,7 +121,7 @@ impl Chain {
     /// Deletes the file of a purged segment: from then on only the skeleton proves what was there.
     ///
     /// # Errors
-    /// As [`Chain::purge`]. A file that could not be deleted is left over; [`Chain::heal`] deletes it.
+    /// As [`Chain::purge`]. A file that could not be deleted is left over, and the effect is `Unknown`; [`Chain::heal`] deletes it.
     ///
     /// # Cancel safety
     /// Dropped behind its commit, it leaves the file; [`Chain::heal`] deletes it.
@@ -147,7 +147,7 @@ impl Chain {
             return Err(error);
         }
         // Announced by now: nobody counts on the file any more.
-        self.delete_files(&worker.segment, None).await?;
+        self.delete_files(&worker.segment, None).await.map_err(|e| worker.failed(e, SegmentState::FilePurged))?;
         Ok(worker.segment)
     }
 

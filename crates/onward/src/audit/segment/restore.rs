@@ -22,7 +22,7 @@ impl Chain {
     /// # Errors
     /// [`Kind::Conflict`](crate::Kind::Conflict): the segment is not purged, or another worker is at it. `Unsupported`: there is no
     /// archive. `NotFound`: no such segment. `Backend`: the engine or the archive is away, or `integrity_failure`: the file is not what was
-    /// archived, or a foreign row stands in the range.
+    /// archived, or a foreign row stands in the range; its effect is `Unknown` once the restore is announced, and [`Chain::heal`] goes on.
     ///
     /// # Cancel safety
     /// Dropped, it stops between two batches; [`Chain::heal`] goes on.
@@ -43,7 +43,7 @@ impl Chain {
             return Ok(segment);
         }
         let mut worker = Worker::take(self, from, &states, act).await?;
-        let restored = self.restore_rows(&mut worker, until).await;
+        let restored = self.restore_rows(&mut worker, until).await.map_err(|e| worker.failed(e, SegmentState::Restoring));
         if restored.is_err() {
             let _ = worker.leave().await;
         }

@@ -19,7 +19,7 @@ const RENEW: Duration = Duration::from_secs(5);
 /// How often the answer to a commit is asked for.
 const TRIES: usize = 4;
 /// The rows of a batch: at least, at first, at most.
-const BATCH: (usize, usize, usize) = (64, 512, 8_192);
+const BATCH: (usize, usize, usize) = (256, 512, 8_192);
 /// How long a batch should hold the writer's right up.
 const BATCH_TIME: Duration = Duration::from_millis(10);
 
@@ -127,6 +127,11 @@ impl<'a> Worker<'a> {
         self.version = self.submit(commit).await?;
         self.segment = next;
         Ok(())
+    }
+
+    /// The error of an act that may have come to a state in which rows or files go or come: what went or came does so no less.
+    pub(super) fn failed(&self, error: Error, midway: super::SegmentState) -> Error {
+        if self.segment.state == midway && error.kind() == Kind::Backend { error.with_unknown_effect() } else { error }
     }
 
     async fn submit(&self, commit: impl Fn(&Self) -> Result<Commit>) -> Result<Version> {

@@ -6,6 +6,7 @@
 //!
 //! `verify.py` beside this file does the same with nothing of ours: Python's standard library and the database file.
 
+mod bound;
 mod check;
 mod files;
 mod look;
@@ -17,6 +18,7 @@ pub(crate) mod segment;
 mod source;
 mod walk;
 
+pub(super) use bound::check_bound;
 pub use check::{Archives, Check, Extent, Progress, verify};
 pub use report::{Depth, FINDINGS_MAX, Finding, FindingCode, Report, Verdict};
 pub use saved::{SAVED_HEAD_BYTES, SavedHead};

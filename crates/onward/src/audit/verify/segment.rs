@@ -216,6 +216,10 @@ impl Chunk {
         Ok(Self { bytes, rows })
     }
 
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use parking_lot::Mutex;
+use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::connection::{self, Durability};
@@ -39,6 +40,7 @@ const SCHEMA: Schema = Schema {
         include_str!("schema_4.sql"),
         include_str!("schema_5.sql"),
         include_str!("schema_6.sql"),
+        include_str!("schema_7.sql"),
     ],
 };
 
@@ -287,6 +289,12 @@ impl SqliteWriter {
             insert_entry(&mut insert, *id, entry)?;
         }
         Ok(())
+    }
+
+    /// Switches the trip wires off for this connection: for the one that deletes rows of segments and whose statements say themselves which.
+    pub(super) fn without_trip_wires(self) -> Result<Self> {
+        self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).map_err(before_commit)?;
+        Ok(self)
     }
 
     /// Gives the write lock back. A rollback that fails has nothing left to roll back.

@@ -11,6 +11,7 @@ use onward::lock::{Ask, Capabilities, Claim, LeaseRow, LockEngine, Release, Rene
 use onward::model::{FencingToken, LockKey};
 use onward::testing::servers::Redis;
 use onward::time::{Clock, Moment, Timestamp};
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::Mutex;
 
@@ -28,6 +29,9 @@ const SLOWER: u32 = 100_000;
 fn shown(remaining: Duration) -> Duration {
     Duration::from_millis(u64::try_from((remaining / SLOWER).as_nanos().div_ceil(1_000_000)).unwrap())
 }
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server and how far its time was moved; all handles of a test share it.
 #[derive(Clone)]
@@ -58,7 +62,10 @@ impl Moved {
         let mut time = self.0.time.lock().await;
         let now = clock.now();
         if time.is_none() {
-            let connection = redis::Client::open(self.0.server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+            // The client waits half a second for an answer by itself: a busy machine is no failure.
+            let patient = AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
+            let client = redis::Client::open(self.0.server.url()).unwrap();
+            let connection = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
             *time = Some((now, connection));
         }
         let (last, connection) = time.as_mut().unwrap();

@@ -47,6 +47,9 @@ async fn processes_are_served_in_the_order_in_which_they_came() {
 async fn a_newcomer_does_not_pass_the_queue() {
     let server = Redis::start();
     let (a, b, c) = (process(&server).await, process(&server).await, process(&server).await);
+    // From now on it knows the server's clock, and asks the short way.
+    let other = c.acquire(&key("other"), at_once()).await.unwrap();
+    assert_eq!(other.release().await.unwrap(), Release::Released);
     let held = a.acquire(&key("job"), at_once()).await.unwrap();
     let waiter = queued(&server, &b, "job", 1).await;
     // The lease ends by itself, as it were: nobody has looked yet.
@@ -81,7 +84,7 @@ async fn a_process_that_stands_still_costs_one_claim() {
     let stopped = "f".repeat(32);
     let client = redis::Client::open(format!("{}/?protocol=resp3", server.url())).unwrap();
     let (told, mut hears) = tokio::sync::mpsc::unbounded_channel();
-    let config = redis::AsyncConnectionConfig::new().set_push_sender(told);
+    let config = redis::AsyncConnectionConfig::new().set_push_sender(told).set_response_timeout(Some(PATIENCE));
     let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
     connection.subscribe(format!("onward:wake:{stopped}")).await.unwrap();
     assert_eq!(server.ask(&format!("RPUSH onward:q:job {stopped}")), "1");

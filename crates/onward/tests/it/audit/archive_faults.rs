@@ -1,0 +1,148 @@
+//! An archive that fails at any of its calls: while a segment is archived, purged, restored, while its file is purged, and while what
+//! dead attempts left is collected.
+
+use std::time::Duration;
+
+use object_store::ObjectStoreExt;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use onward::audit::verify::{Archives, Check, FindingCode, SegmentState, Verdict};
+use onward::audit::{Act, AppendOptions, Chain, Healed};
+use onward::engine::memory::MemoryStore;
+use onward::model::{Entry, Seq};
+use onward::testing::archive_faults::{ArchiveFault, ArchiveFaults, faulty};
+use onward::testing::audit::Harness;
+use onward::time::Clock;
+use onward::{Effect, Kind};
+
+fn one() -> Seq {
+    Seq::new(1).unwrap()
+}
+
+/// Longer than a worker's silence is waited for.
+const LATER: Duration = Duration::from_secs(31);
+
+/// What is done while the archive fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Deed {
+    Archive,
+    Purge,
+    Restore,
+    PurgeFile,
+    Collect,
+}
+
+impl Deed {
+    const ALL: [Self; 5] = [Self::Archive, Self::Purge, Self::Restore, Self::PurgeFile, Self::Collect];
+
+    /// The state that it begins in, and the one that it ends in.
+    fn states(self) -> (SegmentState, SegmentState) {
+        match self {
+            Self::Archive => (SegmentState::Sealed, SegmentState::Archived),
+            Self::Purge => (SegmentState::Archived, SegmentState::Purged),
+            Self::Restore => (SegmentState::Purged, SegmentState::Archived),
+            Self::PurgeFile => (SegmentState::Purged, SegmentState::FilePurged),
+            Self::Collect => (SegmentState::Archived, SegmentState::Archived),
+        }
+    }
+
+    async fn run(self, chain: &Chain) -> onward::Result<()> {
+        let act = Act::because("retention");
+        match self {
+            Self::Archive => chain.archive(one(), &act).await.map(drop),
+            Self::Purge => chain.purge(one(), &act).await.map(drop),
+            Self::Restore => chain.restore(one(), None, &act).await.map(drop),
+            Self::PurgeFile => chain.purge_file(one(), &act).await.map(drop),
+            Self::Collect => chain.heal(&act).await.map(drop),
+        }
+    }
+
+    /// Makes a chain whose segment is where it begins.
+    async fn prepare(self, h: &Harness, files: &InMemory, name: &str) -> Chain {
+        let chain = h.first.chain(name).unwrap();
+        chain.append_many(vec![Entry::new("order.paid"); 5], AppendOptions::new()).await.unwrap();
+        chain.seal(None, &Act::because("retention")).await.unwrap();
+        for step in [Self::Archive, Self::Purge] {
+            if state(&chain).await != self.states().0 {
+                step.run(&chain).await.unwrap();
+            }
+        }
+        if self == Self::Collect {
+            // What an attempt left that died.
+            let named = chain.segment(one()).await.unwrap().archive.unwrap().name;
+            let folder = named.rsplitn(3, '/').nth(2).unwrap();
+            for file in ["entries.ndjson.zst", "verify.py"] {
+                files.put(&Path::from(format!("{folder}/9-dead/{file}")), "x".into()).await.unwrap();
+            }
+        }
+        chain
+    }
+}
+
+async fn state(chain: &Chain) -> SegmentState {
+    chain.segment(one()).await.unwrap().state
+}
+
+async fn verified(chain: &Chain, what: &str, may_be_left_over: bool) {
+    let report = chain.verify(Check { archives: Archives::Read, ..Check::default() }).await.unwrap();
+    let fine = report.findings.iter().all(|finding| may_be_left_over && finding.code == FindingCode::Leftover);
+    assert!(report.verdict == Verdict::Ok && fine, "{what}: {report}");
+}
+
+/// A store, its archive, and what goes wrong with that.
+struct Place<'a> {
+    h: &'a Harness,
+    files: &'a InMemory,
+    faults: &'a ArchiveFaults,
+}
+
+/// Whatever call fails, before or after it was done: the error is typed, nothing is lost, and the next one ends it.
+#[tokio::test]
+async fn an_error_at_any_call_to_the_archive_loses_nothing() {
+    let (store, faults) = (MemoryStore::new(), ArchiveFaults::default());
+    let (archive, files) = faulty(&faults);
+    let h = Harness::archiving(store.clone(), store, Clock::manual(), archive, ()).await;
+    let at = Place { h: &h, files: &files, faults: &faults };
+    for deed in Deed::ALL {
+        for fault in [ArchiveFault::Refused, ArchiveFault::Lost] {
+            let mut nth = 1;
+            while fails_and_heals(&at, deed, fault, nth).await {
+                nth += 1;
+            }
+            // The archive is asked for at least two things by everything that anybody does to it.
+            assert!(nth > 2, "{deed:?} {fault:?}: {nth}");
+        }
+    }
+}
+
+/// Lets one call fail and looks at what is left; tells whether there was such a call.
+async fn fails_and_heals(at: &Place<'_>, deed: Deed, fault: ArchiveFault, nth: u64) -> bool {
+    let what = format!("{deed:?}-{fault:?}-{nth}");
+    let chain = &deed.prepare(at.h, at.files, &what.to_lowercase()).await;
+    let (begins, ends) = deed.states();
+    at.faults.at(nth, fault);
+    let ended = deed.run(chain).await;
+    let met = at.faults.calm();
+    let now = state(chain).await;
+    match &ended {
+        Ok(()) => assert_eq!(now, ends, "{what}"),
+        Err(error) => {
+            assert!(met && error.kind() == Kind::Backend, "{what}: {error}");
+            // Only what surely changed nothing says so.
+            assert!(error.effect() == Effect::Unknown || now == begins, "{what}: {now}, and {error} says that nothing happened");
+        }
+    }
+    // Until the next heal a file whose purge is announced may still be there, and is called so. Nothing else is.
+    verified(chain, &what, deed == Deed::PurgeFile && ended.is_err()).await;
+    at.h.clock.advance(LATER);
+    let act = Act::because("after the fault");
+    assert_eq!(chain.heal(&act).await.unwrap_or_else(|e| panic!("{what}: {e}")).waiting, Vec::<u64>::new(), "{what}");
+    let now = state(chain).await;
+    assert!(now == begins || now == ends, "{what}: {now}");
+    if now != ends {
+        deed.run(chain).await.unwrap_or_else(|e| panic!("{what}: {e}"));
+    }
+    verified(chain, &what, false).await;
+    assert_eq!(chain.heal(&act).await.unwrap(), Healed::default(), "{what}: something is left over");
+    met
+}
