@@ -7,18 +7,21 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use onward::audit::verify::{Archives, Check, SegmentState, Verdict};
 use onward::audit::{Act, AppendOptions, Chain, Filter, Page};
 use onward::model::{CheckpointKey, Entry, MacKeys, Seq};
 use onward::time::Clock;
-use onward::{Code, Config, Onward};
+use onward::{Code, Config, Onward, retry};
 
 const TASK: &str = "ONWARD_TEST_LIFE_PROCESS";
 /// Longer than a worker's silence is waited for.
 const LATER_S: i64 = 31;
 /// Entries of the segment: more than one page and one batch.
 const ROWS: u64 = 1_200;
+/// How often the collector comes while the others are at it.
+const TIMES: usize = 5;
 
 fn one() -> Seq {
     Seq::new(1).unwrap()
@@ -103,16 +106,17 @@ async fn archive(chain: &Chain) {
     }
 }
 
-/// Collects until the segment is archived, and once more.
+/// Collects while others archive, and once when one of them is done. Each time may cost all of them their attempts, so not for ever.
 async fn collect(chain: &Chain) {
     ready();
-    loop {
-        let state = chain.segment(one()).await.unwrap().state;
+    for _ in 0..TIMES {
         chain.heal(&act()).await.unwrap();
-        if state == SegmentState::Archived {
-            return say("collected");
-        }
     }
+    while chain.segment(one()).await.unwrap().state == SegmentState::Sealed {
+        retry::sleep(&Clock::system(), Duration::from_millis(5)).await;
+    }
+    chain.heal(&act()).await.unwrap();
+    say("collected");
 }
 
 /// What a child told until it ended, and whether it ended well.
