@@ -70,7 +70,9 @@ impl Deed {
             let named = chain.segment(Seq::new(1).unwrap()).await.unwrap().archive.unwrap().name;
             let folder = db.with_extension("archive").join(named.rsplitn(3, '/').nth(2).unwrap()).join("9-dead");
             std::fs::create_dir(&folder).unwrap();
-            ["entries.ndjson.zst", "verify.py"].map(|file| std::fs::write(folder.join(file), "x").unwrap());
+            for file in ["entries.ndjson.zst", "verify.py"] {
+                std::fs::write(folder.join(file), "x").unwrap();
+            }
         }
     }
 }
