@@ -201,8 +201,8 @@ async fn a_restore_survives_an_error_at_each_read_of_its_file() {
 
 #[tokio::test]
 async fn a_restore_survives_a_full_disk_and_a_death_while_its_rows_come() {
-    at_each_call(Deed::Restore, "pwrite64,fdatasync", "error=ENOSPC").await;
-    at_each_call(Deed::Restore, "fdatasync", "signal=KILL").await;
+    at_each_call(Deed::Restore, "pwrite64,fsync,fdatasync", "error=ENOSPC").await;
+    at_each_call(Deed::Restore, "fsync,fdatasync", "signal=KILL").await;
 }
 
 #[tokio::test]
