@@ -124,7 +124,7 @@ async fn the_child_writes_what_it_is_asked_for() {
     let mut words = task.splitn(3, ' ');
     let (what, count, db) = (words.next().unwrap(), words.next().unwrap(), PathBuf::from(words.next().unwrap()));
     if what == "live" {
-        return super::life::live(count, &db).await;
+        super::life::live(count, &db).await;
     }
     let onward = match Onward::open(&url(&db)).await {
         Ok(onward) => onward,
