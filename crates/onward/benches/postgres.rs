@@ -484,6 +484,11 @@ async fn swap(store: &Store, versions: &Arc<Vec<AtomicU64>>, block: Duration) ->
             })
         })
         .collect();
+    rate_and_p99(tasks, started).await
+}
+
+/// Waits for tasks that say how long each of their calls took, in ms; returns calls a second and the p99.
+async fn rate_and_p99(tasks: Vec<tokio::task::JoinHandle<Vec<f64>>>, started: Instant) -> (f64, f64) {
     let mut times = Vec::new();
     for task in tasks {
         times.extend(task.await.unwrap());

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
-use super::{BYTES, CLIENTS, Draw, OBJECTS, named};
+use super::{BYTES, CLIENTS, Draw, OBJECTS, named, rate_and_p99};
 
 /// How long a server may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -213,13 +213,7 @@ impl Keys {
                 })
             })
             .collect();
-        let mut times = Vec::new();
-        for task in tasks {
-            times.extend(task.await.unwrap());
-        }
-        let rate = times.len() as f64 / started.elapsed().as_secs_f64();
-        times.sort_by(f64::total_cmp);
-        (rate, times[times.len() * 99 / 100])
+        rate_and_p99(tasks, started).await
     }
 }
 

@@ -14,6 +14,7 @@ pub mod audit_proofs;
 pub mod audit_reads;
 pub mod cache;
 pub mod decide;
+pub mod deed;
 pub mod history;
 pub mod lock;
 pub mod lock_faults;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use onward::audit::verify::{Archives, Check, FindingCode, SegmentState, Verdict};
 use onward::audit::{Act, AppendOptions, Chain, Healed};
 use onward::model::{CheckpointKey, Entry, MacKeys, Seq};
+use onward::testing::deed::Deed;
 use onward::time::Clock;
 use onward::{Config, Onward};
 
@@ -23,57 +24,21 @@ async fn open(db: &Path, clock: Clock) -> Chain {
     Onward::connect(config).await.unwrap().audit().chain("orders").unwrap()
 }
 
-/// What the child does while the disk fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Deed {
-    Archive,
-    Purge,
-    Restore,
-    PurgeFile,
-    Collect,
+fn act() -> Act {
+    Act::because("a fault")
 }
 
-impl Deed {
-    const ALL: [Self; 5] = [Self::Archive, Self::Purge, Self::Restore, Self::PurgeFile, Self::Collect];
-
-    /// The state that it begins in, and the one that it ends in.
-    fn states(self) -> (SegmentState, SegmentState) {
-        match self {
-            Self::Archive => (SegmentState::Sealed, SegmentState::Archived),
-            Self::Purge => (SegmentState::Archived, SegmentState::Purged),
-            Self::Restore => (SegmentState::Purged, SegmentState::Archived),
-            Self::PurgeFile => (SegmentState::Purged, SegmentState::FilePurged),
-            Self::Collect => (SegmentState::Archived, SegmentState::Archived),
-        }
-    }
-
-    async fn run(self, chain: &Chain) -> onward::Result<()> {
-        let (one, act) = (Seq::new(1)?, Act::because("a fault"));
-        match self {
-            Self::Archive => chain.archive(one, &act).await.map(drop),
-            Self::Purge => chain.purge(one, &act).await.map(drop),
-            Self::Restore => chain.restore(one, None, &act).await.map(drop),
-            Self::PurgeFile => chain.purge_file(one, &act).await.map(drop),
-            Self::Collect => chain.heal(&act).await.map(drop),
-        }
-    }
-
-    /// Brings a new segment to where it begins.
-    async fn prepare(self, chain: &Chain, db: &Path) {
-        chain.append_many(vec![Entry::new("order.paid"); 100], AppendOptions::new()).await.unwrap();
-        chain.seal(None, &Act::because("a fault")).await.unwrap();
-        for step in [Self::Archive, Self::Purge] {
-            if chain.segment(Seq::new(1).unwrap()).await.unwrap().state != self.states().0 {
-                step.run(chain).await.unwrap();
-            }
-        }
-        if self == Self::Collect {
-            let named = chain.segment(Seq::new(1).unwrap()).await.unwrap().archive.unwrap().name;
-            let folder = db.with_extension("archive").join(named.rsplitn(3, '/').nth(2).unwrap()).join("9-dead");
-            std::fs::create_dir(&folder).unwrap();
-            for file in ["entries.ndjson.zst", "verify.py"] {
-                std::fs::write(folder.join(file), "x").unwrap();
-            }
+/// Brings a new segment to where the deed begins.
+async fn prepare(deed: Deed, chain: &Chain, db: &Path) {
+    chain.append_many(vec![Entry::new("order.paid"); 100], AppendOptions::new()).await.unwrap();
+    chain.seal(None, &act()).await.unwrap();
+    deed.prepare(chain, &act()).await.unwrap();
+    if deed == Deed::Collect {
+        let named = chain.segment(Seq::new(1).unwrap()).await.unwrap().archive.unwrap().name;
+        let folder = db.with_extension("archive").join(named.rsplitn(3, '/').nth(2).unwrap()).join("9-dead");
+        std::fs::create_dir(&folder).unwrap();
+        for file in ["entries.ndjson.zst", "verify.py"] {
+            std::fs::write(folder.join(file), "x").unwrap();
         }
     }
 }
@@ -94,7 +59,7 @@ pub(crate) async fn live(deed: &str, db: &Path) -> ! {
     let deed = Deed::ALL.into_iter().find(|each| format!("{each:?}") == deed).unwrap();
     let chain = open(db, Clock::system()).await;
     // Refused or not: what the chain says afterwards counts.
-    let _ = deed.run(&chain).await;
+    let _ = deed.run(&chain, &act()).await;
     std::process::exit(0)
 }
 
@@ -115,7 +80,7 @@ async fn at_each_call(deed: Deed, calls: &str, does: &str) {
         let folder = tempfile::tempdir().unwrap();
         let db = folder.path().join("store.db");
         let chain = open(&db, Clock::system()).await;
-        deed.prepare(&chain, &db).await;
+        prepare(deed, &chain, &db).await;
         let log = folder.path().join("calls");
         let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{does}:when={at}"));
         let strace = ["strace", "-f", "-qq", "-o", log.to_str().unwrap(), "-e", &trace, "-e", &inject];
@@ -137,16 +102,16 @@ async fn at_each_call(deed: Deed, calls: &str, does: &str) {
         let (begins, ends) = deed.states();
         assert!(state == begins || state == ends, "{what}: {state}");
         if state != ends {
-            deed.run(&next).await.unwrap_or_else(|e| panic!("{what}: {e}"));
+            deed.run(&next, &act).await.unwrap_or_else(|e| panic!("{what}: {e}"));
         }
         verified(&next, &what, false).await;
         assert_eq!(next.heal(&act).await.unwrap(), Healed::default(), "{what}");
         // And what is there can go on: every entry comes back from the file, if there still is one.
         if ends == SegmentState::Archived {
-            Deed::Purge.run(&next).await.unwrap();
+            Deed::Purge.run(&next, &act).await.unwrap();
         }
         if ends != SegmentState::FilePurged {
-            Deed::Restore.run(&next).await.unwrap();
+            Deed::Restore.run(&next, &act).await.unwrap();
         }
         verified(&next, &what, false).await;
         if !met {

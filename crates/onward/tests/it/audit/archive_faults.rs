@@ -12,6 +12,7 @@ use onward::engine::memory::MemoryStore;
 use onward::model::{Entry, Seq};
 use onward::testing::archive_faults::{ArchiveFault, ArchiveFaults, faulty};
 use onward::testing::audit::Harness;
+use onward::testing::deed::Deed;
 use onward::time::Clock;
 use onward::{Effect, Kind};
 
@@ -22,61 +23,25 @@ fn one() -> Seq {
 /// Longer than a worker's silence is waited for.
 const LATER: Duration = Duration::from_secs(31);
 
-/// What is done while the archive fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Deed {
-    Archive,
-    Purge,
-    Restore,
-    PurgeFile,
-    Collect,
+fn act() -> Act {
+    Act::because("retention")
 }
 
-impl Deed {
-    const ALL: [Self; 5] = [Self::Archive, Self::Purge, Self::Restore, Self::PurgeFile, Self::Collect];
-
-    /// The state that it begins in, and the one that it ends in.
-    fn states(self) -> (SegmentState, SegmentState) {
-        match self {
-            Self::Archive => (SegmentState::Sealed, SegmentState::Archived),
-            Self::Purge => (SegmentState::Archived, SegmentState::Purged),
-            Self::Restore => (SegmentState::Purged, SegmentState::Archived),
-            Self::PurgeFile => (SegmentState::Purged, SegmentState::FilePurged),
-            Self::Collect => (SegmentState::Archived, SegmentState::Archived),
+/// Makes a chain whose segment is where the deed begins.
+async fn prepare(deed: Deed, h: &Harness, files: &InMemory, name: &str) -> Chain {
+    let chain = h.first.chain(name).unwrap();
+    chain.append_many(vec![Entry::new("order.paid"); 5], AppendOptions::new()).await.unwrap();
+    chain.seal(None, &act()).await.unwrap();
+    deed.prepare(&chain, &act()).await.unwrap();
+    if deed == Deed::Collect {
+        // What an attempt left that died.
+        let named = chain.segment(one()).await.unwrap().archive.unwrap().name;
+        let folder = named.rsplitn(3, '/').nth(2).unwrap();
+        for file in ["entries.ndjson.zst", "verify.py"] {
+            files.put(&Path::from(format!("{folder}/9-dead/{file}")), "x".into()).await.unwrap();
         }
     }
-
-    async fn run(self, chain: &Chain) -> onward::Result<()> {
-        let act = Act::because("retention");
-        match self {
-            Self::Archive => chain.archive(one(), &act).await.map(drop),
-            Self::Purge => chain.purge(one(), &act).await.map(drop),
-            Self::Restore => chain.restore(one(), None, &act).await.map(drop),
-            Self::PurgeFile => chain.purge_file(one(), &act).await.map(drop),
-            Self::Collect => chain.heal(&act).await.map(drop),
-        }
-    }
-
-    /// Makes a chain whose segment is where it begins.
-    async fn prepare(self, h: &Harness, files: &InMemory, name: &str) -> Chain {
-        let chain = h.first.chain(name).unwrap();
-        chain.append_many(vec![Entry::new("order.paid"); 5], AppendOptions::new()).await.unwrap();
-        chain.seal(None, &Act::because("retention")).await.unwrap();
-        for step in [Self::Archive, Self::Purge] {
-            if state(&chain).await != self.states().0 {
-                step.run(&chain).await.unwrap();
-            }
-        }
-        if self == Self::Collect {
-            // What an attempt left that died.
-            let named = chain.segment(one()).await.unwrap().archive.unwrap().name;
-            let folder = named.rsplitn(3, '/').nth(2).unwrap();
-            for file in ["entries.ndjson.zst", "verify.py"] {
-                files.put(&Path::from(format!("{folder}/9-dead/{file}")), "x".into()).await.unwrap();
-            }
-        }
-        chain
-    }
+    chain
 }
 
 async fn state(chain: &Chain) -> SegmentState {
@@ -118,10 +83,10 @@ async fn an_error_at_any_call_to_the_archive_loses_nothing() {
 /// Lets one call fail and looks at what is left; tells whether there was such a call.
 async fn fails_and_heals(at: &Place<'_>, deed: Deed, fault: ArchiveFault, nth: u64) -> bool {
     let what = format!("{deed:?}-{fault:?}-{nth}");
-    let chain = &deed.prepare(at.h, at.files, &what.to_lowercase()).await;
+    let chain = &prepare(deed, at.h, at.files, &what.to_lowercase()).await;
     let (begins, ends) = deed.states();
     at.faults.at(nth, fault);
-    let ended = deed.run(chain).await;
+    let ended = deed.run(chain, &act()).await;
     let met = at.faults.calm();
     let now = state(chain).await;
     match &ended {
@@ -140,7 +105,7 @@ async fn fails_and_heals(at: &Place<'_>, deed: Deed, fault: ArchiveFault, nth: u
     let now = state(chain).await;
     assert!(now == begins || now == ends, "{what}: {now}");
     if now != ends {
-        deed.run(chain).await.unwrap_or_else(|e| panic!("{what}: {e}"));
+        deed.run(chain, &act).await.unwrap_or_else(|e| panic!("{what}: {e}"));
     }
     verified(chain, &what, false).await;
     assert_eq!(chain.heal(&act).await.unwrap(), Healed::default(), "{what}: something is left over");

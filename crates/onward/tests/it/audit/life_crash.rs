@@ -10,10 +10,11 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use onward::audit::verify::{Archives, Check, SegmentState, Verdict};
+use onward::audit::verify::{Archives, Check, Verdict};
 use onward::audit::{Act, AppendOptions, Chain};
 use onward::model::{CheckpointKey, Entry, MacKeys, Seq};
 use onward::observe::{Event, Observer, Silent};
+use onward::testing::deed::Deed;
 use onward::time::Clock;
 use onward::{Config, Onward};
 
@@ -23,12 +24,7 @@ const SIGABRT: i32 = 6;
 const ROWS: u64 = 1_200;
 
 /// What dies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Deed {
-    Archive,
-    Purge,
-    Restore,
-}
+const DEEDS: [Deed; 3] = [Deed::Archive, Deed::Purge, Deed::Restore];
 
 /// Where it dies, and when it comes there for which time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,34 +35,6 @@ enum Dies {
     Answered(u64),
     /// A page was written, or a batch of rows moved.
     Moved(u64),
-}
-
-impl Deed {
-    const ALL: [Self; 3] = [Self::Archive, Self::Purge, Self::Restore];
-
-    fn begins_as(self) -> SegmentState {
-        match self {
-            Self::Archive => SegmentState::Sealed,
-            Self::Purge => SegmentState::Archived,
-            Self::Restore => SegmentState::Purged,
-        }
-    }
-
-    fn ends_as(self) -> SegmentState {
-        match self {
-            Self::Archive | Self::Restore => SegmentState::Archived,
-            Self::Purge => SegmentState::Purged,
-        }
-    }
-
-    async fn run(self, chain: &Chain, act: &Act) -> onward::Result<()> {
-        let from = Seq::new(1)?;
-        match self {
-            Self::Archive => chain.archive(from, act).await.map(drop),
-            Self::Purge => chain.purge(from, act).await.map(drop),
-            Self::Restore => chain.restore(from, None, act).await.map(drop),
-        }
-    }
 }
 
 /// Ends the process when it comes to its step.
@@ -123,11 +91,7 @@ async fn make(deed: Deed, folder: &Path) {
     }
     let act = Act::because("a crash");
     chain.seal(Some(Seq::new(ROWS).unwrap()), &act).await.unwrap();
-    for step in [Deed::Archive, Deed::Purge] {
-        if chain.segment(Seq::new(1).unwrap()).await.unwrap().state != deed.begins_as() {
-            step.run(&chain, &act).await.unwrap();
-        }
-    }
+    deed.prepare(&chain, &act).await.unwrap();
 }
 
 fn start(deed: Deed, dies: Dies, folder: &Path) -> Output {
@@ -156,7 +120,7 @@ async fn the_child_does_what_it_is_asked_for() {
         return;
     };
     let words: Vec<&str> = task.splitn(4, ' ').collect();
-    let deed = Deed::ALL.into_iter().find(|deed| format!("{deed:?}") == words[0]).unwrap();
+    let deed = DEEDS.into_iter().find(|deed| format!("{deed:?}") == words[0]).unwrap();
     let count = words[2].parse().unwrap();
     if words[1] == "made" {
         return make(deed, Path::new(words[3])).await;
@@ -197,8 +161,8 @@ async fn dies_and_heals(deed: Deed, dies: Dies, original: &Path) -> bool {
     assert_eq!(healed.waiting, Vec::<u64>::new(), "{deed:?} {dies:?}");
     verified(&chain, deed, dies).await;
     let state = chain.segment(Seq::new(1).unwrap()).await.unwrap().state;
-    assert!(state == deed.begins_as() || state == deed.ends_as(), "{deed:?} {dies:?}: {state}");
-    if state != deed.ends_as() {
+    assert!(state == deed.states().0 || state == deed.states().1, "{deed:?} {dies:?}: {state}");
+    if state != deed.states().1 {
         deed.run(&chain, &act).await.unwrap();
     }
     let report = verified(&chain, deed, dies).await;
@@ -231,7 +195,7 @@ fn copy(from: &Path, to: &Path) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_death_at_any_step_of_a_segments_life_nothing_is_half_done_for_long() {
     let mut deeds = tokio::task::JoinSet::new();
-    for deed in Deed::ALL {
+    for deed in DEEDS {
         deeds.spawn(async move {
             let original = tokio::task::spawn_blocking(move || original(deed)).await.unwrap();
             let mut deaths = 0;
