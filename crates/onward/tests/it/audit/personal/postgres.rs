@@ -32,11 +32,11 @@ pub(super) fn placed(subject: &str, value: impl Into<Vec<u8>>) -> Entry {
     Entry::new("order.placed").with_personal(Personal::new(subject, value.into()))
 }
 
-pub(super) fn subject(name: &str) -> Redact {
+fn subject(name: &str) -> Redact {
     Redact::Subject(name.to_owned())
 }
 
-pub(super) async fn verified(chain: &Chain) {
+async fn verified(chain: &Chain) {
     let report = chain.verify(Check::default()).await.unwrap();
     assert!(report.findings.is_empty() && report.verdict == Verdict::Ok, "{report}");
 }

@@ -1,4 +1,4 @@
-//! Personal data change shelves under the writer's right: whoever forgets, erases or upgrades beside it waits for his turn.
+//! Personal data change shelves under the writer's right: whoever erases or upgrades beside it waits for his turn.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,7 @@ use onward::{Kind, Result, retry};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use super::postgres::{orders, placed, subject, superuser};
-use super::{act, seq};
+use super::postgres::{orders, placed, superuser};
 
 /// Only a broken server lets it pass.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -82,39 +81,6 @@ async fn two_that_erase_at_once_turn_the_shelves_once() {
     let (current, open, first, second) = shelves(&looker).await;
     assert_eq!((current, open, first), (1, false, 0), "the first file is thrown away");
     assert!(second > 0, "what stays was carried");
-}
-
-/// The page has left its shelf and not arrived at the other when its value is forgotten.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_value_that_is_forgotten_while_it_is_carried_is_gone() {
-    let (url, looker) = forgotten().await;
-    let chain = orders(&url).await;
-    chain.append_many(vec![placed("cyd", "c"), placed("dan", "d")], AppendOptions::new()).await.unwrap();
-    let holder = superuser(&url).await;
-    // The last row of the page.
-    holder.batch_execute("BEGIN; SELECT FROM onward_personal WHERE seq = 5 FOR UPDATE").await.unwrap();
-    let erasing = erase(store(&url).await);
-    waiting(&looker, 1, || false).await;
-    let redacting = tokio::spawn({
-        let chain = chain.clone();
-        async move {
-            loop {
-                match chain.redact(&subject("bob"), &act()).await {
-                    Err(error) if error.kind() == Kind::Overloaded => {}
-                    redacted => return redacted,
-                }
-            }
-        }
-    });
-    waiting(&looker, 2, || false).await;
-    holder.batch_execute("ROLLBACK").await.unwrap();
-    assert!(erasing.await.unwrap().unwrap().erased);
-    let redacted = redacting.await.unwrap().unwrap();
-    assert_eq!((redacted.values, redacted.erased), (1, true));
-    assert_eq!(chain.personal(seq(3)).await.unwrap_err().kind(), Kind::NotFound);
-    let left = looker.query_one("SELECT array_agg(seq ORDER BY seq) FROM onward_personal", &[]).await.unwrap();
-    assert_eq!(left.get::<_, Vec<i64>>(0), [4, 5]);
-    assert_eq!(&chain.personal(seq(5)).await.unwrap().personal.value[..], b"d");
 }
 
 /// Another version's change of the tables is waited for, and then nothing is erased by the rules of this one.
