@@ -74,7 +74,7 @@ fn signed(number: u64) -> i64 {
 }
 
 impl Bare {
-    /// Reads the rows and hashes them; what is read is the caller's.
+    /// Reads all rows, in their order.
     async fn each(&self, rows: u64, mut take: impl FnMut(&Row<'_>)) {
         let count = match self {
             Self::Sqlite(path) => each_of_sqlite(path, rows, &mut take),
@@ -85,7 +85,7 @@ impl Bare {
 
     /// Reads the rows and hashes them.
     pub(crate) async fn hash(&self, rows: u64) {
-        self.each(rows, Row::digest).await;
+        self.each(rows, |row: &Row<'_>| row.digest()).await;
     }
 
     /// Reads the rows, hashes them, and writes the same lines compressed, and no more: nothing is read back, nothing is compared.
