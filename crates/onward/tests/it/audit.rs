@@ -11,6 +11,7 @@ mod keyring;
 mod life_crash;
 #[cfg(target_os = "linux")]
 mod life_processes;
+mod manifest;
 mod personal;
 mod postgres;
 mod proofs;

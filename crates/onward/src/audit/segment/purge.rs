@@ -114,7 +114,7 @@ impl Chain {
         let folder = folder(self, &last).await?;
         let folder = folder.split_once('/').map_or(folder.as_str(), |(origin, _)| origin);
         let name = format!("{folder}/checkpoints/{:016}-{}", checkpoint.size, hex::encode(crate::random::bytes::<4>()));
-        self.trail().archive()?.put(&name, note.into_bytes()).await?;
+        self.trail().archive()?.keep(&name, note).await?;
         Ok(checkpoint)
     }
 
