@@ -10,18 +10,24 @@ use onward::{Config, Onward, retry};
 
 use crate::serve::Served;
 
-/// Waits until the chain has segments and each of them is in this state.
-async fn all_are(chain: &Chain, state: SegmentState) {
+/// Waits until something is so; it says what it found instead.
+async fn until(found: impl AsyncFn() -> Result<(), String>) {
     let clock = Clock::system();
     let patience = clock.now() + Duration::from_secs(60);
-    loop {
-        let segments = chain.segments(None).await.unwrap();
-        if !segments.is_empty() && segments.iter().all(|segment| segment.state == state) {
-            return;
-        }
-        assert!(clock.now() < patience, "{segments:?}");
+    while let Err(instead) = found().await {
+        assert!(clock.now() < patience, "{instead}");
         retry::sleep(&clock, Duration::from_millis(20)).await;
     }
+}
+
+/// Waits until the chain has segments and each of them is in this state.
+async fn all_are(chain: &Chain, state: SegmentState) {
+    until(async || {
+        let segments = chain.segments(None).await.unwrap();
+        let so = !segments.is_empty() && segments.iter().all(|segment| segment.state == state);
+        if so { Ok(()) } else { Err(format!("{segments:?}")) }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -46,10 +52,16 @@ async fn two_servers_maintain_one_store_while_entries_are_appended() {
     all_are(&chain("orders"), SegmentState::Purged).await;
     all_are(&chain("filed"), SegmentState::Archived).await;
     assert!(chain("left-alone").segments(None).await.unwrap().is_empty());
-    let metrics = [first.get("/metrics").await.1, second.get("/metrics").await.1].concat();
+    let metrics = async || [first.get("/metrics").await.1, second.get("/metrics").await.1].concat();
+    // A step is told when its state can be seen already.
     for row in ["stage=\"seal\",result=\"done\"", "stage=\"purge\",result=\"done\"", "onward_audit_maintain_overdue_seconds 0.0"] {
-        assert!(metrics.contains(row), "{row}: {metrics}");
+        until(async || {
+            let metrics = metrics().await;
+            if metrics.contains(row) { Ok(()) } else { Err(format!("{row}: {metrics}")) }
+        })
+        .await;
     }
+    let metrics = metrics().await;
     let failed = metrics.lines().filter(|line| line.starts_with("onward_audit_maintain_steps") && line.contains("\"failed\""));
     assert!(failed.clone().all(|line| line.ends_with(" 0")), "{:?}", failed.collect::<Vec<_>>());
     for served in [first, second] {
