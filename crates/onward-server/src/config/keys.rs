@@ -89,7 +89,6 @@ pub(super) fn is_designed(name: &str) -> bool {
 /// Designed, not built.
 const DESIGNED: &[&str] = &[
     "audit.anchors",
-    "audit.checkpoint_every",
     "audit.keys_file",
     "audit.origin",
     "audit.url",
@@ -510,6 +509,16 @@ pub(super) static KEYS: &[Key] = &[
         "Most entries of a segment that the server seals by itself."
     ),
     key!(
+        "audit.segment_bytes" = "256MiB",
+        Live::No,
+        Open,
+        |to, value| {
+            to.policy.segment_bytes = value.size("1KiB"..="4GiB")?;
+            Ok(())
+        },
+        "Most bytes of text and data of a segment that the server seals by itself."
+    ),
+    key!(
         "audit.archive_after" = r#""never""#,
         Live::No,
         Open,
@@ -540,6 +549,36 @@ pub(super) static KEYS: &[Key] = &[
         "How long the file of a purged segment stays; with it goes the last copy of its entries; never: only by hand."
     ),
     key!(
+        "audit.checkpoint_every" = r#""1h""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.policy.checkpoint_every = value.time_or_never("1m"..="36500d")?;
+            Ok(())
+        },
+        "How old the newest signed checkpoint of a chain in audit.archive gets, if the chain grew since; without audit.archive or audit.signing_key there are none; never: only before a purge."
+    ),
+    key!(
+        "audit.verify_every" = r#""24h""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.policy.verify_every = value.time_or_never("1m"..="36500d")?;
+            Ok(())
+        },
+        "How old the newest verdict on a chain gets before what came since is verified; all of it where no checkpoint in audit.archive vouches for the rest; never: only by hand."
+    ),
+    key!(
+        "audit.verify_full_every" = r#""7d""#,
+        Live::No,
+        Open,
+        |to, value| {
+            to.policy.verify_full_every = value.time_or_never("1m"..="36500d")?;
+            Ok(())
+        },
+        "How old the newest verdict on every entry of a chain gets before all of them are verified again; never: only by hand."
+    ),
+    key!(
         "audit.chains" = "[]",
         Live::No,
         Open,
@@ -550,7 +589,7 @@ pub(super) static KEYS: &[Key] = &[
             })?;
             Ok(())
         },
-        "Chains with other times, each { match = \"orders*\", seal_after, segment_rows, archive_after, purge_after, delete_files_after }; the first that fits counts, and what it leaves out is as above. Chains of ours, such as onward.admin, are left alone unless they are named."
+        "Chains with other times, each { match = \"orders*\", seal_after, segment_rows, segment_bytes, archive_after, purge_after, delete_files_after, checkpoint_every, verify_every, verify_full_every }; the first that fits counts, and what it leaves out is as above. Of chains of ours, such as onward.admin, the past is left alone unless they are named."
     ),
     key!(
         "auth.rate.per_second" = "1000",

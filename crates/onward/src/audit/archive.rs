@@ -198,6 +198,21 @@ impl Archive {
         if found.await.is_ok_and(|found| found == bytes) { Ok(()) } else { Err(failed(CUT)(error)) }
     }
 
+    /// Reads a small file; `None` if it is not there, or longer than that.
+    pub(super) async fn read_small(&self, name: &str, most: usize) -> Result<Option<Bytes>> {
+        let unreadable = failed("a file of the archive cannot be read");
+        let found = match self.store.get(&Path::from(name)).await {
+            Ok(found) if found.meta.size > most as u64 => return Ok(None),
+            Ok(found) => found.bytes().await,
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(unreadable(error)),
+        }
+    }
+
     /// Lists the files in a folder.
     pub(super) async fn list(&self, folder: &str) -> Result<Vec<String>> {
         let folder = Path::from(folder);

@@ -13,23 +13,26 @@ use crate::audit::verify::SegmentState;
 use crate::audit::{Act, AppendOptions, Chain, Filter, Maintenance, Page, Policies, Policy, Segment, Stage, Step, StepResult, Tick, Trail};
 use crate::model::Entry;
 
-const HOUR: Duration = Duration::from_secs(3_600);
-const DAY: Duration = Duration::from_secs(24 * 3_600);
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3_600);
 /// Longer than a worker's silence is waited for.
 const LATER: Duration = Duration::from_secs(31);
 
-/// The policies of a [`Harness`]: chains that begin with `kept-` go all the way, those with `filed-` up to the archive.
+/// The policies of a [`Harness`]: chains that begin with `kept-` go all the way, those with `filed-` up to the archive; those with `seen-`
+/// are attested.
 pub(super) fn policies() -> Policies {
     let filed = Policy { seal_after: Some(HOUR), segment_rows: 100, archive_after: Some(Duration::ZERO), ..Policy::default() };
     let kept = Policy { purge_after: Some(DAY), delete_files_after: Some(10 * DAY), ..filed.clone() };
-    Policies::default().with_chain("kept-*", kept).unwrap().with_chain("filed-*", filed).unwrap()
+    let seen = Policy { checkpoint_every: Some(HOUR), verify_every: Some(DAY), verify_full_every: Some(7 * DAY), ..Policy::default() };
+    let all = Policies::default().with_chain("kept-*", kept).unwrap().with_chain("filed-*", filed).unwrap();
+    all.with_chain("seen-*", seen).unwrap()
 }
 
 fn act() -> Act {
     Act::because("retention").by(Some("nightly".to_owned()))
 }
 
-async fn grown(trail: &Trail, name: &str, entries: usize) -> Chain {
+pub(super) async fn grown(trail: &Trail, name: &str, entries: usize) -> Chain {
     let chain = trail.chain(name).unwrap();
     for _ in 0..entries / 100 {
         chain.append_many(vec![Entry::new("order.paid"); 100], AppendOptions::new()).await.unwrap();
@@ -42,7 +45,7 @@ async fn tick(trail: &Trail, memory: &mut Maintenance) -> Tick {
 }
 
 /// What was done: stage and first entry, a line each.
-fn done(tick: &Tick) -> Vec<(Stage, u64)> {
+pub(super) fn done(tick: &Tick) -> Vec<(Stage, u64)> {
     tick.steps.iter().filter(|step| step.result == StepResult::Done).map(|step| (step.stage, step.from)).collect()
 }
 
