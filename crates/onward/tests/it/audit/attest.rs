@@ -140,7 +140,8 @@ async fn an_edited_entry_is_found_by_the_next_look_at_everything_and_stops_no_ot
     assert!(failed(&rest).is_empty() && rest.steps.iter().all(|step| step.from > 1), "only what came since: {rest:?}");
     base.clock.advance(7 * DAY);
     let all = base.tick(&onward).await;
-    assert_eq!(failed(&all), [("orders", Stage::Verify, "maintain: verify: the chain is broken: BROKEN(edited) 5..5")], "{all:?}");
+    let [("orders", Stage::Verify, why)] = failed(&all)[..] else { panic!("{all:?}") };
+    assert!(why.ends_with("the chain is broken: BROKEN(edited) 5..5"), "{all:?}");
     assert!(all.steps.iter().any(|step| step.chain == "others" && step.result == StepResult::Done), "{all:?}");
     assert_eq!(base.tick(&onward).await, Tick::default(), "it was told, and is kept");
 }
