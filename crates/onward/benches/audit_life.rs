@@ -1,8 +1,9 @@
-//! The life of segments on SQLite, against hand-written loops, and what writers feel of it, in one run.
+//! The life of segments on SQLite or Postgres, against hand-written loops, and what writers feel of it, in one run.
 //!
-//! `cargo bench -p onward --bench audit_life [-- PART..]`, where a part is `latency`, `rates`, `verify` or `memory`; all by default.
-//! `ONWARD_BENCH_SHARE=10` takes a tenth of the rows. `latency` draws `docs/plots/audit-life.svg`. Ratios decide. Every answer is checked: nothing may be busy, dropped or missing,
-//! each step may append one entry to the chain and no more, and the chain must verify.
+//! `cargo bench -p onward --bench audit_life [-- postgres] [PART..]`, where a part is `latency`, `rates`, `verify` or `memory`; all by
+//! default. On Postgres it starts a private server with fsync on. `ONWARD_BENCH_SHARE=10` takes a tenth of the rows. `latency` draws
+//! `docs/plots/audit-life.svg`, or `audit-life-postgres.svg`. Ratios decide. Every answer is checked: nothing may be busy, dropped or
+//! missing, each step may append one entry to the chain and no more, and the chain must verify.
 
 #![allow(
     missing_docs,
@@ -13,25 +14,19 @@
     reason = "a benchmark measures time and prints it"
 )]
 
+mod bare;
 mod shared;
 
-use std::fs::File;
-use std::io::Write as _;
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use onward::audit::engine::AuditEngine;
-use onward::audit::verify::{Archives, Check, Verdict, verify};
+use bare::Bare;
+use onward::audit::verify::{Archives, Check, Verdict};
 use onward::audit::{Act, AppendOptions, Chain};
-use onward::engine::sqlite::SqliteStore;
-use onward::model::{ChainName, CheckpointKey, Data, Entry, MacKeys, Seq};
-use onward::time::Clock;
+use onward::model::{CheckpointKey, Data, Entry, MacKeys, Seq};
+use onward::testing::servers::Postgres;
 use onward::{Config, Onward};
-use rusqlite::{Connection, OpenFlags, params};
-use sha2::{Digest, Sha256};
 use shared::{Line, Verdicts, draw_phases, load, plots, quantile};
 
 const DATA: usize = 512;
@@ -45,27 +40,29 @@ fn share() -> u64 {
 }
 
 fn main() {
-    let parts: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
-    if let [memory, path] = &parts[..]
+    let mut parts: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    if let [memory, url] = &parts[..]
         && memory == "memory-of"
     {
-        return walk_for_memory(Path::new(path));
+        return walk_for_memory(url);
     }
+    let postgres = parts.iter().position(|part| part == "postgres").map(|at| parts.remove(at));
+    let bench = Bench { server: postgres.map(|_| Postgres::start_with(&["shared_buffers=1GB", "max_wal_size=8GB"])) };
     let wanted = |part: &str| parts.is_empty() || parts.iter().any(|one| one == part);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
-    println!("{}", load());
+    println!("on {}; {}", bench.engine(), load());
     let mut verdicts = Verdicts::default();
     if wanted("latency") {
-        runtime.block_on(latency(250_000 / share(), &mut verdicts));
+        runtime.block_on(latency(&bench, 250_000 / share(), &mut verdicts));
     }
     if wanted("rates") {
-        runtime.block_on(rates(1_000_000 / share(), &mut verdicts));
+        runtime.block_on(rates(&bench, 1_000_000 / share(), &mut verdicts));
     }
     if wanted("verify") {
-        runtime.block_on(threads(250_000 / share(), &mut verdicts));
+        runtime.block_on(threads(&bench, 250_000 / share(), &mut verdicts));
     }
     if wanted("memory") {
-        memory(&runtime, &mut verdicts);
+        memory(&bench, &runtime, &mut verdicts);
     }
     println!();
     verdicts.end();
@@ -83,14 +80,49 @@ fn one() -> Seq {
     Seq::new(1).unwrap()
 }
 
-async fn open(folder: &Path) -> (Onward, Chain) {
-    let config = Config::new(format!("sqlite:{}", folder.join("onward.db").display()))
-        .with_keys(keys())
-        .with_signing_key(CheckpointKey::from_seed([5; 32]))
-        .with_archive_at(format!("file:{}", folder.join("archive").display()));
-    let onward = Onward::connect(config).await.unwrap();
-    let chain = onward.audit().chain("orders").unwrap();
-    (onward, chain)
+struct Bench {
+    /// Of Postgres, if it is measured there.
+    server: Option<Postgres>,
+}
+
+/// A store of its own, and a folder for its archive and what else is written beside it.
+struct Place {
+    folder: tempfile::TempDir,
+    url: String,
+    bare: Bare,
+}
+
+impl Bench {
+    fn engine(&self) -> &'static str {
+        if self.server.is_some() { "Postgres" } else { "SQLite" }
+    }
+
+    async fn place(&self) -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        let (url, bare) = match &self.server {
+            Some(server) => {
+                let url = server.database().await;
+                (url.clone(), Bare::Postgres(url))
+            }
+            None => {
+                let path = folder.path().join("onward.db");
+                (format!("sqlite:{}", path.display()), Bare::Sqlite(path))
+            }
+        };
+        Place { folder, url, bare }
+    }
+}
+
+impl Place {
+    async fn open(&self) -> (Onward, Chain) {
+        let config = Config::new(&self.url)
+            .with_keys(keys())
+            .with_signing_key(CheckpointKey::from_seed([5; 32]))
+            .with_archive_at(format!("file:{}", self.folder.path().join("archive").display()));
+        let onward = Onward::connect(config).await.unwrap();
+        let chain = onward.audit().chain("orders").unwrap();
+        (onward, chain)
+    }
 }
 
 fn entry(number: u64, data: usize) -> Entry {
@@ -166,10 +198,10 @@ fn took(appends: &[(Duration, Duration)], (from, to): (Duration, Duration)) -> V
     appends.iter().filter(|(due, _)| (from..to).contains(due)).map(|(_, took)| took.as_secs_f64() * 1e3).collect()
 }
 
-async fn latency(rows: u64, verdicts: &mut Verdicts) {
+async fn latency(bench: &Bench, rows: u64, verdicts: &mut Verdicts) {
     println!("\nlatency: {RATE} appends a second of {DATA} bytes beside the life of a segment of {rows} entries");
-    let folder = tempfile::tempdir().unwrap();
-    let (onward, chain) = open(folder.path()).await;
+    let place = bench.place().await;
+    let (onward, chain) = place.open().await;
     fill(&chain, rows, DATA).await;
     let (began, stop) = (Instant::now(), Arc::new(AtomicBool::new(false)));
     let writer = tokio::spawn(write(onward.audit().chain("orders").unwrap(), stop.clone(), began));
@@ -204,11 +236,11 @@ async fn latency(rows: u64, verdicts: &mut Verdicts) {
         println!("  {name:<11} {:>6.1} s {:>6} appends   most {most:>7.2} ms", (span.1 - span.0).as_secs_f64(), took.len());
         verdicts.at_most(&format!("  {name}: p99 of appends, ms; twice the idle p99 and 10 ms"), p99, bar);
     }
-    plot(rows, &appends, &phases, bar);
+    plot(bench, rows, &appends, &phases, bar);
 }
 
 /// Draws what appends took, window by window.
-fn plot(rows: u64, appends: &[(Duration, Duration)], phases: &Phases, bar: f64) {
+fn plot(bench: &Bench, rows: u64, appends: &[(Duration, Duration)], phases: &Phases, bar: f64) {
     const WINDOW: Duration = Duration::from_millis(250);
     // The first phase warms up.
     let (_, begin) = phases.of("warm-up");
@@ -224,14 +256,26 @@ fn plot(rows: u64, appends: &[(Duration, Duration)], phases: &Phases, bar: f64) 
     let lines =
         [Line { name: "median", points: half }, Line { name: "slowest", points: most }, Line { name: "bar of the p99", points: bars }];
     let names: Vec<(f64, &str)> = phases.all.iter().skip(1).map(|(name, from)| ((*from - begin).as_secs_f64(), *name)).collect();
+    let (engine, drawing) = match bench.engine() {
+        "SQLite" => ("", "audit-life.svg"),
+        _ => (" on Postgres", "audit-life-postgres.svg"),
+    };
     let facts = format!("{RATE} appends a second of {DATA} bytes beside the life of {rows} entries, windows of 250 ms; {}", load());
-    draw_phases(&plots().join("audit-life.svg"), "Audit: appends through the life of a segment, ms", &facts, "seconds", "", &lines, &names);
+    draw_phases(
+        &plots().join(drawing),
+        &format!("Audit: appends through the life of a segment{engine}, ms"),
+        &facts,
+        "seconds",
+        "",
+        &lines,
+        &names,
+    );
 }
 
-async fn rates(rows: u64, verdicts: &mut Verdicts) {
+async fn rates(bench: &Bench, rows: u64, verdicts: &mut Verdicts) {
     println!("\nrates: {rows} entries with {DATA} bytes of data; every act from its call to its answer, all checks of files included");
-    let folder = tempfile::tempdir().unwrap();
-    let (onward, chain) = open(folder.path()).await;
+    let place = bench.place().await;
+    let (onward, chain) = place.open().await;
     let appends = fill(&chain, rows, DATA).await;
     let timed = async |name: &str, work: std::pin::Pin<Box<dyn Future<Output = ()> + '_>>| {
         let (began, cpu) = (Instant::now(), cpu());
@@ -242,15 +286,14 @@ async fn rates(rows: u64, verdicts: &mut Verdicts) {
     };
     println!("  {:<34} {appends:>9.0} entries/s", "appends, 8 callers of 128");
     chain.seal(Some(Seq::new(rows).unwrap()), &act()).await.unwrap();
-    let path = folder.path().join("onward.db");
+    let file = place.folder.path().join("bare.zst");
     let mut bare = Vec::new();
     let mut ours = Vec::new();
-    bare.push(timed("bare archive", Box::pin(async { bare_archive(&path, rows) })).await);
+    bare.push(timed("bare archive", Box::pin(place.bare.archive(&file, rows))).await);
     ours.push(timed("archive", Box::pin(async { drop(chain.archive(one(), &act()).await.unwrap()) })).await);
-    bare.push(timed("bare archive again", Box::pin(async { bare_archive(&path, rows) })).await);
-    let copy = folder.path().join("copy.db");
-    Connection::open(&path).unwrap().execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
-    let deletes = timed("bare batched DELETE", Box::pin(async { bare_delete(&copy, rows) })).await;
+    bare.push(timed("bare archive again", Box::pin(place.bare.archive(&file, rows))).await);
+    place.bare.copy().await;
+    let deletes = timed("bare batched DELETE", Box::pin(place.bare.delete(rows))).await;
     let purge = timed("purge", Box::pin(async { drop(chain.purge(one(), &act()).await.unwrap()) })).await;
     let restore = timed("restore", Box::pin(async { drop(chain.restore(one(), None, &act()).await.unwrap()) })).await;
     let report = chain.verify(Check::default()).await.unwrap();
@@ -264,111 +307,38 @@ async fn rates(rows: u64, verdicts: &mut Verdicts) {
     }
 }
 
-/// Reads the rows, hashes them, and writes the same lines compressed, and no more: nothing is read back, nothing is compared.
-fn bare_archive(path: &Path, rows: u64) {
-    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-    let file = File::create(path.with_extension("zst")).unwrap();
-    let mut out = zstd::stream::write::Encoder::new(file, 3).unwrap();
-    let mut select = connection
-        .prepare("SELECT seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags FROM onward_entries WHERE chain = 1 AND seq <= ?1 ORDER BY seq")
-        .unwrap();
-    let mut found = select.query([i64::try_from(rows).unwrap()]).unwrap();
-    let (mut plain, mut count, mut line) = (Sha256::new(), 0, Vec::new());
-    while let Some(row) = found.next().unwrap() {
-        let bytes = |at: usize| row.get_ref(at).unwrap().as_bytes_or_null().unwrap().unwrap_or_default();
-        let text = |at: usize| std::str::from_utf8(bytes(at)).unwrap();
-        let number = |at: usize| row.get::<_, i64>(at).unwrap();
-        let mut hash = Sha256::new();
-        for at in [6, 7, 8, 9, 10, 4, 1] {
-            hash.update(u32::try_from(bytes(at).len()).unwrap().to_be_bytes());
-            hash.update(bytes(at));
-        }
-        for at in [11, 5, 0] {
-            hash.update(number(at).to_be_bytes());
-        }
-        std::hint::black_box(hash.finalize());
-        line.clear();
-        write!(
-            line,
-            "{{\"seq\":{},\"prev\":\"{}\",\"at\":{},\"event_id\":\"{}\",\"kind\":\"{}\",",
-            number(0),
-            hex::encode(bytes(1)),
-            number(5),
-            text(6),
-            text(7)
-        )
-        .unwrap();
-        for (name, at) in [("actor", 8), ("resource", 9), ("data", 10)] {
-            line.extend_from_slice(format!("\"{name}\":").as_bytes());
-            serde_json::to_writer(&mut line, text(at)).unwrap();
-            line.push(b',');
-        }
-        let (hash, mac) = (hex::encode(bytes(2)), hex::encode(bytes(3)));
-        writeln!(line, "\"kid\":\"{}\",\"flags\":{},\"hash\":\"{hash}\",\"mac\":\"{mac}\"}}", text(4), number(11)).unwrap();
-        plain.update(&line);
-        out.write_all(&line).unwrap();
-        count += 1;
-    }
-    std::hint::black_box(plain.finalize());
-    out.finish().unwrap().sync_all().unwrap();
-    assert_eq!(count, rows);
-}
-
-/// Deletes the rows by hand, 512 a transaction, WAL and FULL.
-fn bare_delete(path: &Path, rows: u64) {
-    let connection = Connection::open(path).unwrap();
-    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;").unwrap();
-    let triggers: Vec<String> = connection
-        .prepare("SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'onward_entries'")
-        .unwrap()
-        .query_map([], |row| row.get(0))
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
-    for trigger in triggers {
-        connection.execute_batch(&format!("DROP TRIGGER {trigger}")).unwrap();
-    }
-    let mut deleted = 0;
-    for first in (1..=rows).step_by(512) {
-        let last = rows.min(first + 511);
-        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let mut delete = connection.prepare_cached("DELETE FROM onward_entries WHERE chain = 1 AND seq BETWEEN ?1 AND ?2").unwrap();
-        deleted += delete.execute(params![i64::try_from(first).unwrap(), i64::try_from(last).unwrap()]).unwrap() as u64;
-        connection.execute_batch("COMMIT").unwrap();
-    }
-    assert_eq!(deleted, rows);
-}
-
-async fn threads(rows: u64, verdicts: &mut Verdicts) {
-    println!("\nverify: {rows} entries with {DATA} bytes of data on SQLite, best of 5 each, in turns");
-    let folder = tempfile::tempdir().unwrap();
-    let (_onward, chain) = open(folder.path()).await;
+async fn threads(bench: &Bench, rows: u64, verdicts: &mut Verdicts) {
+    println!("\nverify: {rows} entries with {DATA} bytes of data, best of 5 each, in turns");
+    let place = bench.place().await;
+    let (_onward, chain) = place.open().await;
     fill(&chain, rows, DATA).await;
-    let (mut best, mut count) = ([f64::MAX; 2], 0);
-    while count < 10 {
-        let began = Instant::now();
-        let report = chain.verify(Check { threads: 1 + count % 2, ..Check::default() }).await.unwrap();
-        assert_eq!((report.verdict, report.rows_hashed), (Verdict::Ok, rows), "{report}");
-        best[count % 2] = best[count % 2].min(began.elapsed().as_secs_f64());
-        count += 1;
+    let mut best = [f64::MAX; 3];
+    for count in 0..15 {
+        let (side, began) = (count % 3, Instant::now());
+        if side == 2 {
+            place.bare.hash(rows).await;
+        } else {
+            let report = chain.verify(Check { threads: 1 + side, ..Check::default() }).await.unwrap();
+            assert_eq!((report.verdict, report.rows_hashed), (Verdict::Ok, rows), "{report}");
+        }
+        best[side] = best[side].min(began.elapsed().as_secs_f64());
     }
-    println!("  1 thread {:.2} s, 2 threads {:.2} s", best[0], best[1]);
+    println!("  1 thread {:.2} s, 2 threads {:.2} s; rows read and hashed by hand {:.2} s", best[0], best[1], best[2]);
     verdicts.at_least("verify with 2 threads / with 1", best[0] / best[1], 1.5);
 }
 
 /// A process of its own verifies each chain: its greatest memory.
-fn memory(runtime: &tokio::runtime::Runtime, verdicts: &mut Verdicts) {
+fn memory(bench: &Bench, runtime: &tokio::runtime::Runtime, verdicts: &mut Verdicts) {
     let sizes = [100_000, 4_000_000 / share()];
     println!("\nmemory: the greatest resident size of a process that verifies, 2 threads, 32 bytes of data");
     let sizes = sizes.map(|rows| {
-        let folder = tempfile::tempdir().unwrap();
-        runtime.block_on(async {
-            let (onward, chain) = open(folder.path()).await;
+        let place = runtime.block_on(async {
+            let place = bench.place().await;
+            let (_onward, chain) = place.open().await;
             fill(&chain, rows, 32).await;
-            drop((onward, chain));
+            place
         });
-        let path: PathBuf = folder.path().join("onward.db");
-        let child = std::process::Command::new(std::env::current_exe().unwrap()).arg("memory-of").arg(path).output().unwrap();
+        let child = std::process::Command::new(std::env::current_exe().unwrap()).args(["memory-of", &place.url]).output().unwrap();
         let said = String::from_utf8(child.stdout).unwrap();
         assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
         let said = said.trim();
@@ -379,12 +349,12 @@ fn memory(runtime: &tokio::runtime::Runtime, verdicts: &mut Verdicts) {
     verdicts.at_most("verify: KiB more for so many more entries", more as f64, 16_384.0);
 }
 
-fn walk_for_memory(path: &Path) {
+fn walk_for_memory(url: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let store = runtime.block_on(SqliteStore::open(path, &Clock::system())).unwrap();
-    let name = ChainName::new("orders").unwrap();
-    let check = Check { threads: 2, ..Check::default() };
-    let report = verify(&*store.source(&name).unwrap(), &name, &check, &keys(), &mut |_| ControlFlow::Continue(())).unwrap();
+    let report = runtime.block_on(async {
+        let onward = Onward::connect(Config::new(url).with_keys(keys())).await.unwrap();
+        onward.audit().chain("orders").unwrap().verify(Check { threads: 2, ..Check::default() }).await.unwrap()
+    });
     assert_eq!(report.verdict, Verdict::Ok, "{report}");
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

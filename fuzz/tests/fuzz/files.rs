@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use onward::audit::verify::{Check, Verdict};
 use onward::audit::{Consistency, Inclusion, verify_export};
-use onward::model::{Checkpoint, CheckpointKey, Hash, Row, Vkey, merkle};
+use onward::model::{Checkpoint, CheckpointKey, Hash, Manifest, Row, Vkey, merkle};
 use onward::testing::archives::{ORIGIN, compressed, entries, file, hash, keys, read};
 
 use crate::engine::{corpus, fuzz};
@@ -58,13 +58,33 @@ fn notes_and_proofs_prove_what_is_true() {
     let key = CheckpointKey::from_seed([7; 32]);
     let (note, vkey) = (key.sign(&checkpoint), key.vkey(ORIGIN));
     assert_eq!(vkey.open(&note).unwrap(), checkpoint);
+    let hash = *hashes.first().unwrap();
+    let manifest = Manifest {
+        origin: ORIGIN.to_owned(),
+        from: 1,
+        to: 9,
+        prev: hash,
+        last: hash,
+        root: hash,
+        sha256: hash,
+        plain_sha256: hash,
+        bytes: 1_234,
+        plain_bytes: 56_789,
+        verifier: hash,
+    };
+    let beside = key.sign_manifest(&manifest);
+    assert_eq!(vkey.open_manifest(&beside).unwrap(), manifest);
     let seeds = corpus("notes");
+    assert!(seeds.contains(&beside.into_bytes()), "the corpus has a manifest");
     assert!(seeds.contains(&note.into_bytes()) && seeds.contains(&vkey.to_string().into_bytes()), "the corpus has them");
     let mut proved = [0, 0];
     fuzz("notes", |input| {
         let Ok(text) = std::str::from_utf8(input) else { return };
         if let Ok(opened) = vkey.open(text) {
             assert_eq!(opened, checkpoint);
+        }
+        if let Ok(opened) = vkey.open_manifest(text) {
+            assert_eq!(opened, manifest);
         }
         if let Ok(other) = Vkey::parse(text) {
             assert_eq!(Vkey::parse(&other.to_string()).unwrap(), other);

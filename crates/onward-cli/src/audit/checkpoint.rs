@@ -38,11 +38,15 @@ pub(crate) struct Inclusion {
     vkey: Option<String>,
 }
 
-/// Reads the text of a checkpoint.
+/// Reads the text of a checkpoint, or of a manifest.
 pub(super) fn read_note(path: &Path) -> Result<String> {
     let read = std::fs::read_to_string(path);
     let text = read.map_err(|e| Failure::usage(format_args!("cannot read {}: {e}", path.display())))?;
-    if text.len() > CHECKPOINT_BYTES { Err(Failure::usage(format_args!("{} is no checkpoint", path.display()))) } else { Ok(text) }
+    if text.len() > CHECKPOINT_BYTES {
+        Err(Failure::usage(format_args!("{} is no signed note of ours: it is too long", path.display())))
+    } else {
+        Ok(text)
+    }
 }
 
 /// The path of a chain's proofs.

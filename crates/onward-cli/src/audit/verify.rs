@@ -5,9 +5,9 @@ use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-use onward::audit::verify::{Check, Report, SavedHead};
-use onward::audit::{read_keyring, read_saved_head, save_head, verify_export};
+use clap::{ArgGroup, Args};
+use onward::audit::verify::{Check, Progress as Walked, Report, SavedHead};
+use onward::audit::{read_keyring, read_saved_head, save_head, verify_archived, verify_export};
 use onward::model::{MacKeys, Vkey};
 use onward::time::Clock;
 use onward_api::chains::VerifyProgress;
@@ -32,6 +32,7 @@ Exit codes:
 
 /// Verifies a chain.
 #[derive(Args, Debug)]
+#[command(group = ArgGroup::new("signed").args(["checkpoint", "manifest"]).multiple(true))]
 pub(crate) struct Verify {
     /// The chain
     #[arg(required_unless_present = "file")]
@@ -51,8 +52,11 @@ pub(crate) struct Verify {
     /// Check against the head that was saved here, or the signed checkpoint
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
-    /// The key that checks the signature of the checkpoint: ORIGIN+ID+KEY
-    #[arg(long, requires = "checkpoint", conflicts_with_all = ["incremental", "save"])]
+    /// The signed manifest beside an archived file, which the file must be, compressed as it lies there
+    #[arg(long, value_name = "FILE", requires_all = ["file", "vkey"])]
+    manifest: Option<PathBuf>,
+    /// The key that checks the signatures of checkpoint and manifest: ORIGIN+ID+KEY
+    #[arg(long, requires = "signed", conflicts_with_all = ["incremental", "save"])]
     vkey: Option<String>,
     /// Hash only what is newer than the saved head, which vouches for the rest
     #[arg(long, requires = "checkpoint", conflicts_with_all = ["from", "to"])]
@@ -96,16 +100,25 @@ impl Verify {
     fn read_file(&self, path: &Path, out: &Out) -> Result<Report> {
         let mut progress = out.progress("rows");
         let keys = self.key.as_deref().map(read_key).transpose()?.unwrap_or_else(MacKeys::none);
-        let (saved, checkpoint) = match &self.vkey {
-            Some(vkey) => (None, Some(Vkey::parse(vkey)?.open(&self.note()?)?)),
-            None => (self.saved()?, None),
+        let vkey = self.vkey.as_deref().map(Vkey::parse).transpose()?;
+        let (saved, checkpoint) = match (&vkey, &self.checkpoint) {
+            (Some(vkey), Some(_)) => (None, Some(vkey.open(&self.note()?)?)),
+            _ => (self.saved()?, None),
+        };
+        let manifest = match (&vkey, &self.manifest) {
+            (Some(vkey), Some(path)) => Some(vkey.open_manifest(&read_note(path)?)?),
+            _ => None,
         };
         let asked = Check { saved, checkpoint, ..Check::default() };
         let mut check = |file: &mut (dyn Read + Send)| {
-            verify_export(file, &asked, &keys, &mut |walked| {
+            let mut watch = |walked: Walked| {
                 progress.at(walked.seq, walked.head);
                 ControlFlow::Continue(())
-            })
+            };
+            match &manifest {
+                Some(manifest) => verify_archived(file, manifest, &asked, &keys, &mut watch),
+                None => verify_export(file, &asked, &keys, &mut watch),
+            }
         };
         let report = if path == Path::new("-") {
             check(&mut std::io::stdin())

@@ -180,6 +180,47 @@ fn an_exported_file_is_verified_without_a_server() {
 }
 
 #[test]
+fn a_file_of_an_archive_is_verified_by_its_folder_and_the_verifier_key_alone() {
+    let home = Home::bare();
+    let archive = home.path("archive");
+    let run = |args: &[&str]| {
+        let mut command = home.command(&[&["--url", "sqlite:./app.db", "audit"], args].concat());
+        command.env("ONWARD__AUDIT__SIGNING_KEY", "05".repeat(32)).env("ONWARD__AUDIT__ARCHIVE", format!("file:{}", archive.display()));
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for _ in 0..3 {
+        run(&["append", "orders", "--kind", "order.paid"]);
+    }
+    run(&["seal", "orders", "--reason", "retention"]);
+    let segment: serde_json::Value =
+        serde_json::from_str(&run(&["archive", "orders", "1", "--reason", "retention", "-o", "json"])).unwrap();
+    let origin = run(&["checkpoint", "orders"]).lines().next().unwrap().to_owned();
+    let file = archive.join(segment["archive"]["name"].as_str().unwrap());
+    let manifest = file.with_file_name("manifest").display().to_string();
+    assert_eq!(segment["archive"]["manifest"].as_str().unwrap().len(), 64);
+    // Another machine: the folder and the key.
+    let alone = Home::bare();
+    let signing = alone.file("signing.key", "05".repeat(32));
+    let vkey = alone.expect(0, &["audit", "key", "show", &signing, "--origin", &origin]);
+    let file = file.display().to_string();
+    let verify = |code: i32, more: &[&str]| alone.expect(code, &[&["audit", "verify", "--file", &file], more].concat());
+    let good = verify(0, &["--manifest", &manifest, "--vkey", vkey.trim()]);
+    assert!(good.contains("ok, entries 1..4, 4 hashed"), "{good}");
+    // No key, no file, and a key of another chain.
+    verify(2, &["--manifest", &manifest]);
+    alone.expect(2, &["audit", "verify", "orders", "--manifest", &manifest, "--vkey", vkey.trim()]);
+    let others = alone.expect(0, &["audit", "key", "show", &signing, "--origin", "onward.example/orders"]);
+    verify(2, &["--manifest", &manifest, "--vkey", others.trim()]);
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[20] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let report = verify(1, &["--manifest", &manifest, "--vkey", vkey.trim(), "-o", "json"]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&report).unwrap()["findings"][0]["code"], "DEGRADED", "{report}");
+}
+
+#[test]
 fn a_verification_tells_how_far_it_is_and_ends_with_its_report() {
     let home = Home::with_server();
     for _ in 0..3 {

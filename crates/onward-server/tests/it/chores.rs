@@ -3,38 +3,31 @@
 use std::time::Duration;
 
 use onward::audit::verify::{SegmentState, Verdict};
-use onward::audit::{AppendOptions, Chain, KeptVerdict};
+use onward::audit::{AppendOptions, Chain};
 use onward::model::{Entry, MacKeys};
 use onward::time::Clock;
 use onward::{Config, Onward, retry};
 
 use crate::serve::Served;
 
-/// Waits until the chain has segments and each of them is in this state.
-async fn all_are(chain: &Chain, state: SegmentState) {
+/// Waits until something is so; it says what it found instead.
+async fn until(found: impl AsyncFn() -> Result<(), String>) {
     let clock = Clock::system();
     let patience = clock.now() + Duration::from_secs(60);
-    loop {
-        let segments = chain.segments(None).await.unwrap();
-        if !segments.is_empty() && segments.iter().all(|segment| segment.state == state) {
-            return;
-        }
-        assert!(clock.now() < patience, "{segments:?}");
+    while let Err(instead) = found().await {
+        assert!(clock.now() < patience, "{instead}");
         retry::sleep(&clock, Duration::from_millis(20)).await;
     }
 }
 
-/// Waits for a verdict on the chain.
-async fn verified(chain: &Chain) -> KeptVerdict {
-    let clock = Clock::system();
-    let patience = clock.now() + Duration::from_secs(60);
-    loop {
-        if let Some(verdict) = chain.last_verdict().await.unwrap() {
-            return verdict;
-        }
-        assert!(clock.now() < patience, "nobody verified the chain");
-        retry::sleep(&clock, Duration::from_millis(20)).await;
-    }
+/// Waits until the chain has segments and each of them is in this state.
+async fn all_are(chain: &Chain, state: SegmentState) {
+    until(async || {
+        let segments = chain.segments(None).await.unwrap();
+        let so = !segments.is_empty() && segments.iter().all(|segment| segment.state == state);
+        if so { Ok(()) } else { Err(format!("{segments:?}")) }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -63,19 +56,28 @@ async fn two_servers_maintain_one_store_while_entries_are_appended() {
     }
     all_are(&chain("orders"), SegmentState::Purged).await;
     all_are(&chain("filed"), SegmentState::Archived).await;
-    let verdict = verified(&chain("old")).await;
-    assert!(verdict.attested && verdict.verdict == Verdict::Ok, "{verdict:?}");
     assert!(chain("left-alone").segments(None).await.unwrap().is_empty());
+    until(async || match chain("old").last_verdict().await.unwrap() {
+        Some(kept) if kept.attested && kept.verdict == Verdict::Ok => Ok(()),
+        kept => Err(format!("{kept:?}")),
+    })
+    .await;
     assert!(chain("left-alone").last_verdict().await.unwrap().is_none(), "it is young");
-    let metrics = [first.get("/metrics").await.1, second.get("/metrics").await.1].concat();
+    let metrics = async || [first.get("/metrics").await.1, second.get("/metrics").await.1].concat();
+    // A step is told when its state can be seen already.
     for row in [
         "stage=\"verify\",result=\"done\"} 1",
         "stage=\"seal\",result=\"done\"",
         "stage=\"purge\",result=\"done\"",
         "onward_audit_maintain_overdue_seconds 0.0",
     ] {
-        assert!(metrics.contains(row), "{row}: {metrics}");
+        until(async || {
+            let metrics = metrics().await;
+            if metrics.contains(row) { Ok(()) } else { Err(format!("{row}: {metrics}")) }
+        })
+        .await;
     }
+    let metrics = metrics().await;
     let failed = metrics.lines().filter(|line| line.starts_with("onward_audit_maintain_steps") && line.contains("\"failed\""));
     assert!(failed.clone().all(|line| line.ends_with(" 0")), "{:?}", failed.collect::<Vec<_>>());
     for served in [first, second] {

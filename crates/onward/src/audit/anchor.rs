@@ -51,7 +51,7 @@ impl Chain {
         if newest.is_none_or(|newest| newest.size < checkpoint.size) {
             let attempt = hex::encode(crate::random::bytes::<4>());
             let name = format!("{}/checkpoints/{:016}-{attempt}", origin_folder(&head), checkpoint.size);
-            archive.put(&name, key.sign(&checkpoint).into_bytes()).await?;
+            archive.keep(&name, key.sign(&checkpoint)).await?;
         }
         let queue = self.trail().queue();
         let anchored = Payload::json(&Anchored { size: checkpoint.size, at: queue.clock().wall() })?;

@@ -190,12 +190,24 @@ impl Archive {
     /// Writes a small file whose name must be new.
     ///
     /// A store may keep a file and say that it failed, or refuse a second try because the first one did it: what is there tells.
-    pub(super) async fn put(&self, name: &str, bytes: impl Into<Bytes>) -> Result<()> {
+    async fn put(&self, name: &str, bytes: impl Into<Bytes>) -> Result<()> {
         self.prove().await?;
         let bytes = bytes.into();
         let Err(error) = self.create(name, bytes.clone()).await else { return Ok(()) };
-        let found = async { self.store.get(&Path::from(name)).await?.bytes().await };
-        if found.await.is_ok_and(|found| found == bytes) { Ok(()) } else { Err(failed(CUT)(error)) }
+        if self.holds(name, &bytes).await.unwrap_or(false) { Ok(()) } else { Err(failed(CUT)(error)) }
+    }
+
+    /// Writes a small file whose name must be new, and reads it back.
+    pub(super) async fn keep(&self, name: &str, bytes: impl Into<Bytes>) -> Result<()> {
+        let bytes = bytes.into();
+        self.put(name, bytes.clone()).await?;
+        let holds = self.holds(name, &bytes).await.map_err(failed("a file of the archive cannot be read"))?;
+        if holds { Ok(()) } else { Err(Error::integrity("a file of the archive is not what was written")) }
+    }
+
+    async fn holds(&self, name: &str, bytes: &Bytes) -> object_store::Result<bool> {
+        let found = self.store.get(&Path::from(name)).await?;
+        Ok(found.meta.size == bytes.len() as u64 && found.bytes().await? == bytes)
     }
 
     /// Reads a small file; `None` if it is not there, or longer than that.

@@ -4,15 +4,16 @@
 //! reader keeps its memory bounded whatever it is given: lines of 4 MiB, a window of 8 MiB, no more text than was announced.
 
 use std::io::{BufReader, Read, Write};
+use std::ops::ControlFlow;
 
 use sha2::{Digest, Sha256};
 
 use super::export::{FORMAT, FORMAT_VERSION, Footer, Header, Line, lay};
-use super::export_file::Rows;
-use super::verify::ArchiveFile;
+use super::export_file::{Rows, verify_export};
 use super::verify::segment::Border;
+use super::verify::{ArchiveFile, Check, Depth, Progress, Report};
 use crate::model::merkle::Frontier;
-use crate::model::{ChainName, Hash, Row, Sealed};
+use crate::model::{ChainName, Hash, MacKeys, Manifest, Row, Sealed};
 use crate::{Error, Result};
 
 /// The level of the compression; a part of the form, so that two writers of one version write the same bytes.
@@ -119,7 +120,7 @@ impl ArchiveWriter {
         self.lay(&Footer { end: true, rows, last, root })?;
         let sum = self.encoder.finish().map_err(unwritable)?;
         let plain_sha256 = Hash::from_bytes(self.plain.finalize().into());
-        let file = ArchiveFile { name, sha256: sum.hash(), plain_sha256, bytes: sum.bytes, plain_bytes: self.plain_bytes };
+        let file = ArchiveFile { name, sha256: sum.hash(), plain_sha256, bytes: sum.bytes, plain_bytes: self.plain_bytes, manifest: None };
         Ok((sum.inner, file))
     }
 }
@@ -174,6 +175,41 @@ impl ArchiveReader {
         }
         Ok(None)
     }
+}
+
+/// Checks the file of a segment as it lies in an archive, by the manifest beside it, whose signature was
+/// [checked](crate::model::Vkey::open_manifest); its entries as [`verify_export`] does. Blocks; memory stays flat at any length.
+///
+/// A file that is not the one that the manifest names is [`Degraded`](super::verify::FindingCode::Degraded), and nothing that it says counts.
+///
+/// # Errors
+/// As [`verify_export`], of a file that is the one that the manifest names, or cannot be read.
+pub fn verify_archived(
+    file: impl Read + Send,
+    manifest: &Manifest,
+    check: &Check,
+    keys: &MacKeys,
+    watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Report> {
+    let mut input = Sum::new(file, manifest.bytes);
+    let unreadable = |e| Error::invalid("the file is not compressed with zstd").with_source(e);
+    let mut judge = |input| {
+        let mut decoder = zstd::stream::read::Decoder::with_buffer(BufReader::new(input)).map_err(unreadable)?;
+        decoder.window_log_max(WINDOW_LOG).map_err(unreadable)?;
+        verify_export(Sum::new(decoder, manifest.plain_bytes), check, keys, watch)
+    };
+    let judged = judge(&mut input);
+    // What was signed is the whole file, also what no reader of entries comes to.
+    let read = std::io::copy(&mut input, &mut std::io::sink());
+    if let Err(e) = read
+        && input.bytes <= input.most
+    {
+        return Err(Error::unavailable("the file cannot be read").with_source(e));
+    }
+    let same = |report: &Report| report.origin == manifest.origin && (report.from_seq, report.to_seq) == (manifest.from, manifest.to);
+    let is_it = (input.bytes, input.hash()) == (manifest.bytes, manifest.sha256) && judged.as_ref().map_or(true, same);
+    let depth = check.depth.unwrap_or(if keys.is_empty() { Depth::Public } else { Depth::Keyed });
+    if is_it { judged } else { Ok(Report::of_another_file(manifest, depth)) }
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ mod verification;
 pub mod verify;
 
 pub use archive::Archive;
+pub use archive_file::verify_archived;
 pub use chain::{Chain, ChainInfo, Receipt, Trail};
 pub use drops::Appended;
 pub use export::Export;

@@ -166,7 +166,7 @@ impl Batcher {
         if batch.is_empty() {
             return Ok(0);
         }
-        let outcomes = self.attempt(&batch).await?;
+        let (outcomes, _) = self.attempt(&batch).await?;
         Ok(outcomes.iter().filter(|outcome| matches!(outcome, Ok(CommitOutcome::Committed(_)))).count())
     }
 
@@ -204,8 +204,8 @@ impl Batcher {
         }
         let outcomes = self.attempt(&live).await;
         self.line.moved(live.len(), self.options.clock.now().since(now));
-        let outcomes = match outcomes {
-            Ok(outcomes) => outcomes,
+        let (outcomes, _spent) = match outcomes {
+            Ok(done) => done,
             // The engine refuses the plan as a whole, by its rules or for want of a right. One by one, only the culprit is refused. Not so if
             // the plan may have landed: a second try could apply it twice.
             Err(error)
@@ -215,29 +215,34 @@ impl Batcher {
             {
                 for pending in live {
                     let outcome = self.attempt(std::slice::from_ref(&pending)).await;
-                    let outcome = outcome
-                        .and_then(|mut outcomes| outcomes.pop().unwrap_or_else(|| Err(Error::integrity("a commit without an outcome"))));
+                    let outcome = outcome.and_then(|(mut outcomes, _)| {
+                        outcomes.pop().unwrap_or_else(|| Err(Error::integrity("a commit without an outcome")))
+                    });
                     let _ = pending.answer.send(outcome);
                 }
                 return;
             }
-            Err(error) => live.iter().map(|_| Err(error.again())).collect(),
+            Err(error) => (live.iter().map(|_| Err(error.again())).collect(), Spent::default()),
         };
-        for (pending, outcome) in live.into_iter().zip(outcomes) {
-            let _ = pending.answer.send(outcome);
+        // All are answered before anything is taken down.
+        let (answers, _spent): (Vec<_>, Vec<_>) =
+            live.into_iter().map(|Pending { answer, commit, entries, .. }| (answer, (commit, entries))).unzip();
+        for (answer, outcome) in answers.into_iter().zip(outcomes) {
+            let _ = answer.send(outcome);
         }
     }
 
-    /// Judges and writes a batch in one transaction; one outcome for each commit, or the error that all of them share.
+    /// Judges and writes a batch in one transaction; one outcome for each commit, or the error that all of them share. What was written is
+    /// given to the feeds; the rest comes back for the caller to drop, once it has answered.
     ///
     /// A failure whose effect is unknown, a panic among them, costs this writer: nobody knows what state it is in.
-    async fn attempt(&mut self, batch: &[Pending]) -> Result<Vec<Result<CommitOutcome>>> {
+    async fn attempt(&mut self, batch: &[Pending]) -> Result<(Vec<Result<CommitOutcome>>, Spent)> {
         let mut writer = match self.writer.take() {
             Some(writer) => writer,
             None => self.engine.writer()?,
         };
         let done = caught(transact(&mut *writer, self.engine.name(), &self.options, &self.line, batch)).await;
-        let (outcomes, plan) = match done {
+        let (outcomes, mut plan) = match done {
             Ok(done) => done,
             Err(error) => {
                 self.writer = Some(writer).filter(|_| error.effect() == Effect::NotApplied);
@@ -245,10 +250,9 @@ impl Batcher {
             }
         };
         self.writer = Some(writer);
-        if let Some(plan) = plan {
-            self.lookout.publish(plan.meta.epoch, plan.records);
-        }
-        Ok(outcomes)
+        let publish = |plan: &mut Plan| self.lookout.publish(plan.meta.epoch, std::mem::take(&mut plan.records));
+        let old = plan.as_mut().map(publish);
+        Ok((outcomes, Spent { _plan: plan, _old: old.unwrap_or_default() }))
     }
 }
 
@@ -318,6 +322,13 @@ fn judged(rows: Rows, options: &QueueOptions, line: &Line, batch: &[Pending]) ->
     };
     let outcomes = batch.iter().map(judge).collect();
     (outcomes, draft.into_plan())
+}
+
+/// What nobody needs any more after a batch: memory that has long been cold, so it takes a while to give back.
+#[derive(Default)]
+struct Spent {
+    _plan: Option<Plan>,
+    _old: Vec<Arc<Record>>,
 }
 
 /// Who was answered by a batch, or waited at its end.

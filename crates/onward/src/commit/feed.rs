@@ -151,11 +151,12 @@ impl Lookout {
         });
     }
 
-    /// Gives all feeds what a batch of this queue has written.
-    pub(super) fn publish(&self, epoch: Epoch, batch: Vec<Record>) {
-        let Some(newest) = batch.last().map(|record| record.revision) else { return };
-        self.recent.lock().add(epoch, batch);
+    /// Gives all feeds what a batch of this queue has written; returns what they need no more, for the caller to drop when it has time.
+    pub(super) fn publish(&self, epoch: Epoch, batch: Vec<Record>) -> Vec<Arc<Record>> {
+        let Some(newest) = batch.last().map(|record| record.revision) else { return Vec::new() };
+        let gone = self.recent.lock().add(epoch, batch);
         self.tell(newest);
+        gone
     }
 
     /// Takes a reader's place.

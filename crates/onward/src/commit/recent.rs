@@ -24,26 +24,30 @@ pub(super) struct Recent {
 }
 
 impl Recent {
-    /// Adds a batch. If another process, or a commit of unknown effect, came between, what was held goes: the log has it all.
-    pub(super) fn add(&mut self, epoch: Epoch, batch: Vec<Record>) {
+    /// Adds a batch, and returns what made room for it. If another process, or a commit of unknown effect, came between, all that was held
+    /// goes: the log has it.
+    pub(super) fn add(&mut self, epoch: Epoch, batch: Vec<Record>) -> Vec<Arc<Record>> {
+        let mut gone = Vec::new();
         for record in batch {
             let follows = self.records.back().is_none_or(|(last, _)| last.revision.next() == record.revision);
             if self.epoch != Some(epoch) || !follows {
+                gone.extend(self.records.drain(..).map(|(record, _)| record));
                 *self = Self { epoch: Some(epoch), ..Self::default() };
             }
             let size = size(&record);
             self.bytes += size;
             self.records.push_back((Arc::new(record), size));
             while self.records.len() > COMMITS || self.bytes > BYTES {
-                self.drop_oldest();
+                gone.extend(self.oldest());
             }
         }
+        gone
     }
 
     /// Drops everything up to a revision, as the log did.
     pub(super) fn compact(&mut self, up_to: Revision) {
         while self.records.front().is_some_and(|(oldest, _)| oldest.revision <= up_to) {
-            self.drop_oldest();
+            self.oldest();
         }
     }
 
@@ -59,10 +63,10 @@ impl Recent {
         }
     }
 
-    fn drop_oldest(&mut self) {
-        if let Some((_, size)) = self.records.pop_front() {
-            self.bytes -= size;
-        }
+    fn oldest(&mut self) -> Option<Arc<Record>> {
+        let (record, size) = self.records.pop_front()?;
+        self.bytes -= size;
+        Some(record)
     }
 }
 

@@ -9,7 +9,9 @@ mod labels;
 pub mod limits;
 mod lock_key;
 mod mac;
+mod manifest;
 pub mod merkle;
+mod note;
 mod number;
 mod object;
 mod personal;
@@ -18,7 +20,7 @@ mod request;
 mod row;
 
 pub use chain::{ChainName, Head};
-pub use checkpoint::{CHECKPOINT_BYTES, Checkpoint, CheckpointKey, Vkey};
+pub use checkpoint::{CHECKPOINT_BYTES, Checkpoint};
 pub use data::Data;
 pub(crate) use entry::{
     CLOCK_BEHIND, EntryHasher, FLAGS_KNOWN, HAS_ACTOR, HAS_RESOURCE, PINNED, Prehashed, digest_hex, finish, is_control, prehash,
@@ -29,6 +31,8 @@ pub use key::{IntoKey, Key};
 pub use labels::{LabelChange, Labels, Selector};
 pub use lock_key::LockKey;
 pub use mac::{Kid, MacKeys};
+pub use manifest::{MANIFEST_BYTES, Manifest};
+pub use note::{CheckpointKey, Vkey};
 pub use number::{Epoch, FencingToken, Revision, Seq, Version, above};
 pub(crate) use object::{JSON, depth as json_depth};
 pub use object::{Meta, Object, Payload, TtlChange};

@@ -227,6 +227,74 @@ fn a_checkpoint_with_any_byte_changed_is_refused() {
     assert!(key.vkey("onward.example/audit/other").open(&note).is_err());
 }
 
+fn manifest() -> Manifest {
+    let hash = |byte| Hash::from_bytes([byte; 32]);
+    Manifest {
+        origin: ORIGIN.into(),
+        from: 21,
+        to: 40,
+        prev: hash(1),
+        last: hash(2),
+        root: hash(3),
+        sha256: hash(4),
+        plain_sha256: hash(5),
+        bytes: 1_234,
+        plain_bytes: 56_789,
+        verifier: hash(6),
+    }
+}
+
+#[test]
+fn a_manifest_says_in_plain_text_what_it_names() {
+    let note = CheckpointKey::from_seed([7; 32]).sign_manifest(&manifest());
+    let hash = |byte: u8| format!("{byte:02x}").repeat(32);
+    let text = format!(
+        "onward archive manifest v1\norigin {ORIGIN}\nfrom 21\nto 40\nrows 20\nprev {}\nlast {}\nroot {}\n\
+         entries.ndjson.zst {} 1234\nentries.ndjson {} 56789\nverify.py {}\n\n\u{2014} {ORIGIN} ",
+        hash(1),
+        hash(2),
+        hash(3),
+        hash(4),
+        hash(5),
+        hash(6)
+    );
+    assert!(note.starts_with(&text), "{note}");
+    assert_eq!(note, CheckpointKey::from_seed([7; 32]).sign_manifest(&manifest()));
+}
+
+#[test]
+fn a_manifest_with_any_byte_changed_is_refused() {
+    let key = CheckpointKey::from_seed([7; 32]);
+    let (note, vkey) = (key.sign_manifest(&manifest()), key.vkey(ORIGIN));
+    assert_eq!(vkey.open_manifest(&note).unwrap(), manifest());
+    for at in 0..note.len() {
+        let mut bytes = note.clone().into_bytes();
+        bytes[at] ^= 1;
+        assert!(String::from_utf8(bytes).map_or(true, |text| vkey.open_manifest(&text).is_err()), "byte {at}");
+        assert!(note.get(..at).is_none_or(|cut| vkey.open_manifest(cut).is_err()), "cut at {at}");
+    }
+    assert!(CheckpointKey::from_seed([8; 32]).vkey(ORIGIN).open_manifest(&note).is_err());
+    assert!(key.vkey("onward.example/audit/other").open_manifest(&note).is_err());
+    // Signed by the key, and not in the one form of what it says.
+    let signed = |change: fn(Manifest) -> Manifest| vkey.open_manifest(&key.sign_manifest(&change(manifest())));
+    assert!(signed(|manifest| Manifest { to: 20, ..manifest }).is_err());
+    assert!(signed(|manifest| Manifest { from: 0, ..manifest }).is_err());
+    assert!(signed(|manifest| Manifest { to: u64::MAX, ..manifest }).is_err());
+}
+
+/// One key signs both: neither may ever pass for the other, whatever the name of a chain is.
+#[test]
+fn a_manifest_is_no_checkpoint_and_a_checkpoint_no_manifest() {
+    let key = CheckpointKey::from_seed([7; 32]);
+    for origin in [ORIGIN, "onward archive manifest v1", "onward archive manifest v1\norigin x", "1", ""] {
+        let vkey = key.vkey(origin);
+        let checkpoint = Checkpoint { origin: origin.into(), size: 40, root: Hash::from_bytes([3; 32]) };
+        let manifest = Manifest { origin: origin.into(), ..manifest() };
+        assert!(vkey.open(&key.sign_manifest(&manifest)).is_err(), "{origin:?}");
+        assert!(vkey.open_manifest(&key.sign(&checkpoint)).is_err(), "{origin:?}");
+    }
+}
+
 #[test]
 fn a_keyring_is_read_as_it_was_written_and_its_last_key_seals() {
     let (old, new) = ("07".repeat(32), "08".repeat(32));

@@ -25,6 +25,8 @@ pub enum ArchiveFault {
     Refused,
     /// It is done, and the answer is lost. A read that is lost is refused.
     Lost,
+    /// A file that is put is kept with another first byte, and said to be there. Any other call is refused.
+    Spoilt,
 }
 
 /// A switchboard for the faults of one archive; clones share it.
@@ -51,12 +53,22 @@ impl ArchiveFaults {
 
     /// Does something, unless its turn has come to fail.
     async fn around<T>(&self, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
-        match self.call() {
-            None => call.await,
-            Some(ArchiveFault::Refused) => Err(failed()),
-            Some(ArchiveFault::Lost) => call.await.and_then(|_| Err(failed())),
-        }
+        meet(self.call(), call).await
     }
+}
+
+async fn meet<T>(fault: Option<ArchiveFault>, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    match fault {
+        None => call.await,
+        Some(ArchiveFault::Refused | ArchiveFault::Spoilt) => Err(failed()),
+        Some(ArchiveFault::Lost) => call.await.and_then(|_| Err(failed())),
+    }
+}
+
+fn spoilt(payload: PutPayload) -> PutPayload {
+    let mut bytes = Bytes::from(payload).to_vec();
+    bytes.iter_mut().take(1).for_each(|byte| *byte ^= 1);
+    bytes.into()
 }
 
 fn failed() -> Error {
@@ -91,7 +103,12 @@ impl ObjectStore for FaultyArchive {
         'a: 'c,
         'b: 'c,
     {
-        Box::pin(self.faults.around(self.inner.put_opts(location, payload, opts)))
+        Box::pin(async move {
+            match self.faults.call() {
+                Some(ArchiveFault::Spoilt) => self.inner.put_opts(location, spoilt(payload), opts).await,
+                fault => meet(fault, self.inner.put_opts(location, payload, opts)).await,
+            }
+        })
     }
 
     fn put_multipart_opts<'a, 'b, 'c>(

@@ -93,7 +93,7 @@ pub(crate) fn announced(bytes: &[u8]) -> ArchiveFile {
     let text = text(bytes);
     let sum = |bytes: &[u8]| Hash::from_bytes(Sha256::digest(bytes).into());
     let (sha256, plain_sha256) = (sum(bytes), sum(&text));
-    ArchiveFile { name: "f".into(), sha256, plain_sha256, bytes: bytes.len() as u64, plain_bytes: text.len() as u64 }
+    ArchiveFile { name: "f".into(), sha256, plain_sha256, bytes: bytes.len() as u64, plain_bytes: text.len() as u64, manifest: None }
 }
 
 /// Reads `bytes` to their end, where the chain says that `archived`, a whole compressed file, was archived.

@@ -37,7 +37,7 @@ async fn prepare(deed: Deed, chain: &Chain, db: &Path) {
         let named = chain.segment(Seq::new(1).unwrap()).await.unwrap().archive.unwrap().name;
         let folder = db.with_extension("archive").join(named.rsplitn(3, '/').nth(2).unwrap()).join("9-dead");
         std::fs::create_dir(&folder).unwrap();
-        for file in ["entries.ndjson.zst", "verify.py"] {
+        for file in ["entries.ndjson.zst", "manifest", "verify.py"] {
             std::fs::write(folder.join(file), "x").unwrap();
         }
     }

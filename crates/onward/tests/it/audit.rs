@@ -12,6 +12,7 @@ mod keyring;
 mod life_crash;
 #[cfg(target_os = "linux")]
 mod life_processes;
+mod manifest;
 mod personal;
 mod postgres;
 mod proofs;

@@ -2,6 +2,7 @@
 
 mod faults;
 mod known;
+mod rights;
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! Archiving: every entry of a segment in a file, read back and compared before anything counts on it.
 
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::worker::{Worker, check_free, check_state};
@@ -9,9 +10,10 @@ use crate::audit::anchor::origin_folder;
 use crate::audit::archive::Archive;
 use crate::audit::archive_file::{ArchiveReader, ArchiveWriter};
 use crate::audit::chain::Chain;
+use crate::audit::verify::segment::MANIFEST;
 use crate::audit::verify::{ArchiveFile, Filed, SegmentState};
 use crate::model::limits::PAGE_ITEMS;
-use crate::model::{EntryHasher, Row, Seq};
+use crate::model::{EntryHasher, Hash, Manifest, Row, Seq};
 use crate::{Error, Result};
 
 /// The stand-alone verifier, which lies beside every file.
@@ -48,7 +50,8 @@ impl Chain {
         let name = format!("{folder}/entries.ndjson.zst");
         let written = async {
             let file = write(&mut worker, &archive, &name).await?;
-            archive.put(&format!("{folder}/verify.py"), VERIFIER.as_bytes()).await?;
+            archive.keep(&file.beside("verify.py"), VERIFIER.as_bytes()).await?;
+            let file = with_manifest(self, &archive, &worker.segment, file).await?;
             // However long it takes to read it: the worker shows that it lives.
             let segment = worker.segment.clone();
             let mut pages = Pages::open(self, &archive, &segment, &file).await?;
@@ -108,6 +111,29 @@ async fn write(worker: &mut Worker<'_>, archive: &Archive, name: &str) -> Result
             Err(error)
         }
     }
+}
+
+/// Says beside a file what it is, signed, if there is a key to sign with; for people who have the folder and no database.
+async fn with_manifest(chain: &Chain, archive: &Archive, segment: &Segment, mut file: ArchiveFile) -> Result<ArchiveFile> {
+    let Some(key) = chain.trail().signing() else { return Ok(file) };
+    let head = chain.head().await?.ok_or_else(|| Error::not_found("no such chain"))?;
+    let &Segment { from, to, prev, last, root, .. } = segment;
+    let note = key.sign_manifest(&Manifest {
+        origin: head.origin.to_string(),
+        from,
+        to,
+        prev,
+        last,
+        root,
+        sha256: file.sha256,
+        plain_sha256: file.plain_sha256,
+        bytes: file.bytes,
+        plain_bytes: file.plain_bytes,
+        verifier: Hash::from_bytes(Sha256::digest(VERIFIER).into()),
+    });
+    file.manifest = Some(Hash::from_bytes(Sha256::digest(&note).into()));
+    archive.keep(&file.beside(MANIFEST), note).await?;
+    Ok(file)
 }
 
 /// Reads a file to its end and compares each entry with the skeleton.

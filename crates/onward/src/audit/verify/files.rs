@@ -1,12 +1,14 @@
-//! The files of archived segments: that they are there, and, read to the end, that they hold what was sealed.
+//! The files of archived segments: that they are there, and, read to the end, that they hold what was sealed; and the manifests beside them.
 
 use std::io::Read;
 
-use super::segment::Life;
+use sha2::{Digest, Sha256};
+
+use super::segment::{Life, MANIFEST};
 use super::{ArchiveFile, Archives, Filed, Source};
 use crate::Result;
 use crate::audit::archive_file::ArchiveReader;
-use crate::model::{ChainName, EntryHasher};
+use crate::model::{ChainName, EntryHasher, Hash, MANIFEST_BYTES};
 
 /// Why a file is not what it should be.
 pub(super) enum Lack {
@@ -14,6 +16,8 @@ pub(super) enum Lack {
     Unseen,
     Absent,
     Damaged,
+    /// The file is as it should be; what lies beside it is not.
+    Manifest(&'static str),
 }
 
 impl Lack {
@@ -22,6 +26,7 @@ impl Lack {
             Lack::Unseen => "nobody looked for the file of the segment",
             Lack::Absent => "the file of the segment is missing",
             Lack::Damaged => "the file of the segment is damaged",
+            Lack::Manifest(why) => why,
         }
     }
 }
@@ -42,7 +47,26 @@ pub(super) fn look_for(
     };
     // A file that cannot be read to its end is none, whatever the reason: another look may find it whole.
     let holds = bytes == file.bytes && (archives == Archives::Listed || holds(chain, file, life, origin, input).unwrap_or(false));
-    Ok(if holds { None } else { Some(Lack::Damaged) })
+    match (holds, archives) {
+        (false, _) => Ok(Some(Lack::Damaged)),
+        (true, Archives::Listed) => Ok(None),
+        (true, Archives::Read) => look_beside(source, file),
+    }
+}
+
+/// Looks at the manifest, if the chain names one. The chain binds its bytes, so nobody needs the key that signed it.
+fn look_beside(source: &dyn Source, file: &ArchiveFile) -> Result<Option<Lack>> {
+    let Some(named) = file.manifest else { return Ok(None) };
+    let mut note = Vec::new();
+    Ok(match source.file(&file.beside(MANIFEST))? {
+        Filed::Unseen => None,
+        Filed::Absent => Some(Lack::Manifest("the manifest of the file is missing")),
+        Filed::There(_, input) => {
+            let read = input.take(MANIFEST_BYTES as u64 + 1).read_to_end(&mut note).is_ok();
+            let same = read && Hash::from_bytes(Sha256::digest(&note).into()) == named;
+            if same { None } else { Some(Lack::Manifest("the manifest of the file is not the one that was written")) }
+        }
+    })
 }
 
 /// Reads a file to its end: every entry has the hash that it says and links to the one before it, and the root of all is the sealed one.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Extent, SavedHead};
 use crate::model::merkle::Frontier;
-use crate::model::{ChainName, Hash};
+use crate::model::{ChainName, Hash, Manifest};
 use crate::time::Timestamp;
 
 /// Most findings that a report lists; more are counted.
@@ -108,8 +108,8 @@ finding_codes! {
     Diverged = "DIVERGED", "the database was rewritten, swapped or put back and then continued; compare it with a backup";
     /// The skeleton of a segment is not the one that was sealed, or contradicts a row.
     Skeleton = "BROKEN(skeleton)", "compare the skeleton and the rows with a backup";
-    /// The file of a segment is missing or damaged, and the rows are there.
-    Degraded = "DEGRADED", "put the file back before the segment is purged";
+    /// The file of a segment is missing or damaged, and the rows are there; or its manifest is.
+    Degraded = "DEGRADED", "put the file back from a copy; nothing that it holds is lost yet";
     /// The file of a segment is missing or damaged, and the rows are not there.
     Lost = "LOST", "put the file back from a copy; the skeleton still proves what it must hold";
     /// The index of segments is not what the chain tells.
@@ -254,6 +254,35 @@ impl Report {
             frontier,
             saved_at,
         })
+    }
+}
+
+impl Report {
+    /// The report on a file that is not the one that its manifest names: nothing that it says counts.
+    pub(crate) fn of_another_file(manifest: &Manifest, depth: Depth) -> Self {
+        let Manifest { origin, from, to, .. } = manifest;
+        let mut findings = Findings::default();
+        findings.add(FindingCode::Degraded, *from, *to, "the file is not the one that the manifest names");
+        Self {
+            chain: origin.rsplit_once('/').map_or("", |(_, chain)| chain).to_owned(),
+            origin: origin.clone(),
+            verdict: findings.verdict(),
+            depth,
+            authenticated: false,
+            findings: findings.list,
+            findings_left_out: 0,
+            from_seq: *from,
+            to_seq: *to,
+            attested_to: None,
+            attested_hash: None,
+            rows_hashed: 0,
+            rows_known: 0,
+            extent: Extent::Full,
+            hash: None,
+            root: None,
+            frontier: None,
+            kept: false,
+        }
     }
 }
 

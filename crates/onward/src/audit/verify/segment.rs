@@ -14,6 +14,9 @@ pub(crate) const CHUNK: u64 = 8_192;
 /// Most entries of a segment.
 pub const SEGMENT_ROWS: u64 = 1 << 20;
 
+/// The name of the manifest beside the file of a segment.
+pub(crate) const MANIFEST: &str = "manifest";
+
 /// Where a segment is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -88,6 +91,17 @@ pub struct ArchiveFile {
     pub bytes: u64,
     /// The length of the lines in it.
     pub plain_bytes: u64,
+    /// SHA-256 of the signed [manifest](crate::model::Manifest) beside it; absent if there was no key to sign one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Hash>,
+}
+
+impl ArchiveFile {
+    /// Returns the name of what lies beside it.
+    pub(crate) fn beside(&self, name: &str) -> String {
+        let folder = self.name.rsplit_once('/').map_or("", |(folder, _)| folder);
+        format!("{folder}/{name}")
+    }
 }
 
 /// What `segment.sealed` says.

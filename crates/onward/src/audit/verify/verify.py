@@ -3,6 +3,7 @@
 
     verify.py onward.db [--chain NAME] [--key FILE] [--checkpoint FILE [--vkey VKEY]] [--archive FOLDER]
     zstd -dc entries.ndjson.zst | verify.py --export - [--key FILE]
+    zstd -dc entries.ndjson.zst | verify.py --export - --manifest manifest --vkey VKEY [--key FILE]
     verify.py --export orders.ndjson [--key FILE] [--checkpoint FILE [--vkey VKEY]]
     verify.py --inclusion proof.json --checkpoint FILE --vkey VKEY
     verify.py --self-test
@@ -13,7 +14,8 @@ with a key a line: 64 hex digits, or a name, a colon and 64 hex digits, and behi
 is checked too. With --checkpoint (a head that was saved outside
 by `onward audit verify --save`, or with --vkey one that was signed, from `onward audit checkpoint`) a cut end, or a database that
 was put back or swapped, shows as well. Of an export, which may begin anywhere, the hash before its first entry is believed;
---export - reads standard input. --inclusion checks that one entry is in a signed checkpoint.
+--export - reads standard input. With --manifest (the signed one that lies beside an archived file) the export must be the very one that
+was archived, and all of it. --inclusion checks that one entry is in a signed checkpoint.
 
 Exit codes: 0 good, 1 broken, 2 could not run or cannot tell.
 """
@@ -49,7 +51,7 @@ NEXT = {
     "TRUNCATED": "the end was cut or the database was put back; restore the missing rows",
     "DIVERGED": "the database was rewritten, swapped or put back and then continued; compare it with a backup",
     "BROKEN(skeleton)": "compare the skeleton and the rows with a backup",
-    "DEGRADED": "put the file back before the segment is purged",
+    "DEGRADED": "put the file back from a copy; nothing that it holds is lost yet",
     "LOST": "put the file back from a copy; the skeleton still proves what it must hold",
     "INDEX_MISMATCH": "compare the objects of kind onward.segment with a backup; the chain tells what they should be",
     "LEFTOVER": "remove it: nothing needs it any more",
@@ -209,7 +211,9 @@ class Past:
             life["gen"], life["state"] = generation, state
             if kind == "segment.archived":
                 file = step["archive"]
-                life["archive"] = {"name": file["name"], "bytes": file["bytes"], "sha256": bytes.fromhex(file["sha256"])}
+                manifest = file.get("manifest")
+                life["archive"] = {"name": file["name"], "bytes": file["bytes"], "sha256": bytes.fromhex(file["sha256"]),
+                                   "manifest": manifest and bytes.fromhex(manifest)}
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             kind = "redaction" if row.kind.startswith(b"redact.") else "segment"
             return f"a control entry of a {kind} is malformed"
@@ -401,14 +405,19 @@ class Walk:
 
     def check_files(self, archive):
         for life in self.past.passed:
-            file, state, lack = life["archive"], life["state"], None
+            file, state, lack, beside = life["archive"], life["state"], None, None
             if file is None:
                 continue
             path = os.path.join(archive, *file["name"].split("/"))
+            manifest = os.path.join(os.path.dirname(path), "manifest")
             if not os.path.isfile(path):
                 lack = "the file of the segment is missing"
             elif os.path.getsize(path) != file["bytes"] or file_hash(path) != file["sha256"]:
                 lack = "the file of the segment is damaged"
+            elif file["manifest"] and not os.path.isfile(manifest):
+                beside = "the manifest of the file is missing"
+            elif file["manifest"] and file_hash(manifest) != file["manifest"]:
+                beside = "the manifest of the file is not the one that was written"
             if state == "file_purged":
                 if lack is None:
                     self.add("LEFTOVER", life["from"], life["to"], "the file is purged, and it is still there")
@@ -416,6 +425,8 @@ class Walk:
                 self.add("DEGRADED", life["from"], life["to"], lack)
             elif lack:
                 self.add("LOST", life["from"], life["to"], lack)
+            elif beside:
+                self.add("DEGRADED", life["from"], life["to"], beside)
 
     def find_origin(self, first):
         """Notices that the rows belong to another chain, and goes on with their own origin so that other findings stay exact."""
@@ -691,18 +702,16 @@ def read_vkey(text):
         raise CannotRun(f"the verifier key is malformed: {e}") from None
 
 
-def read_note(path, vkey):
+def read_note(path, vkey, what):
+    """The lines of a text that is signed by this key, and the key's origin."""
     origin, key_id, key = read_vkey(vkey)
     with open(path, "rb") as file:
         note = file.read(4097)
     try:
         text, signatures = note.rsplit(b"\n\n", 1)
-        lines, text = text.split(b"\n"), text + b"\n"
-        if len(note) > 4096 or len(lines) != 3 or not re.fullmatch(rb"[1-9][0-9]{0,15}", lines[1]) or not signatures.endswith(b"\n"):
+        lines, text, good = text.split(b"\n"), text + b"\n", False
+        if len(note) > 4096 or not signatures.endswith(b"\n"):
             raise ValueError("another form")
-        size, root, good = int(lines[1]), b64(lines[2]), False
-        if size >= 1 << 53 or len(root) != 32:
-            raise ValueError("out of range")
         for line in signatures[:-1].split(b"\n"):
             mark, name, coded = line.split(b" ")
             signature = b64(coded)
@@ -712,23 +721,52 @@ def read_note(path, vkey):
                 if not ed25519_is_good(key, text, signature[4:]):
                     raise ValueError("the signature is not that of the key")
                 good = True
-        if lines[0] != origin or not good:
+        if not good:
             raise ValueError("it is not signed by this key for this chain")
+    except ValueError as e:
+        raise CannotRun(f"the file is not a signed {what}: {e}") from None
+    return origin, lines
+
+
+def read_checkpoint(path, vkey):
+    origin, lines = read_note(path, vkey, "checkpoint")
+    try:
+        if len(lines) != 3 or lines[0] != origin or not re.fullmatch(rb"[1-9][0-9]{0,15}", lines[1]):
+            raise ValueError("another form")
+        size, root = int(lines[1]), b64(lines[2])
+        if size >= 1 << 53 or len(root) != 32:
+            raise ValueError("out of range")
     except ValueError as e:
         raise CannotRun(f"the file is not a signed checkpoint: {e}") from None
     return {"chain": origin.rsplit(b"/", 1)[-1], "origin": origin, "size": size, "hash": None, "root": root}
 
 
+# No origin has a space in it, so no checkpoint begins like a manifest.
+MANIFEST = (rb"onward archive manifest v1\norigin (?P<origin>\S+)\nfrom (?P<first>[1-9][0-9]{0,15})\nto (?P<to>[1-9][0-9]{0,15})\n"
+            rb"rows (?P<rows>[1-9][0-9]{0,15})\nprev [0-9a-f]{64}\nlast [0-9a-f]{64}\nroot [0-9a-f]{64}\n"
+            rb"entries\.ndjson\.zst [0-9a-f]{64} [0-9]{1,20}\nentries\.ndjson (?P<sha256>[0-9a-f]{64}) (?P<bytes>[0-9]{1,20})\n"
+            rb"verify\.py [0-9a-f]{64}")
+
+
+def read_manifest(path, vkey):
+    origin, lines = read_note(path, vkey, "manifest")
+    found = re.fullmatch(MANIFEST, b"\n".join(lines))
+    first, to, rows, size = (int(found[name]) for name in ("first", "to", "rows", "bytes")) if found else (0, 0, 0, 0)
+    if not found or found["origin"] != origin or rows != to - first + 1 or to > SEQ_MAX:
+        raise CannotRun("the file is not a signed manifest: another form")
+    return {"origin": origin, "from": first, "to": to, "sha256": bytes.fromhex(found["sha256"].decode()), "bytes": size}
+
+
 def read_trusted(options):
-    if options.vkey:
-        return read_note(options.checkpoint, options.vkey)
+    if options.vkey and options.checkpoint:
+        return read_checkpoint(options.checkpoint, options.vkey)
     return read_saved(options.checkpoint) if options.checkpoint else None
 
 
 def verify_inclusion(options):
     if not options.checkpoint or not options.vkey:
         raise CannotRun("a proof needs a signed checkpoint and the verifier key")
-    trusted = read_note(options.checkpoint, options.vkey)
+    trusted = read_checkpoint(options.checkpoint, options.vkey)
     try:
         with open(options.inclusion, encoding="utf-8") as file:
             proved = json.loads(file.read(1 << 16))
@@ -928,7 +966,39 @@ def verify_export(file, keys, saved):
     fits = tree.root() == footer["root"]
     roots = b"".join(tree.roots) if first == 1 else bytes(32 * bin(to).count("1"))
     walk.end((to, footer["last"], roots if fits else b"", at))
-    return walk.report()
+    return walk
+
+
+class Summed:
+    """Counts and hashes the lines that are read of a file."""
+
+    def __init__(self, file):
+        self.file, self.digest, self.bytes = file, hashlib.sha256(), 0
+
+    def readline(self, limit):
+        line = self.file.readline(limit)
+        self.digest.update(line)
+        self.bytes += len(line)
+        return line
+
+
+def verify_archived(file, keys, saved, manifest):
+    """Checks an export that must be the very one that a manifest names, whatever else is wrong with it."""
+    file, walk, broken = Summed(file), None, None
+    try:
+        walk = verify_export(file, keys, saved)
+    except CannotRun as e:
+        broken = e
+    while file.bytes <= manifest["bytes"] and file.readline(LINE_MAX):
+        pass
+    same = walk is None or (walk.origin, walk.first, walk.before and walk.before.seq) == (manifest["origin"], manifest["from"], manifest["to"])
+    if not same or (file.bytes, file.digest.digest()) != (manifest["bytes"], manifest["sha256"]):
+        walk = Walk(manifest["origin"].rsplit(b"/", 1)[-1], manifest["origin"], {}, None, manifest["from"])
+        walk.before = Before(manifest["to"], 0, b"", b"", False)
+        walk.add("DEGRADED", manifest["from"], manifest["to"], "the file is not the one that the manifest names")
+    elif broken:
+        raise broken
+    return walk
 
 
 # The worked example of the entry layout.
@@ -975,7 +1045,8 @@ def main():
     parser.add_argument("--chain", metavar="NAME", help="only this chain")
     parser.add_argument("--key", metavar="FILE", help="the MAC key")
     parser.add_argument("--checkpoint", metavar="FILE", help="a head that was saved outside")
-    parser.add_argument("--vkey", metavar="VKEY", help="the key that checks the signature of the checkpoint: ORIGIN+ID+KEY")
+    parser.add_argument("--vkey", metavar="VKEY", help="the key that checks the signatures of checkpoint and manifest: ORIGIN+ID+KEY")
+    parser.add_argument("--manifest", metavar="FILE", help="the signed manifest that lies beside an archived file, which the export must be")
     parser.add_argument("--inclusion", metavar="FILE", help="a proof that an entry is in the checkpoint, instead of a database")
     parser.add_argument("--archive", metavar="FOLDER", help="the archive, whose files are looked at, too")
     parser.add_argument("--self-test", action="store_true", help="check the worked example of the entry layout")
@@ -984,8 +1055,8 @@ def main():
         return self_test()
     if bool(options.database) + bool(options.export) + bool(options.inclusion) != 1 or options.chain and not options.database:
         parser.error("a database file is needed, or an export or a proof, and these are of one chain")
-    if options.vkey and not options.checkpoint:
-        parser.error("a verifier key is for a checkpoint")
+    if options.vkey and not (options.checkpoint or options.manifest) or options.manifest and not (options.vkey and options.export):
+        parser.error("a verifier key is for a checkpoint or a manifest, and a manifest is for an export and needs the key")
     try:
         if options.inclusion:
             return verify_inclusion(options)
@@ -993,9 +1064,11 @@ def main():
             return verify_database(options)
         keys = read_keys(options.key) if options.key else {}
         saved = read_trusted(options)
+        manifest = read_manifest(options.manifest, options.vkey) if options.manifest else None
         with contextlib.ExitStack() as stack:
             file = sys.stdin.buffer if options.export == "-" else stack.enter_context(open(options.export, "rb"))
-            return verify_export(file, keys, saved)
+            walk = verify_archived(file, keys, saved, manifest) if manifest else verify_export(file, keys, saved)
+            return walk.report()
     except (CannotRun, OSError, UnicodeError, sqlite3.Error, struct.error, TypeError) as e:
         print(f"verify.py: could not run: {e}", file=sys.stderr)
         return 2

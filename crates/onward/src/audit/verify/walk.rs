@@ -442,10 +442,13 @@ impl<'a> Walk<'a> {
                 found = look_for(source, self.chain, file, &life, self.check.archives, &self.origin)?;
             }
             let code = match (state, &found) {
-                (SegmentState::FilePurged, None) => Some((FindingCode::Leftover, "the file is purged, and it is still there")),
+                (SegmentState::FilePurged, None | Some(Lack::Manifest(_))) => {
+                    Some((FindingCode::Leftover, "the file is purged, and it is still there"))
+                }
                 (SegmentState::FilePurged, Some(_)) => None,
                 (_, Some(Lack::Unseen)) => None,
-                (SegmentState::Archived, Some(lack)) => Some((FindingCode::Degraded, lack.reason())),
+                // What a manifest says stands in the chain as well: nothing is lost with it.
+                (SegmentState::Archived, Some(lack)) | (_, Some(lack @ Lack::Manifest(_))) => Some((FindingCode::Degraded, lack.reason())),
                 (_, Some(lack)) => Some((FindingCode::Lost, lack.reason())),
                 (_, None) => None,
             };

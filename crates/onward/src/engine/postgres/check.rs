@@ -43,7 +43,7 @@ pub(super) async fn check(store: &PostgresStore) -> Result<Vec<Finding>> {
         is_woken(store).await?,
         Grade::Warning,
         "whether a NOTIFY of one session reaches the LISTEN of another".to_owned(),
-        "a pooler in transaction mode stands between: all holds, but readers of the change feed look by themselves; connect directly, or in session mode",
+        "a pooler in transaction mode stands between: all holds, but readers of the change feed look by themselves, and each statement is planned anew; connect directly",
     ));
     Ok(found)
 }

@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use deadpool_postgres::Pool;
 use futures_core::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::connection::{COMMIT, Lent, Param, SNAPSHOT, Server, Step, read};
+use super::connection::{COMMIT, Lent, Param, Pool, SNAPSHOT, Server, Step, read};
 use super::error::before_commit;
 use super::listen::Ear;
 use super::migrate::{self, State};
@@ -215,7 +214,8 @@ impl CommitEngine for PostgresStore {
         Box::pin(async move {
             let (namespace, kind, name) = (key.namespace(), key.kind(), key.name());
             let sql = format!("SELECT {} FROM onward_objects AS o WHERE namespace = $1 AND kind = $2 AND name = $3", log::state("o"));
-            let rows = self.select(&sql, &[(&namespace, Type::TEXT), (&kind, Type::TEXT), (&name, Type::TEXT)]).await?;
+            let params: [Param<'_>; 3] = [(&namespace, Type::TEXT), (&kind, Type::TEXT), (&name, Type::TEXT)];
+            let rows = read(&self.pool, &[Step::Often(&sql, params.into())]).await?.concat();
             Ok(rows.first().map(|row| rows::state(row, key.clone(), 0)).transpose()?.flatten())
         })
     }

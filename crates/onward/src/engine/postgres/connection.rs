@@ -1,22 +1,22 @@
-//! Connections, and how statements travel on them: together, without a name, and with nothing left behind in the session.
+//! Connections, and how statements travel on them: together, and with nothing left behind that a transaction relies on.
 //!
-//! Through a pooler each transaction may meet another session of the server. So no statement is prepared by name, nothing is set for a
-//! session, and what a transaction relies on it sets itself.
+//! Through a pooler each transaction may meet another session of the server. So what a transaction relies on it sets itself, and a statement
+//! has a name only where the session is surely ours ([`Session`]).
 
 use std::fmt;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
-use futures_core::future::BoxFuture;
+use deadpool::Runtime;
+use deadpool::managed::{self, Manager, Metrics, Object, RecycleError, RecycleResult};
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Config, Connection, Row, Socket};
+use tokio_postgres::{Client, Config, Connection, Row, Socket, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::{before_commit, no_connection, sent, silent};
+use super::session::Session;
 use super::url;
 use crate::time::Clock;
 use crate::{Error, Kind, Result, retry};
@@ -66,12 +66,16 @@ impl Server {
         self.config.connect(self.tls.clone()).await
     }
 
+    /// Makes a connection that this runtime drives until it is dropped, and looks whose session is at its end.
+    pub(super) async fn session(&self) -> Result<Session, Failure> {
+        let (client, connection) = self.connect().await?;
+        let task = tokio::spawn(async move { drop(connection.await) });
+        Session::over(client, task.abort_handle()).await
+    }
+
     /// Makes the pool of connections for reads, which this runtime drives.
     pub(super) fn pool(&self, runtime: Handle) -> Result<Pool> {
-        // Nothing is ever left in a session, so there is nothing to clean up between two uses.
-        let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let home = Home { server: self.clone(), runtime };
-        Pool::builder(Manager::from_connect(self.config.clone(), home, manager))
+        Pool::builder(Home { server: self.clone(), runtime })
             .max_size(READERS)
             .wait_timeout(Some(POOL_WAIT))
             .create_timeout(Some(url::CONNECT))
@@ -81,21 +85,30 @@ impl Server {
     }
 }
 
+/// Connections for reads.
+pub(super) type Pool = managed::Pool<Home>;
+
 /// Makes connections in the runtime that the store was opened in, whichever asks.
-struct Home {
+#[derive(Debug)]
+pub(super) struct Home {
     server: Server,
     runtime: Handle,
 }
 
-impl Connect for Home {
-    fn connect(&self, _: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), Failure>> {
+impl Manager for Home {
+    type Type = Session;
+    type Error = Failure;
+
+    async fn create(&self) -> Result<Session, Failure> {
         let server = self.server.clone();
-        let made = self.runtime.spawn(async move {
-            let (client, connection) = server.connect().await?;
-            Ok((client, tokio::spawn(async move { drop(connection.await) })))
-        });
+        let made = self.runtime.spawn(async move { server.session().await });
         // It does not panic, and its runtime ends with its last connection.
-        Box::pin(async move { made.await.unwrap_or_else(|_| Err(Failure::__private_api_timeout())) })
+        made.await.unwrap_or_else(|_| Err(Failure::__private_api_timeout()))
+    }
+
+    /// Nothing is left in a session that the next one must not find, so there is nothing to clean up between two uses.
+    async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<Failure> {
+        if session.is_closed() { Err(RecycleError::message("the connection is closed")) } else { Ok(()) }
     }
 }
 
@@ -108,20 +121,45 @@ pub(super) enum Step<'a> {
     Plain(&'a str),
     /// A statement with parameters.
     With(&'a str, Vec<Param<'a>>),
+    /// As [`Step::With`], and worth a name: sent all the time, and for rows that it finds by their whole key.
+    Often(&'a str, Vec<Param<'a>>),
 }
 
 type Asked<'a> = Pin<Box<dyn Future<Output = Result<Vec<Row>, Failure>> + Send + 'a>>;
 
-fn asked<'a>(client: &'a Client, step: &'a Step<'a>) -> Asked<'a> {
-    match step {
-        Step::Plain(sql) => Box::pin(async move { client.batch_execute(sql).await.map(|()| Vec::new()) }),
-        Step::With(sql, params) => Box::pin(client.query_typed(sql, params)),
+fn asked<'a>(client: &'a Client, step: &'a Step<'a>, name: Option<&'a Statement>) -> Asked<'a> {
+    match (step, name) {
+        (Step::Plain(sql), _) => Box::pin(async move { client.batch_execute(sql).await.map(|()| Vec::new()) }),
+        (Step::With(sql, params) | Step::Often(sql, params), None) => Box::pin(client.query_typed(sql, params)),
+        (Step::With(_, params) | Step::Often(_, params), Some(name)) => Box::pin(async move {
+            let params: Vec<_> = params.iter().map(|(value, _)| *value).collect();
+            client.query(name, &params).await
+        }),
     }
 }
 
-/// Sends all statements at once, in their order, and waits for all answers: one round trip.
-pub(super) async fn together(client: &Client, steps: &[Step<'_>]) -> Vec<Result<Vec<Row>, Failure>> {
-    let mut all: Vec<_> = steps.iter().map(|step| (asked(client, step), None)).collect();
+/// Sends all statements at once, in their order, and waits for all answers: one round trip, and one before it for each new name.
+pub(super) async fn together(session: &Session, steps: &[Step<'_>]) -> Vec<Result<Vec<Row>, Failure>> {
+    let mut names = Vec::with_capacity(steps.len());
+    for step in steps {
+        let name = match step {
+            Step::Often(sql, params) => session.name(sql, params).await,
+            Step::Plain(_) | Step::With(..) => Ok(None),
+        };
+        match name {
+            Ok(name) => names.push(name),
+            // The first answer, and the last: nothing else was sent.
+            Err(failure) => return vec![Err(failure)],
+        }
+    }
+    let answers = all(session, steps, &names).await;
+    session.heed(&answers);
+    answers
+}
+
+async fn all(client: &Client, steps: &[Step<'_>], names: &[Option<Statement>]) -> Vec<Result<Vec<Row>, Failure>> {
+    let names = names.iter().map(Option::as_ref).chain(std::iter::repeat(None));
+    let mut all: Vec<_> = steps.iter().zip(names).map(|(step, name)| (asked(client, step, name), None)).collect();
     // The first poll of each sends it.
     std::future::poll_fn(|cx| {
         let mut open = false;
@@ -146,29 +184,30 @@ pub(super) async fn in_time<F: Future>(answer: F) -> Result<F::Output> {
     retry::deadline(&clock, clock.now() + ANSWER, answer).await.ok_or_else(silent)
 }
 
-/// Sends all statements at once, and gives their rows; the first failure is the failure of all.
+/// Sends all statements at once, none by a name, and gives their rows; the first failure is the failure of all.
 ///
 /// # Errors
 /// As [`before_commit`]; also if no answer came in [`ANSWER`].
 pub(super) async fn ask(client: &Client, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>> {
-    let answers = in_time(together(client, steps)).await?;
+    let answers = in_time(all(client, steps, &[])).await?;
     answers.into_iter().collect::<Result<_, _>>().map_err(before_commit)
 }
 
 /// A connection that is lent for reads. It is closed, not given back, unless the reader came to its end: nobody knows what it was at.
 pub(super) struct Lent {
-    client: Option<Object>,
+    session: Option<Object<Home>>,
 }
 
 impl Lent {
     pub(super) async fn from(pool: &Pool) -> Result<Self> {
-        Ok(Self { client: Some(pool.get().await.map_err(no_connection)?) })
+        Ok(Self { session: Some(pool.get().await.map_err(no_connection)?) })
     }
 
     /// Sends statements and waits for their rows.
     pub(super) async fn ask(&self, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>> {
-        let client = self.client.as_ref().ok_or_else(silent)?;
-        ask(client, steps).await
+        let session = self.session.as_ref().ok_or_else(silent)?;
+        let answers = in_time(together(session, steps)).await?;
+        answers.into_iter().collect::<Result<_, _>>().map_err(before_commit)
     }
 
     /// Sends a whole transaction at once, from BEGIN to COMMIT, and waits for its rows.
@@ -176,23 +215,23 @@ impl Lent {
     /// # Errors
     /// What the server refused is not applied; of a lost connection nobody knows.
     pub(super) async fn transact(&self, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>> {
-        let client = self.client.as_ref().ok_or_else(silent)?;
-        let answers = in_time(together(client, steps)).await.map_err(Error::with_unknown_effect)?;
+        let session = self.session.as_ref().ok_or_else(silent)?;
+        let answers = in_time(together(session, steps)).await.map_err(Error::with_unknown_effect)?;
         // The first failure says why; those after it only that the transaction had failed.
         answers.into_iter().collect::<Result<_, _>>().map_err(sent)
     }
 
     /// Gives the connection back.
     pub(super) fn done(mut self) {
-        drop(self.client.take());
+        drop(self.session.take());
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let Some(client) = self.client.take() {
+        if let Some(session) = self.session.take() {
             // Closed when it is dropped.
-            drop(Object::take(client));
+            drop(Object::take(session));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{PoolError, TimeoutType};
+use deadpool::managed::{PoolError, TimeoutType};
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::Error;
@@ -83,7 +83,7 @@ pub(super) fn is_refusal(error: &tokio_postgres::Error) -> bool {
 }
 
 /// Why no connection could be had from the pool.
-pub(super) fn no_connection(error: PoolError) -> Error {
+pub(super) fn no_connection(error: PoolError<tokio_postgres::Error>) -> Error {
     match error {
         PoolError::Backend(error) => before_commit(error),
         PoolError::Timeout(TimeoutType::Wait) => Error::overloaded("all connections to the database server are in use", LATER),

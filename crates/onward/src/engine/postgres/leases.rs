@@ -11,31 +11,35 @@ pub(super) const CHANNEL: &str = "onward_locks";
 
 /// Takes a key that is free: key, owner, holder, ttl. Rows: token, remaining, owner, whether it was granted by this.
 ///
-/// A row of somebody else's may be older than the refusal, or missing: the caller then looks once more.
+/// A key that somebody holds is only read: who comes in vain locks no row and waits for no disk. The row of somebody else may be missing, if
+/// it came since the statement began: the caller then looks once more.
 pub(super) fn acquire() -> String {
     format!(
         "WITH {CLOCK},
+         held AS MATERIALIZED (
+           SELECT l.token, l.until - c.us AS remaining, l.owner FROM onward_leases l, clock c WHERE l.key = $2 AND l.until > c.us),
          got AS (
            INSERT INTO onward_leases AS l (key, owner, holder, token, until, since)
            SELECT $2, $3, $4, greatest(t.floor + 1, c.us), c.us + $5, c.us FROM clock c, onward_tokens t
+           WHERE NOT EXISTS (SELECT FROM held)
            ON CONFLICT (key) DO UPDATE SET owner = excluded.owner, holder = excluded.holder, until = excluded.until,
              since = excluded.since, token = greatest(l.token + 1, excluded.token)
            WHERE l.until <= excluded.since
            RETURNING l.token, l.until - l.since AS remaining, l.owner)
-         SELECT token, remaining, owner, true FROM got
-         UNION ALL
-         SELECT l.token, l.until - c.us, l.owner, false FROM onward_leases l, clock c
-         WHERE l.key = $2 AND l.until > c.us AND NOT EXISTS (SELECT FROM got)"
+         SELECT token, remaining, owner, true FROM got UNION ALL SELECT token, remaining, owner, false FROM held"
     )
 }
 
 /// Asks to be told when a lease ends: key. Rows: remaining; none: the key is free.
+///
+/// If somebody waits already, the row is only read: a release that is on its way saw that as well, and its word is still to come.
 pub(super) fn wait() -> String {
     format!(
         "WITH {CLOCK},
-         held AS MATERIALIZED (SELECT * FROM onward_leases WHERE key = $2 FOR UPDATE),
+         asked AS MATERIALIZED (SELECT l.until - c.us AS remaining FROM onward_leases l, clock c WHERE l.key = $2 AND l.waited AND l.until > c.us),
+         held AS MATERIALIZED (SELECT * FROM onward_leases WHERE key = $2 AND NOT EXISTS (SELECT FROM asked) FOR UPDATE),
          told AS (UPDATE onward_leases l SET waited = true FROM held h, clock c WHERE l.key = h.key AND NOT h.waited AND h.until > c.us)
-         SELECT h.until - c.us FROM held h, clock c WHERE h.until > c.us"
+         SELECT h.until - c.us FROM held h, clock c WHERE h.until > c.us UNION ALL SELECT remaining FROM asked"
     )
 }
 

@@ -8,7 +8,6 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use deadpool_postgres::Pool;
 use futures_core::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -16,7 +15,7 @@ use tokio::task::AbortHandle;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::connection::{BEGIN, COMMIT, Lent, Param, Server, Step, read};
+use super::connection::{BEGIN, COMMIT, Lent, Param, Pool, Server, Step, read};
 use super::lanes::Lanes;
 use super::leases::{self, CHANNEL};
 use super::listen::hear;
@@ -122,7 +121,7 @@ impl Inner {
         all.push((&time, Type::INT8));
         all.extend_from_slice(params);
         let lent = Lent::from(pool).await?;
-        let mut answers = lent.transact(&[Step::Plain(begin), Step::With(sql, all), Step::Plain(COMMIT)]).await?;
+        let mut answers = lent.transact(&[Step::Plain(begin), Step::Often(sql, all), Step::Plain(COMMIT)]).await?;
         lent.done();
         Ok(answers.swap_remove(1))
     }

@@ -23,6 +23,7 @@ mod personal;
 mod plan;
 mod rows;
 mod segments;
+mod session;
 mod url;
 mod writer;
 

@@ -2,8 +2,8 @@
 //!
 //! A deleted row is there for older snapshots, and its bytes are in its page even after a VACUUM. A file that TRUNCATE gives back is not:
 //! so rows that stay are carried to the other shelf, a page at a time under the writer's right, and the old one is truncated. The right
-//! keeps batches out of the way of a page, so no value is carried while it is forgotten. The state stands in `onward_shelves`: whoever
-//! comes after a crash goes on.
+//! keeps batches out of the way of a page, so no value is carried while it is forgotten; and of several who erase one turns the shelves.
+//! The state stands in `onward_shelves`: whoever comes after a crash goes on.
 
 use std::time::Duration;
 

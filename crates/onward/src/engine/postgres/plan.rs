@@ -1,6 +1,7 @@
 //! A batch on its way: what it wants to read, and its plan as statements that travel together.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -74,7 +75,7 @@ impl<'a> Reading<'a> {
     /// Adds the statements for what is wanted at all.
     pub(super) fn add<'s>(&'s self, steps: &mut Vec<Step<'s>>) {
         if !self.objects.name.is_empty() {
-            steps.push(Step::With(&self.sql, self.objects.params()));
+            steps.push(Step::Often(&self.sql, self.objects.params()));
         }
         let others = [
             (&self.fences, "SELECT lock_key, token FROM onward_fences WHERE lock_key = ANY($1) ORDER BY 1 FOR UPDATE"),
@@ -86,7 +87,7 @@ impl<'a> Reading<'a> {
             ),
         ];
         for (names, sql) in others.into_iter().filter(|(names, _)| !names.is_empty()) {
-            steps.push(Step::With(sql, vec![(names, Type::TEXT_ARRAY)]));
+            steps.push(Step::Often(sql, vec![(names, Type::TEXT_ARRAY)]));
         }
     }
 
@@ -124,7 +125,7 @@ impl<'a> LabelRows<'a> {
     fn step<'s>(&'s self, sql: &'s str) -> Option<Step<'s>> {
         let mut params = self.of.params();
         params.extend([(&self.key as _, Type::TEXT_ARRAY), (&self.value as _, Type::TEXT_ARRAY)]);
-        (!self.key.is_empty()).then_some(Step::With(sql, params))
+        (!self.key.is_empty()).then_some(Step::Often(sql, params))
     }
 }
 
@@ -229,6 +230,9 @@ pub(super) const INSERT_ENTRIES: &str =
        $10::text[], $11::text[], $12::bytea[], $13::bigint[], $14::bytea[])
        AS w(name, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags, pii)
      JOIN onward_chains AS c USING (name)";
+/// Inserts entries; one whose chain is not there stops the batch.
+static APPEND_ENTRIES: LazyLock<String> =
+    LazyLock::new(|| format!("WITH done AS ({INSERT_ENTRIES} RETURNING 1) SELECT 1 / (count(*) = cardinality($1))::int FROM done"));
 
 impl<'a> Entries<'a> {
     pub(super) fn push(&mut self, chain: &'a str, entry: &'a Sealed) -> Result<()> {
@@ -406,14 +410,14 @@ impl<'a> Columns<'a> {
         let mut steps = Vec::with_capacity(16);
         let logs = !self.log.is_empty();
         if logs {
-            steps.push(Step::With(log::APPEND, self.log.params()));
+            steps.push(Step::Often(log::APPEND, self.log.params()));
         }
         self.add_objects(&mut steps);
         if !self.fences.is_empty() {
             let sql =
                 "INSERT INTO onward_fences (lock_key, token, used_at) SELECT lock_key, token, $3 FROM unnest($1::text[], $2::bigint[])
                  AS w(lock_key, token) ON CONFLICT (lock_key) DO UPDATE SET token = excluded.token, used_at = excluded.used_at";
-            steps.push(Step::With(sql, vec![(&self.fences, Type::TEXT_ARRAY), (&self.tokens, Type::INT8_ARRAY), (&self.now, Type::INT8)]));
+            steps.push(Step::Often(sql, vec![(&self.fences, Type::TEXT_ARRAY), (&self.tokens, Type::INT8_ARRAY), (&self.now, Type::INT8)]));
         }
         self.add_answers(&mut steps);
         self.add_chains(&mut steps);
@@ -422,7 +426,7 @@ impl<'a> Columns<'a> {
         let facts =
             "UPDATE onward_meta SET revision = $1, version_floor = $2, newest_token = $3, newest_at = $4, log_bytes = log_bytes + $5";
         let numbers = [revision, floor, token, at, &self.log_bytes];
-        steps.push(Step::With(facts, numbers.map(|number| (number as _, Type::INT8)).into()));
+        steps.push(Step::Often(facts, numbers.map(|number| (number as _, Type::INT8)).into()));
         if logs {
             steps.push(Step::Plain(&self.word));
         }
@@ -432,17 +436,17 @@ impl<'a> Columns<'a> {
     fn add_objects<'s>(&'s self, steps: &mut Vec<Step<'s>>) {
         let (made, replaced) = (&self.made, &self.replaced);
         if !made.uid.is_empty() {
-            steps.push(Step::With(MAKE, made.params()));
+            steps.push(Step::Often(MAKE, made.params()));
         }
         if !replaced.uid.is_empty() {
             let mut params = replaced.params();
             params.push((&replaced.was, Type::INT8_ARRAY));
-            steps.push(Step::With(REPLACE, params));
+            steps.push(Step::Often(REPLACE, params));
         }
         if !self.deleted_at.is_empty() {
             let mut params = self.deleted.params();
             params.push((&self.deleted_at, Type::INT8_ARRAY));
-            steps.push(Step::With(DELETE, params));
+            steps.push(Step::Often(DELETE, params));
         }
         let sql = "DELETE FROM onward_labels AS l USING unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
                AS w(namespace, kind, name, key, value)
@@ -461,13 +465,13 @@ impl<'a> Columns<'a> {
         // Each batch takes away twice what it adds, so the table is bounded by its window without a sweeper.
         let sql = "DELETE FROM onward_requests
              WHERE id IN (SELECT id FROM onward_requests WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)";
-        steps.push(Step::With(sql, vec![(&self.now, Type::INT8), (forget, Type::INT8)]));
+        steps.push(Step::Often(sql, vec![(&self.now, Type::INT8), (forget, Type::INT8)]));
         let sql = "INSERT INTO onward_requests (id, fingerprint, receipt, expires_at)
              SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[], $4::bigint[])
              ON CONFLICT (id) DO UPDATE SET fingerprint = excluded.fingerprint, receipt = excluded.receipt, expires_at = excluded.expires_at";
         let params: [Param<'_>; 4] =
             [(id, Type::TEXT_ARRAY), (fingerprint, Type::BYTEA_ARRAY), (receipt, Type::TEXT_ARRAY), (expires_at, Type::INT8_ARRAY)];
-        steps.push(Step::With(sql, params.into()));
+        steps.push(Step::Often(sql, params.into()));
     }
 
     fn add_chains<'s>(&'s self, steps: &mut Vec<Step<'s>>) {
@@ -475,10 +479,13 @@ impl<'a> Columns<'a> {
         if chain.is_empty() {
             return;
         }
-        let sql = "INSERT INTO onward_chains (name, origin, created_at)
-             SELECT name, origin, $3 FROM unnest($1::text[], $2::text[]) AS w(name, origin)
-             WHERE NOT EXISTS (SELECT 1 FROM onward_chains AS c WHERE c.name = w.name)";
-        steps.push(Step::With(sql, vec![(chain, Type::TEXT_ARRAY), (origin, Type::TEXT_ARRAY), (&self.now, Type::INT8)]));
+        // A chain comes with its first entry.
+        if self.entries.seq.contains(&1) {
+            let sql = "INSERT INTO onward_chains (name, origin, created_at)
+                 SELECT name, origin, $3 FROM unnest($1::text[], $2::text[]) AS w(name, origin)
+                 WHERE NOT EXISTS (SELECT 1 FROM onward_chains AS c WHERE c.name = w.name)";
+            steps.push(Step::Often(sql, vec![(chain, Type::TEXT_ARRAY), (origin, Type::TEXT_ARRAY), (&self.now, Type::INT8)]));
+        }
         let sql = "INSERT INTO onward_heads (chain, seq, hash, frontier, at)
              SELECT c.id, w.seq, w.hash, w.frontier, w.at
              FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[], $5::bigint[]) AS w(name, seq, hash, frontier, at)
@@ -491,7 +498,7 @@ impl<'a> Columns<'a> {
             (frontier, Type::BYTEA_ARRAY),
             (at, Type::INT8_ARRAY),
         ];
-        steps.push(Step::With(sql, params.into()));
-        steps.push(Step::With(INSERT_ENTRIES, self.entries.params()));
+        steps.push(Step::Often(sql, params.into()));
+        steps.push(Step::Often(&APPEND_ENTRIES, self.entries.params()));
     }
 }

@@ -20,6 +20,7 @@ use super::log;
 use super::migrate::{self, State};
 use super::plan::{Columns, Read, Reading};
 use super::rows::{self, col, signed};
+use super::session::Session;
 use crate::commit::engine::{Plan, Rows, StoreMeta, Wanted, Writer};
 use crate::commit::{Prune, Pruned};
 use crate::model::{Key, Revision, Version};
@@ -55,7 +56,7 @@ pub(super) struct PostgresWriter {
     /// Made when it is first needed: a runtime may not be dropped by another one's task.
     runtime: Option<Runtime>,
     /// The writer's connection.
-    session: Option<Client>,
+    session: Option<Session>,
     /// Who writes, drawn anew for each writer.
     id: String,
     /// The number of its newest batch.
@@ -99,28 +100,26 @@ impl PostgresWriter {
 struct Work<'a> {
     server: &'a Server,
     clock: &'a Clock,
-    session: &'a mut Option<Client>,
+    session: &'a mut Option<Session>,
     id: &'a str,
     batch: &'a mut i64,
 }
 
 impl Work<'_> {
     /// Makes a connection to a store that is as it should be.
-    async fn connect(&self) -> Result<Client> {
-        let made = in_time(self.server.connect()).await?;
-        let (client, connection) = made.map_err(before_commit)?;
-        tokio::spawn(connection);
-        match migrate::look(&client).await? {
+    async fn connect(&self) -> Result<Session> {
+        let session = in_time(self.server.session()).await?.map_err(before_commit)?;
+        match migrate::look(&session).await? {
             State::Ready => {}
-            State::Restored => migrate::apply(&client, self.clock).await?,
+            State::Restored => migrate::apply(&session, self.clock).await?,
             State::At(found) => return Err(migrate::other(found)),
             State::Empty => return Err(Error::integrity("the tables of the store are gone")),
         }
-        Ok(client)
+        Ok(session)
     }
 
     /// Does something in a new transaction up to its COMMIT; again, if the connection is lost or others' transactions are in the way.
-    async fn begin<T>(&mut self, mut first: impl AsyncFnMut(&Client) -> Result<T, Trouble>) -> Result<T> {
+    async fn begin<T>(&mut self, mut first: impl AsyncFnMut(&Session) -> Result<T, Trouble>) -> Result<T> {
         let clock = Clock::system();
         let until = clock.now() + PATIENCE;
         let mut pauses = Backoff::new(PAUSES.0, PAUSES.1);
@@ -156,7 +155,7 @@ impl Work<'_> {
     }
 
     /// Sends the whole transaction at once: nothing is held, and the facts must be the expected ones.
-    async fn write(&mut self, facts: &StoreMeta, columns: &Columns<'_>) -> Result<()> {
+    async fn write(&mut self, facts: &StoreMeta, columns: &Columns<'_>, meanwhile: impl FnOnce()) -> Result<()> {
         let (epoch, origin) = (facts.epoch.to_string(), &*facts.origin);
         let numbers = [facts.revision.get(), facts.version_floor, facts.newest_token, facts.restore_floor].map(signed);
         let [revision, floor, token, restored] = &numbers.into_iter().collect::<Result<Vec<_>>>()?[..] else { return Err(silent()) };
@@ -171,23 +170,28 @@ impl Work<'_> {
             (restored, Type::INT8),
             (&origin, Type::TEXT),
         ];
-        let mut steps = vec![Step::Plain(BEGIN), Step::With(EXPECT, params.into())];
+        let mut steps = vec![Step::Plain(BEGIN), Step::Often(EXPECT, params.into())];
         steps.extend(columns.steps());
-        self.finish(steps).await
+        self.finish(steps, meanwhile).await
     }
 
-    /// Sends the rest of the transaction, the name of the batch and the COMMIT at once.
-    async fn finish(&mut self, mut steps: Vec<Step<'_>>) -> Result<()> {
+    /// Sends the rest of the transaction, the name of the batch and the COMMIT at once; does something else until the answers come.
+    async fn finish(&mut self, mut steps: Vec<Step<'_>>, meanwhile: impl FnOnce()) -> Result<()> {
         let Some(client) = self.session.take() else { return Err(silent()) };
         *self.batch += 1;
         let (id, batch, now) = (self.id, *self.batch, self.clock.wall().as_micros());
         let long_ago = now - DAY_US;
-        steps.push(Step::With(NAME, vec![(&id, Type::TEXT), (&batch, Type::INT8), (&now, Type::INT8)]));
+        steps.push(Step::Often(NAME, vec![(&id, Type::TEXT), (&batch, Type::INT8), (&now, Type::INT8)]));
         if batch % FORGET_EVERY == 1 {
             steps.push(Step::With(FORGET, vec![(&long_ago, Type::INT8)]));
         }
         steps.push(Step::Plain(COMMIT));
-        let answers = in_time(together(&client, &steps)).await;
+        let idle = async {
+            // First the connection sends what it was given.
+            tokio::task::yield_now().await;
+            meanwhile();
+        };
+        let (answers, ()) = tokio::join!(in_time(together(&client, &steps)), idle);
         // What failed leaves a transaction that its COMMIT only ends; the statement that the server refused says why.
         let failed = answers.map(|answers| answers.into_iter().find_map(Result::err));
         match failed {
@@ -217,7 +221,7 @@ impl Work<'_> {
                 let id = self.id;
                 let question = [
                     Step::Plain(BEGIN),
-                    Step::With(TAKE, Vec::new()),
+                    Step::Often(TAKE, Vec::new()),
                     Step::With("SELECT batch FROM onward_writers WHERE id = $1", vec![(&id, Type::TEXT)]),
                     Step::Plain("ROLLBACK"),
                 ];
@@ -249,19 +253,19 @@ impl Work<'_> {
             Step::With("DELETE FROM onward_changes WHERE id < $1", vec![(&end, Type::INT8)]),
             Step::With("UPDATE onward_meta SET compacted = $1, log_bytes = log_bytes - $2", facts.into()),
         ];
-        self.finish(steps).await.map(|()| pruned)
+        self.finish(steps, || {}).await.map(|()| pruned)
     }
 
     async fn due(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(Key, Version)>> {
         let (now, limit) = (now.as_micros(), signed(limit as u64)?);
         let sql = "SELECT namespace, kind, name, version FROM onward_objects WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2";
-        let ask = async |client: &Client| ask(client, &[Step::With(sql, vec![(&now, Type::INT8), (&limit, Type::INT8)])]).await;
+        let ask = async |client: &Session| ask(client, &[Step::With(sql, vec![(&now, Type::INT8), (&limit, Type::INT8)])]).await;
         let due = self.outside(ask).await?.concat();
         due.iter().map(|row| Ok((rows::key(row, 0)?, rows::version(row, 3)?))).collect()
     }
 
     /// Reads on the writer's connection, outside a transaction.
-    async fn outside<T>(&mut self, read: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
+    async fn outside<T>(&mut self, read: impl AsyncFnOnce(&Session) -> Result<T>) -> Result<T> {
         let client = match self.session.take() {
             Some(client) => client,
             None => self.connect().await?,
@@ -303,15 +307,15 @@ impl From<Error> for Trouble {
 }
 
 /// Ends a transaction that wrote nothing; the connection is kept if it is sound.
-async fn rolled_back(client: Client) -> Option<Client> {
+async fn rolled_back(client: Session) -> Option<Session> {
     let ended = ask(&client, &[Step::Plain("ROLLBACK")]).await;
     ended.ok().map(|_| client)
 }
 
 /// Takes the right and reads what is wanted, in one round trip.
-async fn read(client: &Client, wanted: &Wanted) -> Result<Rows, Trouble> {
+async fn read(client: &Session, wanted: &Wanted) -> Result<Rows, Trouble> {
     let reading = Reading::of(wanted);
-    let mut steps = vec![Step::Plain(BEGIN), Step::With(TAKE, Vec::new())];
+    let mut steps = vec![Step::Plain(BEGIN), Step::Often(TAKE, Vec::new())];
     reading.add(&mut steps);
     let answers = together(client, &steps).await.into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut answers = answers.into_iter().skip(1);
@@ -375,8 +379,8 @@ async fn look(client: &Client, prune: &Prune) -> Result<(Revision, bool)> {
 }
 
 /// Takes the right and chooses what goes from the log.
-async fn oldest(client: &Client, prune: &Prune) -> Result<(Pruned, i64), Trouble> {
-    let facts = together(client, &[Step::Plain(BEGIN), Step::With(TAKE, Vec::new())]).await;
+async fn oldest(client: &Session, prune: &Prune) -> Result<(Pruned, i64), Trouble> {
+    let facts = together(client, &[Step::Plain(BEGIN), Step::Often(TAKE, Vec::new())]).await;
     let facts = facts.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
     right(&facts)?;
     let most = signed(prune.rows as u64)?;
@@ -408,18 +412,20 @@ impl Writer for PostgresWriter {
     fn finish<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let held = std::mem::take(&mut self.held);
-            let facts = self.known.facts().cloned().filter(|_| !held);
+            // Learned while the server writes; a failure unlearns all.
+            let mut known = std::mem::take(&mut self.known);
+            let facts = known.facts().cloned().filter(|_| !held);
+            let learn = || known.wrote(plan);
             let done = self.run(async |work| match (Columns::of(plan), facts) {
-                (Ok(columns), Some(facts)) => work.write(&facts, &columns).await,
-                (Ok(columns), None) => work.finish(columns.steps()).await,
+                (Ok(columns), Some(facts)) => work.write(&facts, &columns, learn).await,
+                (Ok(columns), None) => work.finish(columns.steps(), learn).await,
                 (Err(error), _) => {
                     work.give_back().await;
                     Err(error)
                 }
             });
-            match &done {
-                Ok(()) => self.known.wrote(plan),
-                Err(_) => self.known.forget(),
+            if done.is_ok() {
+                self.known = known;
             }
             done
         })

@@ -201,6 +201,21 @@ impl Postgres {
         url(self.port, &name)
     }
 
+    /// Makes a role that lacks some rights to the tables of a schema and has all others, and returns the URL of its place.
+    ///
+    /// `less` is what it lacks, such as `UPDATE, DELETE ON onward_entries`.
+    pub async fn role_at(url: &str, less: &str) -> String {
+        let schema = url.rsplit("%3D").next().unwrap_or_default();
+        let role = format!("app_{schema}");
+        let grants = format!(
+            "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role};
+             GRANT ALL ON ALL SEQUENCES IN SCHEMA {schema} TO {role}; REVOKE {less} FROM {role}; GRANT pg_monitor TO {role};
+             GRANT EXECUTE ON FUNCTION pg_control_system(), pg_walfile_name(pg_lsn), pg_current_wal_lsn() TO {role}"
+        );
+        Self::run_at(url, &grants).await;
+        url.replace("onward@", &format!("{role}@"))
+    }
+
     /// Kills the server and all its processes at once, as the loss of its machine does.
     pub fn kill(&self) {
         let family = self.family();

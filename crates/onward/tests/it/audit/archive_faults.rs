@@ -37,7 +37,7 @@ async fn prepare(deed: Deed, h: &Harness, files: &InMemory, name: &str) -> Chain
         // What an attempt left that died.
         let named = chain.segment(one()).await.unwrap().archive.unwrap().name;
         let folder = named.rsplitn(3, '/').nth(2).unwrap();
-        for file in ["entries.ndjson.zst", "verify.py"] {
+        for file in ["entries.ndjson.zst", "manifest", "verify.py"] {
             files.put(&Path::from(format!("{folder}/9-dead/{file}")), "x".into()).await.unwrap();
         }
     }
@@ -69,7 +69,7 @@ async fn an_error_at_any_call_to_the_archive_loses_nothing() {
     let h = Harness::archiving(store.clone(), store, Clock::manual(), archive, ()).await;
     let at = Place { h: &h, files: &files, faults: &faults };
     for deed in Deed::ALL {
-        for fault in [ArchiveFault::Refused, ArchiveFault::Lost] {
+        for fault in [ArchiveFault::Refused, ArchiveFault::Lost, ArchiveFault::Spoilt] {
             let mut nth = 1;
             while fails_and_heals(&at, deed, fault, nth).await {
                 nth += 1;

@@ -3,9 +3,11 @@
 //! A child is this very test binary, started anew. Its clock is ahead of the others' by what its task says, so nobody has to wait for the
 //! end of an attempt.
 
+mod paused;
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -31,35 +33,64 @@ fn act() -> Act {
     Act::because("two at once")
 }
 
-/// Opens the chain with a clock that is so many times the length of an attempt ahead.
-async fn open(folder: &Path, ahead: i64) -> Chain {
+/// Returns a clock that is so many times the length of an attempt ahead.
+fn clock(ahead: i64) -> Clock {
     let clock = Clock::manual();
     clock.step_wall(Clock::system().wall().as_micros() - clock.wall().as_micros() + ahead * LATER_S * 1_000_000);
-    let config = Config::new(format!("sqlite:{}", folder.join("onward.db").display()))
-        .with_keys(MacKeys::one("k1", [7; 32]).unwrap())
-        .with_signing_key(CheckpointKey::from_seed([5; 32]))
-        .with_archive_at(format!("file:{}", folder.join("archive").display()))
-        .with_clock(clock);
-    Onward::connect(config).await.unwrap().audit().chain("orders").unwrap()
+    clock
 }
 
-async fn sealed(folder: &Path) -> Chain {
-    let chain = open(folder, 0).await;
-    for _ in 0..ROWS / 100 {
-        chain.append_many(vec![Entry::new("order.paid"); 100], AppendOptions::new()).await.unwrap();
+/// Where the processes meet.
+#[derive(Clone)]
+struct Place {
+    url: String,
+    archive: PathBuf,
+}
+
+impl Place {
+    fn sqlite(folder: &Path) -> Self {
+        Self { url: format!("sqlite:{}", folder.join("onward.db").display()), archive: folder.join("archive") }
     }
-    chain.seal(Some(Seq::new(ROWS).unwrap()), &act()).await.unwrap();
-    chain
-}
 
-fn child(task: &str, ahead: i64, folder: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "audit::life_processes::the_child_does_what_it_is_asked_for", "--nocapture", "--test-threads=1"])
-        .env(TASK, format!("{task} {ahead} {}", folder.display()))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
+    async fn connect(&self, clock: Clock) -> Onward {
+        let config = Config::new(&self.url)
+            .with_keys(MacKeys::one("k1", [7; 32]).unwrap())
+            .with_signing_key(CheckpointKey::from_seed([5; 32]))
+            .with_archive_at(format!("file:{}", self.archive.display()))
+            .with_clock(clock);
+        Onward::connect(config).await.unwrap()
+    }
+
+    async fn open(&self, ahead: i64) -> Chain {
+        self.connect(clock(ahead)).await.audit().chain("orders").unwrap()
+    }
+
+    async fn sealed(&self) -> Chain {
+        let chain = self.open(0).await;
+        for _ in 0..ROWS / 100 {
+            chain.append_many(vec![Entry::new("order.paid"); 100], AppendOptions::new()).await.unwrap();
+        }
+        chain.seal(Some(Seq::new(ROWS).unwrap()), &act()).await.unwrap();
+        chain
+    }
+
+    fn child(&self, task: &str, ahead: i64) -> Child {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "audit::life_processes::the_child_does_what_it_is_asked_for", "--nocapture", "--test-threads=1"])
+            .env(TASK, format!("{task} {ahead} {} {}", self.url, self.archive.display()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    /// The attempts that have files of the segment.
+    fn attempts(&self) -> BTreeSet<String> {
+        let origin = std::fs::read_dir(&self.archive).unwrap().next().unwrap().unwrap().path();
+        let segment = std::fs::read_dir(origin.join(format!("1-{ROWS}"))).unwrap().map(|attempt| attempt.unwrap());
+        let with_files = segment.filter(|attempt| std::fs::read_dir(attempt.path()).unwrap().next().is_some());
+        with_files.map(|attempt| attempt.file_name().into_string().unwrap()).collect()
+    }
 }
 
 fn say(line: &str) {
@@ -73,16 +104,19 @@ fn say(line: &str) {
 async fn the_child_does_what_it_is_asked_for() {
     let Ok(task) = std::env::var(TASK) else {
         let folder = tempfile::tempdir().unwrap();
-        sealed(folder.path()).await;
-        let (told, good) = ended(child("archive", 1, folder.path()));
+        let place = Place::sqlite(folder.path());
+        place.sealed().await;
+        let (told, good) = ended(place.child("archive", 1));
         assert!(good && told == ["won"], "{told:?}");
         return;
     };
-    let words: Vec<&str> = task.splitn(3, ' ').collect();
-    let chain = open(Path::new(words[2]), words[1].parse().unwrap()).await;
+    let words: Vec<&str> = task.splitn(4, ' ').collect();
+    let place = Place { url: words[2].to_owned(), archive: words[3].into() };
+    let ahead = words[1].parse().unwrap();
     match words[0] {
-        "archive" => archive(&chain).await,
-        _ => collect(&chain).await,
+        "archive" => archive(&place.open(ahead).await).await,
+        "collect" => collect(&place.open(ahead).await).await,
+        deed => paused::stand(&place, deed, clock(ahead)).await,
     }
 }
 
@@ -133,24 +167,17 @@ async fn verified(chain: &Chain, what: &str) -> u64 {
     report.rows_known
 }
 
-/// The attempts that have files of the segment.
-fn attempts(folder: &Path) -> BTreeSet<String> {
-    let origin = std::fs::read_dir(folder.join("archive")).unwrap().next().unwrap().unwrap().path();
-    let segment = std::fs::read_dir(origin.join(format!("1-{ROWS}"))).unwrap().map(|attempt| attempt.unwrap());
-    let with_files = segment.filter(|attempt| std::fs::read_dir(attempt.path()).unwrap().next().is_some());
-    with_files.map(|attempt| attempt.file_name().into_string().unwrap()).collect()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_processes_that_archive_one_is_named_and_the_others_leave_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let chain = sealed(folder.path()).await;
+    let place = Place::sqlite(folder.path());
+    let chain = place.sealed().await;
     // Each believes that those before it died long ago; the collector believes it of all.
     let tasks = [("archive", 0), ("archive", 1), ("archive", 2), ("collect", 3)];
     let told = tokio::task::spawn_blocking({
-        let folder = folder.path().to_owned();
+        let place = place.clone();
         move || {
-            let mut children = tasks.map(|(task, ahead)| child(task, ahead, &folder));
+            let mut children = tasks.map(|(task, ahead)| place.child(task, ahead));
             let mut readers: Vec<_> = children.iter_mut().map(|child| BufReader::new(child.stdout.take().unwrap())).collect();
             for reader in &mut readers {
                 let mut line = String::new();
@@ -175,11 +202,11 @@ async fn of_many_processes_that_archive_one_is_named_and_the_others_leave_nothin
     verified(&chain, "after the race").await;
     let archived = Filter { kind: Some("segment.archived".to_owned()), ..Filter::default() };
     assert_eq!(chain.query(&archived, Page::default()).await.unwrap().items.len(), 1);
-    let later = open(folder.path(), 5).await;
+    let later = place.open(5).await;
     later.heal(&act()).await.unwrap();
     let named = chain.segment(one()).await.unwrap().archive.unwrap().name;
     let named: BTreeSet<String> = named.rsplit('/').nth(1).map(str::to_owned).into_iter().collect();
-    assert_eq!(attempts(folder.path()), named, "only what is named is left");
+    assert_eq!(place.attempts(), named, "only what is named is left");
     later.purge(one(), &act()).await.unwrap();
     later.restore(one(), None, &act()).await.unwrap();
     assert_eq!(verified(&chain, "and the named file gives all back").await, 0);

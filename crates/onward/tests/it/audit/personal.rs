@@ -1,6 +1,7 @@
 //! Personal data on a SQLite file: not a byte of what was redacted is left, and who tampers with the table is named.
 
 mod postgres;
+mod shelves;
 
 use std::path::{Path, PathBuf};
 

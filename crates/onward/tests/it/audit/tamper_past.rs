@@ -233,3 +233,30 @@ async fn a_file_that_is_gone_or_damaged_is_named_and_a_good_row_in_the_hole_is_l
         .await;
     assert_eq!((found(&report), report.exit()), (vec!["LEFTOVER 5..6".to_owned(), "DEGRADED 21..40".to_owned()], 1));
 }
+
+#[tokio::test]
+async fn a_manifest_that_is_edited_swapped_or_deleted_is_named() {
+    let mut base = Base::new().await;
+    let manifest = |range: &str| base.file(range).with_file_name("manifest");
+    let (purged, archived) = (manifest("1-20"), manifest("21-40"));
+    let notes = [&purged, &archived].map(|path| std::fs::read(path).unwrap());
+    for (path, note, anothers, expected) in
+        [(&purged, &notes[0], &notes[1], "DEGRADED 1..20"), (&archived, &notes[1], &notes[0], "DEGRADED 21..40")]
+    {
+        let edited = |at: usize| {
+            let mut note = note.clone();
+            note[at] ^= 1;
+            note
+        };
+        let attacks = [edited(0), edited(note.len() - 3), note[..note.len() - 1].to_vec(), [&note[..], b"x"].concat(), anothers.clone()];
+        for spoilt in attacks {
+            std::fs::write(path, spoilt).unwrap();
+            let report = base.after("").await;
+            assert_eq!((found(&report), report.exit()), (vec![expected.to_owned()], 1));
+        }
+        std::fs::remove_file(path).unwrap();
+        assert_eq!(found(&base.after("").await), [expected]);
+        std::fs::write(path, note).unwrap();
+    }
+    assert_eq!(found(&base.after("").await), [""; 0]);
+}

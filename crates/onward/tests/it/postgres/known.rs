@@ -236,3 +236,19 @@ async fn a_chain_has_one_successor_whoever_appends() {
     let report = other.audit().chain("trail").unwrap().verify(Check::default()).await.unwrap();
     assert!(report.verdict == Verdict::Ok && report.to_seq == 21, "{report:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledged_entry_is_there_though_its_chain_went_past_the_library() {
+    let (one, _, _, url) = replicas().await;
+    let chain = one.audit().chain("trail").unwrap();
+    let append = async || chain.append(Entry::new("thing.done"), AppendOptions::new()).await.unwrap();
+    for _ in 0..3 {
+        append().await;
+    }
+    Postgres::run_at(&url, "DELETE FROM onward_chains").await;
+    append().await;
+    let stored =
+        Postgres::ask_at(&url, "SELECT count(*) FROM onward_entries JOIN onward_chains AS c ON c.id = chain WHERE name = 'trail'").await;
+    // The chain begins anew: with the entry that says so, and this one. What it was before is what the verifier misses.
+    assert_eq!(stored[0][0].as_deref(), Some("2"));
+}

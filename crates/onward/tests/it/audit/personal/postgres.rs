@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use onward::audit::engine::AuditEngine;
 use onward::audit::verify::{Check, Verdict};
-use onward::audit::{Act, AppendOptions, Chain, Redact};
+use onward::audit::{AppendOptions, Chain, Redact};
 use onward::engine::postgres::PostgresStore;
 use onward::model::{ChainName, Entry, MacKeys, Personal, Seq};
 use onward::testing::servers::Postgres;
@@ -18,17 +18,17 @@ async fn open(url: &str) -> Onward {
     Onward::connect(Config::new(url).with_keys(MacKeys::one("k1", [7; 32]).unwrap())).await.unwrap()
 }
 
-async fn orders(url: &str) -> Chain {
+pub(super) async fn orders(url: &str) -> Chain {
     open(url).await.audit().chain("orders").unwrap()
 }
 
-async fn superuser(url: &str) -> Client {
+pub(super) async fn superuser(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client
 }
 
-fn placed(subject: &str, value: impl Into<Vec<u8>>) -> Entry {
+pub(super) fn placed(subject: &str, value: impl Into<Vec<u8>>) -> Entry {
     Entry::new("order.placed").with_personal(Personal::new(subject, value.into()))
 }
 
@@ -201,43 +201,6 @@ async fn personal_data_go_by_a_redaction_only() {
         assert_eq!(refused.code().map(|code| code.code()), Some("P0001"), "{mistake}");
     }
     verified(&chain).await;
-}
-
-/// A role without the right to delete appends and reads; what it is refused is refused to it alone, not to those in the same batch.
-#[tokio::test]
-async fn a_role_without_the_right_to_delete_redacts_nothing_and_keeps_nobody_else_from_writing() {
-    let url = Postgres::shared().schema().await;
-    let owner = orders(&url).await;
-    owner.append(placed("ada", "a"), AppendOptions::new()).await.unwrap();
-    let schema = url.rsplit("%3D").next().unwrap();
-    let role = format!("app_{schema}");
-    let grants = format!(
-        "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role};
-         GRANT ALL ON ALL SEQUENCES IN SCHEMA {schema} TO {role}; GRANT pg_monitor TO {role};
-         REVOKE UPDATE, DELETE, TRUNCATE ON onward_entries, onward_personal, onward_personal_0, onward_personal_1 FROM {role};
-         GRANT EXECUTE ON FUNCTION pg_control_system(), pg_walfile_name(pg_lsn), pg_current_wal_lsn() TO {role}"
-    );
-    Postgres::run_at(&url, &grants).await;
-    let app = orders(&url.replace("onward@", &format!("{role}@"))).await;
-    app.append(placed("bob", "b"), AppendOptions::new()).await.unwrap();
-    // Somebody has the writer's right, so what comes meanwhile is one batch.
-    let holder = superuser(&url).await;
-    holder.batch_execute("BEGIN; SELECT 1 FROM onward_meta FOR UPDATE").await.unwrap();
-    let (ada, because) = (subject("ada"), Act::because("request 4711"));
-    let append = || app.append(Entry::new("a"), AppendOptions::new());
-    let free = async {
-        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND usename = $1";
-        while holder.query_one(waits, &[&role]).await.unwrap().get::<_, i64>(0) == 0 {
-            tokio::task::yield_now().await;
-        }
-        holder.batch_execute("ROLLBACK").await.unwrap();
-    };
-    let (first, redacted, second, third, ()) = tokio::join!(append(), app.redact(&ada, &because), append(), append(), free);
-    assert_eq!(redacted.unwrap_err().kind(), Kind::Unsupported);
-    assert!(first.is_ok() && second.is_ok() && third.is_ok());
-    assert_eq!(&app.personal(seq(2)).await.unwrap().personal.value[..], b"a");
-    assert_eq!(owner.redact(&ada, &because).await.unwrap().values, 1);
-    verified(&app).await;
 }
 
 /// What a superuser does, and what is found.
