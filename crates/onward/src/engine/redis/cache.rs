@@ -61,7 +61,7 @@ impl RedisCache {
     /// [`Kind::Unsupported`](crate::Kind::Unsupported): such a layout on a cluster, where PHP's side has no generations.
     pub fn with_layout(mut self, layout: Layout) -> Result<Self> {
         if layout != Layout::Onward && matches!(self.nodes, Nodes::Cluster(_)) {
-            return Err(Error::unsupported("a cache layout shared with PHP needs single redis servers, not a cluster"));
+            return Err(Error::unsupported("the cache layouts utopia and utopia-case-sensitive need single redis servers, not a cluster"));
         }
         self.layout = layout;
         Ok(self)
