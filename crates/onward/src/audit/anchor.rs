@@ -69,6 +69,8 @@ impl Chain {
         let folder = format!("{}/checkpoints", origin_folder(&self.grown().await?));
         // Their names begin with their sizes, in digits of one width.
         let mut names = archive.list(&folder).await?;
+        // What was begun and never ended is none.
+        names.retain(|name| !name.contains('#'));
         names.sort_unstable_by(|one, other| other.cmp(one));
         for name in names.iter().take(TRIES) {
             let note = archive.read_small(name, CHECKPOINT_BYTES).await?;

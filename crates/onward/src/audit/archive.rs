@@ -7,7 +7,7 @@ mod transport;
 
 use std::fmt;
 use std::future::poll_fn;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path as FilePath;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -45,6 +45,8 @@ pub struct Archive {
     store: Arc<dyn ObjectStore>,
     /// Whether it is this machine's.
     here: bool,
+    /// The folder, if it is one.
+    folder: Option<Arc<FilePath>>,
     /// Whether the store is known to refuse a write over what is there.
     proven: Arc<AtomicBool>,
 }
@@ -89,28 +91,30 @@ impl Archive {
     /// As [`Archive::open`].
     pub fn open_with(url: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
         if url == "memory:" {
-            return Ok(Self::of(Arc::new(InMemory::new()), true));
+            return Ok(Self::of(Arc::new(InMemory::new()), true, None));
         }
         Self::read(url)?;
         match url.strip_prefix("file:") {
             Some(path) => {
                 let path = FilePath::new(path.strip_prefix("//").unwrap_or(path));
                 std::fs::create_dir_all(path).map_err(|e| Error::unavailable("the folder of the archive cannot be made").with_source(e))?;
-                let folder = LocalFileSystem::new_with_prefix(path).map_err(failed("the folder of the archive cannot be used"))?;
-                Ok(Self::of(Arc::new(folder.with_fsync(true)), true))
+                let path =
+                    path.canonicalize().map_err(|e| Error::unavailable("the folder of the archive cannot be used").with_source(e))?;
+                let folder = LocalFileSystem::new_with_prefix(&path).map_err(failed("the folder of the archive cannot be used"))?;
+                Ok(Self::of(Arc::new(folder.with_fsync(true)), true, Some(path.into())))
             }
-            None => Ok(Self::of(bucket(url, environment)?, false)),
+            None => Ok(Self::of(bucket(url, environment)?, false, None)),
         }
     }
 
     /// Puts an archive into any store of objects.
     #[cfg(feature = "testing")]
     pub(crate) fn over(store: impl ObjectStore) -> Self {
-        Self::of(Arc::new(store), true)
+        Self::of(Arc::new(store), true, None)
     }
 
-    fn of(store: Arc<dyn ObjectStore>, here: bool) -> Self {
-        Self { store, here, proven: Arc::new(AtomicBool::new(here)) }
+    fn of(store: Arc<dyn ObjectStore>, here: bool, folder: Option<Arc<FilePath>>) -> Self {
+        Self { store, here, folder, proven: Arc::new(AtomicBool::new(here)) }
     }
 
     /// Looks whether a URL names an archive that lasts; opens nothing.
@@ -225,11 +229,17 @@ impl Archive {
         }
     }
 
-    /// Lists the files in a folder.
+    /// Lists the files in a folder, also those that were begun there and never ended.
     pub(super) async fn list(&self, folder: &str) -> Result<Vec<String>> {
+        let mut names = match self.folder.clone() {
+            Some(root) => {
+                let below = folder.to_owned();
+                on_disk("the archive cannot be listed", move || begun(&root, &below)).await?
+            }
+            None => Vec::new(),
+        };
         let folder = Path::from(folder);
         let mut files = self.store.list(Some(&folder));
-        let mut names = Vec::new();
         while let Some(file) = poll_fn(|cx| files.as_mut().poll_next(cx)).await {
             names.push(file.map_err(failed("the archive cannot be listed"))?.location.to_string());
         }
@@ -238,6 +248,10 @@ impl Archive {
 
     /// Deletes a file; one that is gone already is as good.
     pub(super) async fn delete(&self, name: &str) -> Result<()> {
+        if let Some(root) = self.folder.as_ref().filter(|_| is_begun(name)) {
+            let path = root.join(name);
+            return on_disk("a file of the archive cannot be deleted", move || there(std::fs::remove_file(path)).map(|_| ())).await;
+        }
         match self.store.delete(&Path::from(name)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(failed("a file of the archive cannot be deleted")(error)),
@@ -260,6 +274,41 @@ impl Archive {
             },
         ))
     }
+}
+
+/// Tells whether a file was begun and never ended: in a folder it has a number behind its name until it is whole.
+fn is_begun(name: &str) -> bool {
+    name.rsplit_once('#').is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Lists the files below a folder that were begun and never ended.
+fn begun(root: &FilePath, folder: &str) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    let Some(entries) = there(std::fs::read_dir(root.join(folder)))? else { return Ok(found) };
+    for entry in entries {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let name = format!("{folder}/{name}");
+        match entry.file_type()? {
+            kind if kind.is_dir() => found.extend(begun(root, &name)?),
+            _ if is_begun(&name) => found.push(name),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Somebody else may have deleted it meanwhile.
+fn there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+async fn on_disk<T: Send + 'static>(what: &'static str, ask: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
+    let asked = tokio::task::spawn_blocking(ask).await.map_err(io::Error::other);
+    asked.flatten().map_err(|e| Error::unavailable(what).with_source(e))
 }
 
 #[cfg(feature = "s3")]
@@ -340,11 +389,11 @@ struct Blocking {
 }
 
 impl Read for Blocking {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() {
             let pieces = &mut self.pieces;
             match self.runtime.block_on(poll_fn(|cx| pieces.as_mut().poll_next(cx))) {
-                Some(piece) => self.piece = piece.map_err(std::io::Error::other)?,
+                Some(piece) => self.piece = piece.map_err(io::Error::other)?,
                 None => return Ok(0),
             }
         }

@@ -37,7 +37,7 @@ async fn prepare(deed: Deed, chain: &Chain, db: &Path) {
         let named = chain.segment(Seq::new(1).unwrap()).await.unwrap().archive.unwrap().name;
         let folder = db.with_extension("archive").join(named.rsplitn(3, '/').nth(2).unwrap()).join("9-dead");
         std::fs::create_dir(&folder).unwrap();
-        for file in ["entries.ndjson.zst", "manifest", "verify.py"] {
+        for file in ["entries.ndjson.zst", "manifest", "verify.py#1", "verify.py"] {
             std::fs::write(folder.join(file), "x").unwrap();
         }
     }
@@ -67,6 +67,21 @@ async fn verified(chain: &Chain, what: &str, may_be_left_over: bool) {
     let report = chain.verify(Check { archives: Archives::Read, ..Check::default() }).await.unwrap();
     let fine = report.findings.iter().all(|finding| may_be_left_over && finding.code == FindingCode::Leftover);
     assert!(report.verdict == Verdict::Ok && fine, "{what}: {report}");
+}
+
+/// The files of segments that were begun and never ended.
+fn begun(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            // A checkpoint that a purge had begun to leave.
+            true if name == "checkpoints" => {}
+            true => found.extend(begun(&entry.path())),
+            false => found.extend(name.contains('#').then_some(name)),
+        }
+    }
+    found
 }
 
 /// Does one thing to one call after the other, until there is none left to do it to.
@@ -106,6 +121,7 @@ async fn at_each_call(deed: Deed, calls: &str, does: &str) {
         }
         verified(&next, &what, false).await;
         assert_eq!(next.heal(&act).await.unwrap(), Healed::default(), "{what}");
+        assert_eq!(begun(&db.with_extension("archive")), [""; 0], "{what}: a file that was begun is left");
         // And what is there can go on: every entry comes back from the file, if there still is one.
         if ends == SegmentState::Archived {
             Deed::Purge.run(&next, &act).await.unwrap();

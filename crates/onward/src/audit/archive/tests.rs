@@ -3,6 +3,7 @@
 use std::error::Error as _;
 
 use super::*;
+use crate::testing::archive_faults::{ArchiveFault, ArchiveFaults, faulty};
 use crate::testing::servers::{Bucket, Spoilt};
 use crate::{Code, Effect};
 
@@ -107,6 +108,26 @@ async fn an_object_stored_although_the_store_said_error_is_settled() {
     // What somebody else wrote under the name is not ours.
     bucket.set("a/4", Some(Bytes::from_static(b"another")));
     assert!(archive.put("a/4", &b"a/4"[..]).await.is_err());
+}
+
+#[tokio::test]
+async fn a_file_in_parts_is_settled_by_what_is_there() {
+    // Begin, two parts, end: the last call fails, before or after it was done.
+    const END: u64 = 4;
+    for (fault, there, good) in
+        [(ArchiveFault::Lost, None, true), (ArchiveFault::Refused, None, false), (ArchiveFault::Refused, Some("of another length"), false)]
+    {
+        let faults = ArchiveFaults::default();
+        let (archive, files) = faulty(&faults);
+        if let Some(text) = there {
+            files.put(&Path::from("a/1"), text.into()).await.unwrap();
+        }
+        faults.at(END, fault);
+        let mut upload = archive.begin("a/1".to_owned());
+        upload.write(vec![7; PART + 1]).await.unwrap();
+        let ended = upload.end().await;
+        assert!(faults.calm() && ended.is_ok() == good, "{fault:?} {there:?}: {ended:?}");
+    }
 }
 
 #[tokio::test]

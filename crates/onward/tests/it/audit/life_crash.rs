@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use onward::audit::verify::{Archives, Check, Verdict};
 use onward::audit::{Act, AppendOptions, Chain};
-use onward::model::{CheckpointKey, Entry, MacKeys, Seq};
+use onward::model::{CheckpointKey, Data, Entry, MacKeys, Seq};
 use onward::observe::{Event, Observer, Silent};
 use onward::testing::deed::Deed;
 use onward::time::Clock;
-use onward::{Config, Onward};
+use onward::{Config, Onward, random};
 
 const TASK: &str = "ONWARD_TEST_LIFE";
 const SIGABRT: i32 = 6;
@@ -77,9 +77,9 @@ async fn open(folder: &Path, clock: Clock, observer: Arc<dyn Observer>) -> Chain
 }
 
 /// A store whose segment is where the deed begins, made by a process that has ended: its files are as they will stay.
-fn original(deed: Deed) -> tempfile::TempDir {
+fn original(deed: Deed, made: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let made = child(&format!("{deed:?} made 0 {}", folder.path().display()));
+    let made = child(&format!("{deed:?} {made} 0 {}", folder.path().display()));
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     folder
 }
@@ -92,6 +92,20 @@ async fn make(deed: Deed, folder: &Path) {
     let act = Act::because("a crash");
     chain.seal(Some(Seq::new(ROWS).unwrap()), &act).await.unwrap();
     deed.prepare(&chain, &act).await.unwrap();
+}
+
+/// A segment whose file is so long, and shrinks so little, that it is written in parts.
+async fn make_long(folder: &Path) {
+    let chain = open(folder, Clock::system(), Arc::new(Silent)).await;
+    for _ in 0..16 {
+        let noise = (0..12).flat_map(|_| random::bytes::<65_536>()).map(|byte| match b'#' + (byte & 63) {
+            b'\\' => '~',
+            plain => char::from(plain),
+        });
+        let data = Data::json(&serde_json::json!({ "noise": noise.collect::<String>() })).unwrap();
+        chain.append(Entry::new("order.paid").with_data(data), AppendOptions::new()).await.unwrap();
+    }
+    chain.seal(None, &Act::because("a crash")).await.unwrap();
 }
 
 fn start(deed: Deed, dies: Dies, folder: &Path) -> Output {
@@ -115,15 +129,17 @@ fn child(task: &str) -> Output {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_child_does_what_it_is_asked_for() {
     let Ok(task) = std::env::var(TASK) else {
-        let folder = original(Deed::Archive);
+        let folder = original(Deed::Archive, "made");
         assert!(start(Deed::Archive, Dies::Answered(1_000), folder.path()).status.success());
         return;
     };
     let words: Vec<&str> = task.splitn(4, ' ').collect();
     let deed = DEEDS.into_iter().find(|deed| format!("{deed:?}") == words[0]).unwrap();
     let count = words[2].parse().unwrap();
-    if words[1] == "made" {
-        return make(deed, Path::new(words[3])).await;
+    match words[1] {
+        "made" => return make(deed, Path::new(words[3])).await,
+        "long" => return make_long(Path::new(words[3])).await,
+        _ => {}
     }
     let dies = match words[1] {
         "durable" => Dies::Durable(count),
@@ -197,7 +213,7 @@ async fn after_a_death_at_any_step_of_a_segments_life_nothing_is_half_done_for_l
     let mut deeds = tokio::task::JoinSet::new();
     for deed in DEEDS {
         deeds.spawn(async move {
-            let original = tokio::task::spawn_blocking(move || original(deed)).await.unwrap();
+            let original = tokio::task::spawn_blocking(move || original(deed, "made")).await.unwrap();
             let mut deaths = 0;
             for dies in [Dies::Durable as fn(u64) -> Dies, Dies::Answered, Dies::Moved] {
                 let mut count = 1;
@@ -214,4 +230,48 @@ async fn after_a_death_at_any_step_of_a_segments_life_nothing_is_half_done_for_l
         let (deed, deaths) = ended.unwrap();
         assert!(deaths >= 6, "{deed:?}: {deaths}");
     }
+}
+
+/// The files in an archive, by the ends of their names.
+fn files(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().map(Result::unwrap) {
+        match entry.file_type().unwrap().is_dir() {
+            true => found.extend(files(&entry.path())),
+            false => found.push(entry.file_name().into_string().unwrap()),
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A file in parts has another name until it is whole: what a dead process had written of it is found under that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_file_that_a_dead_archive_left_is_collected_and_never_that_of_a_live_one() {
+    let original = tokio::task::spawn_blocking(|| original(Deed::Archive, "long")).await.unwrap();
+    // One page is too short yet.
+    let (mut count, mut folder) = (1, tempfile::tempdir().unwrap());
+    let half = |folder: &Path| files(&folder.join("archive")) == ["entries.ndjson.zst#1"];
+    while !half(folder.path()) {
+        (count, folder) = (count + 1, tempfile::tempdir().unwrap());
+        copy(original.path(), folder.path());
+        let there = folder.path().to_owned();
+        let ended = tokio::task::spawn_blocking(move || start(Deed::Archive, Dies::Moved(count), &there)).await.unwrap();
+        assert_eq!(ended.status.signal(), Some(SIGABRT), "it lived, and left no half of a file");
+    }
+    // For all that anybody knows, it lives: nobody takes its file away.
+    let act = Act::because("after the crash");
+    let now = open(folder.path(), Clock::system(), Arc::new(Silent)).await;
+    assert_eq!(now.heal(&act).await.unwrap().collected, 0);
+    assert!(half(folder.path()));
+    let clock = Clock::manual();
+    clock.step_wall(Clock::system().wall().as_micros() - clock.wall().as_micros() + 31_000_000);
+    let later = open(folder.path(), clock, Arc::new(Silent)).await;
+    assert_eq!(later.heal(&act.clone().dry()).await.unwrap().collected, 1);
+    assert!(half(folder.path()));
+    assert_eq!(later.heal(&act).await.unwrap().collected, 1);
+    assert_eq!(files(&folder.path().join("archive")), [""; 0]);
+    Deed::Archive.run(&later, &act).await.unwrap();
+    assert_eq!(files(&folder.path().join("archive")), ["entries.ndjson.zst", "manifest", "verify.py"]);
+    verified(&later, Deed::Archive, Dies::Moved(count)).await;
 }
