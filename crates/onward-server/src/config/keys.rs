@@ -426,10 +426,10 @@ pub(super) static KEYS: &[Key] = &[
         Live::No,
         Open,
         |to, value| {
-            to.cache_layout = value.word(&["onward", "utopia"])?;
+            to.cache_layout = value.word(&["onward", "utopia", "utopia-case-sensitive"])?;
             Ok(())
         },
-        "How a cache on Redis lies there: as our own, or sharing the purges of its namespace default with the PHP library utopia-php/cache."
+        "How a cache on Redis lies there: as our own, or sharing the purges of its namespace default with the PHP library utopia-php/cache, which folds the letters of keys or not."
     ),
     key!(
         "cache.size" = r#""64MiB""#,
