@@ -30,7 +30,7 @@ pub(crate) async fn maintain(state: &State, every: Duration) {
             Ok(Some(tick)) => {
                 for step in tick.steps.iter().filter(|step| step.result == StepResult::Failed) {
                     let why = step.why.as_deref().unwrap_or_default();
-                    log::warn(&format!("maintain: {} of the segment at {} failed: {why}", step.stage.as_str(), step.from));
+                    log::warn(&format!("maintain: {} of {} from {} failed: {why}", step.stage.as_str(), step.chain, step.from));
                 }
                 tick.more && tick.steps.iter().any(|step| step.result == StepResult::Done)
             }

@@ -53,8 +53,10 @@ table! {
         "Verifications of chains; failed: it came to no verdict"
     verified: Fraction "onward_audit_last_verify_timestamp_seconds" []
         "Unix time of the newest verdict on a whole chain by this process; 0: none yet"
-    maintain_steps: Total "onward_audit_maintain_steps_total" [stage: ["finish", "seal", "archive", "purge", "delete_file", "collect"], result: ["done", "waits", "failed"]]
-        "Steps of segments that were due and tried; waits: another worker was at it"
+    checkpointed: Fraction "onward_audit_last_checkpoint_timestamp_seconds" []
+        "Unix time at which this process last found or put the newest checkpoint of a chain in the archive; 0: not yet"
+    maintain_steps: Total "onward_audit_maintain_steps_total" [stage: ["finish", "seal", "archive", "purge", "delete_file", "collect", "checkpoint", "verify"], result: ["done", "waits", "failed"]]
+        "Steps of chains that were due and tried; waits: another worker was at it; verify failed: no verdict, or none that is good"
     maintain_overdue: Fraction "onward_audit_maintain_overdue_seconds" []
         "For how long a step has been due that failed at this process's newest look; 0: none failed"
     maintained: Fraction "onward_audit_last_maintain_timestamp_seconds" []
@@ -217,6 +219,9 @@ impl Observer for Metrics {
                 if whole && verdict != "failed" {
                     self.verified.set(Clock::system().wall().as_micros() as f64 / 1e6);
                 }
+            }
+            Event::Checkpoint => {
+                self.checkpointed.set(Clock::system().wall().as_micros() as f64 / 1e6);
             }
             Event::MaintainStep { stage, result } => {
                 self.maintain_steps.get_or_create(&[("stage", stage.into()), ("result", result.into())]).inc();

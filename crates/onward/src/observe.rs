@@ -51,9 +51,11 @@ pub enum Event<'a> {
         /// Whether it was of the whole chain.
         whole: bool,
     },
-    /// A step of a segment's life that was due was tried by maintenance.
+    /// A signed checkpoint of a chain was put into the archive, or the one there still is the newest.
+    Checkpoint,
+    /// A step that was due in the life of a chain was tried by maintenance.
     MaintainStep {
-        /// `finish`, `seal`, `archive`, `purge`, `delete_file` or `collect`.
+        /// `finish`, `seal`, `archive`, `purge`, `delete_file`, `collect`, `checkpoint` or `verify`.
         stage: &'static str,
         /// `done`, `waits` or `failed`.
         result: &'static str,

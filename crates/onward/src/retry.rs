@@ -66,15 +66,26 @@ pub(crate) async fn answer_by<F: Future>(clock: &Clock, until: Moment, call: F) 
 ///
 /// The timer is set before anything is sent: the thread that carries the call sleeps until the first timer that it knows of, and one that
 /// is set behind its back would wake it.
+///
+/// A process that stood still finds its timer over and the answer unread. So the time by which the timer was late does not count, once: it
+/// says nothing about who was asked.
 #[cfg(feature = "redis")]
+#[allow(clippy::disallowed_methods, reason = "the one place that sleeps")]
 pub(crate) async fn within<F: Future>(time: Duration, call: F) -> Option<F::Output> {
     let mut call = pin!(call);
-    #[allow(clippy::disallowed_methods, reason = "the one place that sleeps")]
     let mut over = pin!(tokio::time::sleep(time));
+    let mut extended = false;
     std::future::poll_fn(|cx| {
-        let is_over = over.as_mut().poll(cx);
+        let mut is_over = over.as_mut().poll(cx);
         if let Poll::Ready(answer) = call.as_mut().poll(cx) {
             return Poll::Ready(Some(answer));
+        }
+        if is_over.is_ready() && !extended {
+            extended = true;
+            let now = tokio::time::Instant::now();
+            let late = now.saturating_duration_since(over.deadline());
+            over.as_mut().reset(now + late.clamp(Duration::from_millis(1), time.max(Duration::from_millis(1))));
+            is_over = over.as_mut().poll(cx);
         }
         is_over.map(|()| None)
     })
@@ -132,6 +143,22 @@ mod tests {
         assert!(!sleeper.is_finished());
         clock.advance(Duration::from_secs(1));
         sleeper.await.unwrap();
+    }
+
+    #[cfg(feature = "redis")]
+    #[tokio::test]
+    async fn an_answer_that_came_while_the_process_stood_still_counts() {
+        use tokio::sync::oneshot;
+        let ((to_hand, hand), (to_us, us)) = (oneshot::channel(), oneshot::channel());
+        tokio::spawn(async move {
+            sleep(&Clock::system(), Duration::from_millis(20)).await;
+            to_hand.send(7).unwrap();
+        });
+        tokio::spawn(async move { to_us.send(hand.await.unwrap()).unwrap() });
+        // The only thread there is.
+        tokio::spawn(async { nap(Duration::from_millis(200)) });
+        assert_eq!(within(Duration::from_millis(50), us).await, Some(Ok(7)));
+        assert_eq!(within(Duration::from_millis(20), std::future::pending::<()>()).await, None);
     }
 
     #[test]

@@ -78,7 +78,8 @@ impl Maintain {
             for step in &steps {
                 let Step { result } = serde_json::from_str(step.get()).map_err(|_| Failure::usage("the server speaks another language"))?;
                 failed |= result == Became::Failed;
-                moved |= result == Became::Done;
+                // What failed rests, longer each time: so this ends.
+                moved |= matches!(result, Became::Done | Became::Failed);
             }
             done += steps.len() as u64;
             progress.at(done, done + left);

@@ -254,13 +254,34 @@ fn a_key_is_rotated_and_retired_once_it_seals_no_more() {
     let home = Home::with_server();
     let ring = home.file("ring", format!("old:{}\n", "07".repeat(32)));
     home.expect(0, &["audit", "append", "orders", "--kind", "a"]);
-    assert_eq!(home.run(&["audit", "key", "rotate", &ring, "-o", "json"]).json()["kid"], "k1");
+    // The server of this test seals with a key of its own, so none of the ring sealed anything.
+    let rotated = home.run(&["audit", "key", "rotate", &ring, "-o", "json"]);
+    assert!(rotated.err.contains("none of the keys sealed the newest entry of orders"), "{rotated:?}");
+    assert_eq!((&rotated.json()["kid"], &rotated.json()["begins"]), (&"k1".into(), &serde_json::json!([])));
     // The server of this test seals with a key of its own, by the name k1.
     home.expect(2, &["audit", "key", "retire", &ring, "k1"]);
     let retired = home.run(&["audit", "key", "retire", &ring, "old", "orders", "-o", "json"]).json();
     assert_eq!((&retired["active"], &retired["retired"][0]["through_seq"]), (&false.into(), &2.into()));
-    home.expect(0, &["audit", "key", "rotate", &ring, "--kid", "next"]);
+    let next = home.run(&["audit", "key", "rotate", &ring, "--kid", "next", "-o", "json"]).json();
+    let orders = next["begins"].as_array().unwrap().iter().find(|begins| begins["origin"].as_str().unwrap().ends_with("/orders")).unwrap();
+    assert_eq!(orders["after_seq"], 2, "k1 sealed the second entry: {next}");
     home.expect(2, &["audit", "key", "retire", &ring, "k1", "orders"]);
     assert_eq!(home.expect(0, &["audit", "key", "ls", &ring, "-o", "jsonl"]).lines().count(), 3);
     assert!(!home.expect(0, &["audit", "key", "ls", &ring]).contains("0707"));
+}
+
+#[test]
+fn a_key_is_not_rotated_without_a_look_at_the_chains_unless_that_is_said() {
+    let home = Home::bare();
+    let ring = home.path("ring").display().to_string();
+    // Before the first key there was none.
+    home.expect(0, &["audit", "key", "rotate", &ring]);
+    let before = std::fs::read(&ring).unwrap();
+    for (url, code) in [("http://127.0.0.1:1", 8), ("nonsense:", 2)] {
+        let said = home.run(&["--url", url, "audit", "key", "rotate", &ring]);
+        assert!(said.code == Some(code) && said.err.contains("--unpinned"), "{said:?}");
+        assert_eq!(std::fs::read(&ring).unwrap(), before);
+    }
+    let rotated = home.run(&["--url", "http://127.0.0.1:1", "audit", "key", "rotate", &ring, "--unpinned", "-o", "json"]).json();
+    assert_eq!((&rotated["kid"], &rotated["begins"]), (&"k2".into(), &serde_json::json!([])));
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use onward::audit::verify::{Archives, Check, SegmentState, Verdict};
 use onward::audit::{AppendOptions, Chain, Filter, Page};
 use onward::model::{Entry, MacKeys};
+use onward::time::Clock;
 use onward::{Config, Onward};
 use serde_json::Value;
 
@@ -118,6 +119,43 @@ async fn a_damaged_file_stops_its_own_chain_and_the_command_says_so() {
     assert!(!purged.is_empty() && purged.iter().all(|entry| String::from_utf8_lossy(&entry.data).contains("nightly")));
     let doctor = home.run(&["--url", URL, "doctor", "--only", "engine", "-o", "json"]).json();
     assert!(doctor["findings"].as_array().unwrap().iter().any(|finding| finding["check"] == "audit.maintain"), "{doctor}");
+}
+
+/// A chain from long ago, by a clock that stands: what is due in a day is due now.
+async fn old(home: &Home, names: &[&str]) {
+    let config = Config::new(format!("sqlite:{}", home.path("onward.db").display())).with_keys(MacKeys::parse(&"07".repeat(32)).unwrap());
+    let onward = Onward::connect(config.with_clock(Clock::manual())).await.unwrap();
+    for name in names {
+        append(&onward.audit().chain(name).unwrap(), 100).await;
+    }
+}
+
+#[tokio::test]
+async fn chains_are_checkpointed_and_verified_without_being_asked_and_a_red_one_is_told_once() {
+    let home = Home::bare();
+    let (key, signing) = ("07".repeat(32), "05".repeat(32));
+    home.file("onward.toml", format!("[audit]\nkey = \"{key}\"\nsigning_key = \"{signing}\"\narchive = \"file:./archive\"\n"));
+    old(&home, &["billing", "orders"]).await;
+    let damage = "DROP TRIGGER onward_entries_stay; UPDATE onward_entries SET actor = 'mallory' WHERE seq = 5 AND chain = (SELECT id FROM
+                  onward_chains WHERE name = 'billing')";
+    rusqlite::Connection::open(home.path("onward.db")).unwrap().execute_batch(damage).unwrap();
+    let maintain = |more: &[&'static str]| home.run(&[&["--url", URL, "audit", "maintain", "-o", "jsonl"], more].concat());
+    let told = |text: &str| {
+        let steps = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let mut told: Vec<_> =
+            steps.map(|step| ["chain", "stage", "result"].map(|name| step[name].as_str().unwrap().to_owned()).join(" ")).collect();
+        told.sort();
+        told
+    };
+    let planned = maintain(&["--dry-run"]);
+    assert_eq!((planned.code, told(&planned.text()).len()), (Some(0), 4), "{planned:?}");
+    let said = maintain(&[]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let expected = ["billing checkpoint done", "billing verify failed", "orders checkpoint done", "orders verify done"];
+    assert_eq!(told(&said.text()), expected, "{said:?}");
+    assert!(said.text().contains("BROKEN(edited) 5..5"), "{said:?}");
+    let again = maintain(&[]);
+    assert_eq!((again.code, again.text().as_str()), (Some(0), ""), "the verdict is kept: {again:?}");
 }
 
 #[test]

@@ -81,34 +81,26 @@ pub(super) fn is_section(name: &str) -> bool {
     KEYS.iter().any(|key| key.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
 }
 
-/// Tells whether a name is part of the design, and not built: it is refused with that reason (C9).
-pub(super) fn is_designed(name: &str) -> bool {
-    DESIGNED.iter().any(|designed| name.strip_prefix(designed).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
-}
-
-/// Designed, not built.
-const DESIGNED: &[&str] = &[
-    "audit.anchors",
-    "audit.checkpoint_every",
-    "audit.keys_file",
-    "audit.origin",
-    "audit.url",
-    "client",
-    "ops.traces",
-    "server.limits.commit_body",
-    "server.public.trusted_proxies",
-    "server.public.url",
-    "server.surface",
-    "store.migrate",
-    "store.pool",
-    "store.queue",
-    "store.request_ids",
-];
-
 /// Shapes a row of the table.
 macro_rules! key {
     ($name:literal = $default:literal, $live:expr, $secrecy:ident, $set:expr, $effect:literal) => {
         Key { name: $name, default: $default, effect: $effect, live: $live, secrecy: Secrecy::$secrecy, set: $set }
+    };
+}
+
+/// Shapes a time of the retention, no shorter than that.
+macro_rules! due {
+    ($name:literal, $field:ident = $default:literal, $from:literal, $effect:literal) => {
+        key!(
+            $name = $default,
+            Live::No,
+            Open,
+            |to, value| {
+                to.policy.$field = value.time_or_never($from..="36500d")?;
+                Ok(())
+            },
+            $effect
+        )
     };
 }
 
@@ -426,10 +418,10 @@ pub(super) static KEYS: &[Key] = &[
         Live::No,
         Open,
         |to, value| {
-            to.cache_layout = value.word(&["onward", "utopia"])?;
+            to.cache_layout = value.word(&["onward", "utopia", "utopia-case-sensitive"])?;
             Ok(())
         },
-        "How a cache on Redis lies there: as our own, or sharing the purges of its namespace default with the PHP library utopia-php/cache."
+        "How a cache on Redis lies there: as our own, or sharing the purges of its namespace default with the PHP library utopia-php/cache, which folds the letters of keys or not."
     ),
     key!(
         "cache.size" = r#""64MiB""#,
@@ -489,14 +481,10 @@ pub(super) static KEYS: &[Key] = &[
         },
         "Where segments of chains are archived: file:PATH, on another disk than the store, or s3://BUCKET/PREFIX (a build with the feature s3). Empty: they are not."
     ),
-    key!(
-        "audit.seal_after" = r#""never""#,
-        Live::No,
-        Open,
-        |to, value| {
-            to.policy.seal_after = value.time_or_never("0s"..="36500d")?;
-            Ok(())
-        },
+    due!(
+        "audit.seal_after",
+        seal_after = r#""never""#,
+        "0s",
         "How old the oldest entry behind the last segment of a chain gets before what is there is sealed; never: only by hand."
     ),
     key!(
@@ -510,34 +498,50 @@ pub(super) static KEYS: &[Key] = &[
         "Most entries of a segment that the server seals by itself."
     ),
     key!(
-        "audit.archive_after" = r#""never""#,
+        "audit.segment_bytes" = r#""256MiB""#,
         Live::No,
         Open,
         |to, value| {
-            to.policy.archive_after = value.time_or_never("0s"..="36500d")?;
+            to.policy.segment_bytes = value.size("1KiB"..="4GiB")?;
             Ok(())
         },
+        "Most bytes of text and data of a segment that the server seals by itself."
+    ),
+    due!(
+        "audit.archive_after",
+        archive_after = r#""never""#,
+        "0s",
         "How long a sealed segment waits before it is written to audit.archive; never: only by hand."
     ),
-    key!(
-        "audit.purge_after" = r#""never""#,
-        Live::No,
-        Open,
-        |to, value| {
-            to.policy.purge_after = value.time_or_never("0s"..="36500d")?;
-            Ok(())
-        },
+    due!(
+        "audit.purge_after",
+        purge_after = r#""never""#,
+        "0s",
         "How long the entries of an archived segment stay in the store; needs audit.key and audit.signing_key; never: only by hand."
     ),
-    key!(
-        "audit.delete_files_after" = r#""never""#,
-        Live::No,
-        Open,
-        |to, value| {
-            to.policy.delete_files_after = value.time_or_never("0s"..="36500d")?;
-            Ok(())
-        },
+    due!(
+        "audit.delete_files_after",
+        delete_files_after = r#""never""#,
+        "0s",
         "How long the file of a purged segment stays; with it goes the last copy of its entries; never: only by hand."
+    ),
+    due!(
+        "audit.checkpoint_every",
+        checkpoint_every = r#""1h""#,
+        "1m",
+        "How old the newest signed checkpoint of a chain in audit.archive gets, if the chain grew since; without audit.archive or audit.signing_key there are none; never: only before a purge."
+    ),
+    due!(
+        "audit.verify_every",
+        verify_every = r#""24h""#,
+        "1m",
+        "How old the newest verdict on a chain gets before what came since is verified; all of it where no checkpoint in audit.archive vouches for the rest; never: only by hand."
+    ),
+    due!(
+        "audit.verify_full_every",
+        verify_full_every = r#""7d""#,
+        "1m",
+        "How old the newest verdict on every entry of a chain gets before all of them are verified again; never: only by hand."
     ),
     key!(
         "audit.chains" = "[]",
@@ -550,7 +554,7 @@ pub(super) static KEYS: &[Key] = &[
             })?;
             Ok(())
         },
-        "Chains with other times, each { match = \"orders*\", seal_after, segment_rows, archive_after, purge_after, delete_files_after }; the first that fits counts, and what it leaves out is as above. Chains of ours, such as onward.admin, are left alone unless they are named."
+        "Chains with other times, each { match = \"orders*\", seal_after, segment_rows, segment_bytes, archive_after, purge_after, delete_files_after, checkpoint_every, verify_every, verify_full_every }; the first that fits counts, and what it leaves out is as above. Of chains of ours, such as onward.admin, the past is left alone unless they are named."
     ),
     key!(
         "auth.rate.per_second" = "1000",
@@ -648,6 +652,7 @@ fn url(text: &str) -> Option<Url> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::designed::is_designed;
 
     #[test]
     fn each_default_fits_its_key() {
@@ -669,7 +674,5 @@ mod tests {
             assert!(KEYS.iter().skip(index + 1).all(|other| other.name != key.name), "{}", key.name);
             assert!(key.effect.ends_with('.') && !key.effect.contains(['|', '`']), "{}", key.effect);
         }
-        assert!(DESIGNED.is_sorted());
-        assert!(is_designed("client.url") && is_designed("store.pool") && !is_designed("store.pools"));
     }
 }

@@ -3,6 +3,7 @@
 //! Owns one table of keys, from which the parser, `config show`, the example and `docs/configuration.md` come. Refuses unknown keys, also
 //! in the environment, with the nearest name; keys that are designed and not built (C9); a value out of bounds; a secret given twice.
 
+mod designed;
 mod items;
 mod keys;
 mod read;

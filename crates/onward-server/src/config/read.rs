@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
+use super::designed::is_designed;
 use super::keys::{self, KEYS, Key};
 use super::value::Value;
 use crate::nearest::nearest;
@@ -257,7 +258,7 @@ impl Layers {
     }
 
     fn unknown(&mut self, path: &str, place: &str) {
-        if keys::is_designed(path) {
+        if is_designed(path) {
             return self.problem(format!("`{path}` ({place}) is not built in this version: take it out"));
         }
         if keys::is_section(path) {

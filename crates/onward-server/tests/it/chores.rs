@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use onward::audit::verify::SegmentState;
+use onward::audit::verify::{SegmentState, Verdict};
 use onward::audit::{AppendOptions, Chain};
-use onward::model::Entry;
+use onward::model::{Entry, MacKeys};
 use onward::time::Clock;
 use onward::{Config, Onward, retry};
 
@@ -41,6 +41,11 @@ async fn two_servers_maintain_one_store_while_entries_are_appended() {
         "07".repeat(32),
         "05".repeat(32)
     );
+    // A chain from long ago, by a clock that stands: it is verified at the first look.
+    let past = Config::new(format!("sqlite:{at}/onward.db")).with_clock(Clock::manual());
+    let past = Onward::connect(past.with_keys(MacKeys::parse(&"07".repeat(32)).unwrap())).await.unwrap();
+    past.audit().chain("old").unwrap().append(Entry::new("order.paid"), AppendOptions::new()).await.unwrap();
+    drop(past);
     let often = Duration::from_millis(20);
     let first = Served::start_looking(tempfile::tempdir().unwrap(), &more, often).await;
     let second = Served::start_looking(tempfile::tempdir().unwrap(), &more, often).await;
@@ -52,9 +57,20 @@ async fn two_servers_maintain_one_store_while_entries_are_appended() {
     all_are(&chain("orders"), SegmentState::Purged).await;
     all_are(&chain("filed"), SegmentState::Archived).await;
     assert!(chain("left-alone").segments(None).await.unwrap().is_empty());
+    until(async || match chain("old").last_verdict().await.unwrap() {
+        Some(kept) if kept.attested && kept.verdict == Verdict::Ok => Ok(()),
+        kept => Err(format!("{kept:?}")),
+    })
+    .await;
+    assert!(chain("left-alone").last_verdict().await.unwrap().is_none(), "it is young");
     let metrics = async || [first.get("/metrics").await.1, second.get("/metrics").await.1].concat();
     // A step is told when its state can be seen already.
-    for row in ["stage=\"seal\",result=\"done\"", "stage=\"purge\",result=\"done\"", "onward_audit_maintain_overdue_seconds 0.0"] {
+    for row in [
+        "stage=\"verify\",result=\"done\"} 1",
+        "stage=\"seal\",result=\"done\"",
+        "stage=\"purge\",result=\"done\"",
+        "onward_audit_maintain_overdue_seconds 0.0",
+    ] {
         until(async || {
             let metrics = metrics().await;
             if metrics.contains(row) { Ok(()) } else { Err(format!("{row}: {metrics}")) }

@@ -214,6 +214,21 @@ impl Archive {
         Ok(found.meta.size == bytes.len() as u64 && found.bytes().await? == bytes)
     }
 
+    /// Reads a small file; `None` if it is not there, or longer than that.
+    pub(super) async fn read_small(&self, name: &str, most: usize) -> Result<Option<Bytes>> {
+        let unreadable = failed("a file of the archive cannot be read");
+        let found = match self.store.get(&Path::from(name)).await {
+            Ok(found) if found.meta.size > most as u64 => return Ok(None),
+            Ok(found) => found.bytes().await,
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(unreadable(error)),
+        }
+    }
+
     /// Lists the files in a folder, also those that were begun there and never ended.
     pub(super) async fn list(&self, folder: &str) -> Result<Vec<String>> {
         let mut names = match self.folder.clone() {

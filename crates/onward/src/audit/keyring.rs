@@ -26,7 +26,11 @@ pub fn read_keyring(path: &Path) -> Result<MacKeys> {
 /// Saves MAC keys in a file of mode 0600, durably: a reader sees the old or the new one, whole. Blocks.
 ///
 /// # Errors
-/// [`Kind::Backend`](crate::Kind::Backend): it cannot be written; the old one stays.
+/// [`Kind::Invalid`](crate::Kind::Invalid): there is no key, or all of it is longer than 1 MiB. [`Kind::Backend`](crate::Kind::Backend): it
+/// cannot be written; the old one stays.
 pub fn save_keyring(path: &Path, keys: &MacKeys) -> Result<()> {
-    replace(path, keys.to_text().as_bytes()).map_err(|e| Error::unavailable("the keyring cannot be written").with_source(e))
+    let text = keys.to_text();
+    // Never one that could not be read again.
+    MacKeys::parse(&text)?;
+    replace(path, text.as_bytes()).map_err(|e| Error::unavailable("the keyring cannot be written").with_source(e))
 }

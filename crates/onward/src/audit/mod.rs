@@ -23,6 +23,7 @@
 //! # Ok::<(), onward::Error>(()) }).unwrap();
 //! ```
 
+mod anchor;
 mod archive;
 pub(crate) mod archive_file;
 mod chain;

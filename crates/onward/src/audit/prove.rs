@@ -180,7 +180,7 @@ impl Chain {
         Ok(proved)
     }
 
-    async fn grown(&self) -> Result<Head> {
+    pub(super) async fn grown(&self) -> Result<Head> {
         self.head().await?.ok_or_else(|| Error::not_found("no such chain"))
     }
 
@@ -199,6 +199,11 @@ impl Chain {
 
     /// Computes the root over a range of leaves that begins where a subtree of its size may begin.
     async fn root(&self, range: Range<u64>) -> Result<Hash> {
+        Ok(self.tree(range).await?.root())
+    }
+
+    /// Computes the tree over such a range.
+    pub(super) async fn tree(&self, range: Range<u64>) -> Result<Frontier> {
         let mut tree = Frontier::default();
         if range.start.is_multiple_of(BLOCK) && range.end - range.start >= BLOCK {
             let (first, end) = (range.start / BLOCK, range.end / BLOCK);
@@ -214,7 +219,7 @@ impl Chain {
             hashes.iter().for_each(|hash| tree.push(hash));
             from += hashes.len() as u64;
         }
-        Ok(tree.root())
+        Ok(tree)
     }
 
     /// Makes the roots of the blocks below `end` known.

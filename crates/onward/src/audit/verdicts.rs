@@ -91,7 +91,8 @@ impl Chain {
         Err(Error::overloaded("others keep verdicts on the same chain", std::time::Duration::from_millis(100)))
     }
 
-    async fn kept(&self, extent: Extent) -> Result<Option<(KeptVerdict, WriteCondition)>> {
+    /// Returns the kept verdict of an extent, and the condition under which another one takes its place.
+    pub(super) async fn kept(&self, extent: Extent) -> Result<Option<(KeptVerdict, WriteCondition)>> {
         let Some(object) = self.trail().queue().engine().get(&self.place(extent)?).await? else { return Ok(None) };
         let kept = object.value.read().map_err(|e| Error::integrity("a kept verdict is damaged").with_source(e))?;
         Ok(Some((kept, WriteCondition::MatchVersion(object.meta.version))))

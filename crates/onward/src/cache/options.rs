@@ -1,5 +1,6 @@
 //! The options of a cache handle, and their limits (C10).
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::outcome::Life;
@@ -74,12 +75,26 @@ pub enum Layout {
     /// Our own; nobody else reads or writes it.
     #[default]
     Onward,
-    /// Ours, and a key of the namespace `default` shares its purges with the PHP library utopia-php/cache (keys not case-sensitive).
+    /// Ours, and a key of the namespace `default` shares its purges with the PHP library utopia-php/cache, which folds the
+    /// ASCII letters of keys unless it is told not to.
     ///
     /// A purge by either side ends what both have under the key, and refuses their fills in flight; values are not shared. What PHP's side does
     /// is PHP's promise: its fills are exposed where generations are lost, as by `FLUSHDB`, and its circuit breaker may lose a purge. A purge of
     /// one field ends all our values of the key. Of a purged key PHP's hash stays, with its generation.
     Utopia,
+    /// As [`Layout::Utopia`], beside a PHP side whose keys are case-sensitive.
+    UtopiaCaseSensitive,
+}
+
+impl Layout {
+    /// Returns the name that PHP's side has for a key; `None`: no such side is there.
+    pub(crate) fn name_in_php(self, key: &[u8]) -> Option<Cow<'_, [u8]>> {
+        match self {
+            Self::Onward => None,
+            Self::Utopia => Some(key.to_ascii_lowercase().into()),
+            Self::UtopiaCaseSensitive => Some(key.into()),
+        }
+    }
 }
 
 impl std::str::FromStr for Layout {
@@ -89,7 +104,8 @@ impl std::str::FromStr for Layout {
         match text {
             "onward" => Ok(Self::Onward),
             "utopia" => Ok(Self::Utopia),
-            _ => Err(Error::invalid("a cache layout is onward or utopia")),
+            "utopia-case-sensitive" => Ok(Self::UtopiaCaseSensitive),
+            _ => Err(Error::invalid("a cache layout is onward, utopia or utopia-case-sensitive")),
         }
     }
 }

@@ -18,10 +18,13 @@ const KEYS: usize = 64;
 /// The name of a MAC key; empty means no MAC.
 pub type Kid = String;
 
-/// A key, and for each chain, by its origin, the last entry that it sealed before it was retired there.
+/// A key, and for each chain, by its origin, the entries between which it seals.
 #[derive(Clone, PartialEq, Eq)]
 struct Key {
     bytes: [u8; 32],
+    /// The last entry that an older key sealed when this one was drawn.
+    after: BTreeMap<String, u64>,
+    /// The last entry that it sealed before it was retired.
     through: BTreeMap<String, u64>,
 }
 
@@ -49,8 +52,9 @@ impl MacKeys {
 
     /// Reads keys as a file or environment variable holds them, one a line, the newest last: it seals new entries.
     ///
-    /// A line is 64 hex digits, or a name, a colon and 64 hex digits; behind them, in a key that is retired, `ORIGIN=SEQ` for each chain: the
-    /// last entry that it sealed there. Empty lines and lines that begin with `#` say nothing.
+    /// A line is 64 hex digits, or a name, a colon and 64 hex digits; behind them, for chains by their origins, `ORIGIN>SEQ`: the entry, sealed
+    /// by an older key, behind which this one begins; and in a key that is retired `ORIGIN=SEQ`: the last entry that it sealed there. Empty
+    /// lines and lines that begin with `#` say nothing.
     ///
     /// # Errors
     /// [`Kind::Invalid`]: anything else. The text is not repeated in the message.
@@ -68,11 +72,12 @@ impl MacKeys {
                 .map_err(|_| Error::invalid("a MAC key is 64 hex digits, or a name, a colon and 64 hex digits"))?;
             keys = keys.rotated(kid, key)?;
             for word in words {
-                let bad = || Error::invalid("behind a retired MAC key stands ORIGIN=SEQ for each chain");
-                let (origin, through) = word.rsplit_once('=').ok_or_else(bad)?;
-                let through = through.parse::<u64>().ok().filter(|_| through.bytes().all(|b| b.is_ascii_digit())).ok_or_else(bad)?;
+                let bad = || Error::invalid("behind a MAC key stand ORIGIN>SEQ and ORIGIN=SEQ, once for each chain");
+                let (origin, seq) = word.rsplit_once(['>', '=']).ok_or_else(bad)?;
+                let number = seq.parse::<u64>().ok().filter(|_| seq.bytes().all(|b| b.is_ascii_digit())).ok_or_else(bad)?;
                 let key = keys.keys.get_mut(kid).ok_or_else(bad)?;
-                if origin.is_empty() || key.through.insert(origin.to_owned(), through).is_some() {
+                let side = if word.ends_with(&format!(">{seq}")) { &mut key.after } else { &mut key.through };
+                if origin.is_empty() || side.insert(origin.to_owned(), number).is_some() {
                     return Err(bad());
                 }
             }
@@ -89,6 +94,9 @@ impl MacKeys {
         for (kid, key) in self.order.iter().filter_map(|kid| self.keys.get_key_value(kid)) {
             // Writing into a string cannot fail.
             let _ = write!(text, "{kid}:{}", hex::encode(key.bytes));
+            for (origin, after) in &key.after {
+                let _ = write!(text, " {origin}>{after}");
+            }
             for (origin, through) in &key.through {
                 let _ = write!(text, " {origin}={through}");
             }
@@ -112,9 +120,26 @@ impl MacKeys {
         if self.keys.contains_key(kid) || self.keys.values().any(|known| known.bytes == key) {
             return Err(Error::invalid("a MAC key or its name stands twice in the keyring"));
         }
-        self.keys.insert(kid.to_owned(), Key { bytes: key, through: BTreeMap::new() });
+        self.keys.insert(kid.to_owned(), Key { bytes: key, after: BTreeMap::new(), through: BTreeMap::new() });
         self.order.push(kid.to_owned());
         Ok(self)
+    }
+
+    /// Pins the entry of a chain behind which a key begins: one at or before it under that key is a finding, and so is that entry
+    /// without a MAC, for an older key sealed it.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`]: no such key. [`Kind::Conflict`], `state_conflict`: it is the oldest key, or another entry is pinned.
+    pub fn begun(mut self, kid: &str, origin: &str, after: u64) -> Result<Self> {
+        let refuse = |message: &str| Error::new(Kind::Conflict, Code::StateConflict, message);
+        if self.order.first().is_some_and(|oldest| oldest == kid) {
+            return Err(refuse("before the oldest key there was none"));
+        }
+        let key = self.keys.get_mut(kid).ok_or_else(|| Error::not_found("no such key in the keyring"))?;
+        match key.after.insert(origin.to_owned(), after) {
+            Some(pinned) if pinned != after => Err(refuse("the key begins there already, behind another entry")),
+            _ => Ok(self),
+        }
     }
 
     /// Pins the last entry that a retired key sealed in a chain: a later one under it is a finding.
@@ -154,10 +179,26 @@ impl MacKeys {
         self.keys.get(kid).into_iter().flat_map(|key| key.through.iter().map(|(origin, through)| (origin.as_str(), *through)))
     }
 
-    /// Tells whether a key may have sealed an entry: it was not retired before.
+    /// Lists where it is known behind which entry a key begins: origins, with that entry.
+    pub fn beginnings(&self, kid: &str) -> impl Iterator<Item = (&str, u64)> {
+        self.keys.get(kid).into_iter().flat_map(|key| key.after.iter().map(|(origin, after)| (origin.as_str(), *after)))
+    }
+
+    /// Tells whether a key may have sealed an entry: it had begun, and was not retired before.
     pub fn is_in_window(&self, kid: &str, origin: &str, seq: i64) -> bool {
         let through = self.keys.get(kid).filter(|key| !key.through.is_empty()).and_then(|key| key.through.get(origin));
-        through.is_none_or(|through| u64::try_from(seq).is_ok_and(|seq| seq <= *through))
+        through.is_none_or(|through| u64::try_from(seq).is_ok_and(|seq| seq <= *through)) && self.has_begun(kid, origin, seq)
+    }
+
+    /// Tells whether a key may have been there when an entry was sealed.
+    pub fn has_begun(&self, kid: &str, origin: &str, seq: i64) -> bool {
+        let after = self.keys.get(kid).filter(|key| !key.after.is_empty()).and_then(|key| key.after.get(origin));
+        after.is_none_or(|after| u64::try_from(seq).is_ok_and(|seq| seq > *after))
+    }
+
+    /// Tells whether a key begins right behind an entry, so that an older one sealed that.
+    pub fn is_sealed_at(&self, origin: &str, seq: u64) -> bool {
+        self.keys.values().any(|key| key.after.get(origin) == Some(&seq))
     }
 
     /// Tells whether a key of this name is known.

@@ -298,20 +298,38 @@ fn a_manifest_is_no_checkpoint_and_a_checkpoint_no_manifest() {
 #[test]
 fn a_keyring_is_read_as_it_was_written_and_its_last_key_seals() {
     let (old, new) = ("07".repeat(32), "08".repeat(32));
-    let text = format!("# ours\n\n2026:{old} a/orders=40 b/users=7\nk2:{new}\n");
+    let text = format!("# ours\n\n2026:{old} a/orders=40 b/users=7\nk2:{new} a/orders>40 a>b=c/x>7 a/orders=90\n");
     let keys = MacKeys::parse(&text).unwrap();
     assert_eq!((keys.active(), keys.names().collect::<Vec<_>>()), ("k2", vec!["2026", "k2"]));
     assert_eq!(MacKeys::parse(&keys.to_text()).unwrap(), keys);
     assert!(keys.is_in_window("2026", "a/orders", 40) && !keys.is_in_window("2026", "a/orders", 41));
     assert!(keys.is_in_window("2026", "c/others", 41) && keys.is_in_window("k2", "a/orders", 41));
+    // A key that came later has an end on both sides.
+    assert!(
+        !keys.is_in_window("k2", "a/orders", 40) && keys.is_in_window("k2", "a/orders", 90) && !keys.is_in_window("k2", "a/orders", 91)
+    );
+    assert!(!keys.is_in_window("k2", "a>b=c/x", 7) && keys.is_in_window("k2", "a>b=c/x", 8) && keys.is_in_window("k2", "b/users", 1));
+    assert!(keys.is_sealed_at("a/orders", 40) && !keys.is_sealed_at("a/orders", 41) && !keys.is_sealed_at("b/users", 7));
     assert!(!format!("{keys:?}").contains("0707"));
     assert_ne!(keys.fingerprint("2026"), keys.fingerprint("k2"));
     // One key alone needs no name.
     assert_eq!(MacKeys::parse(&old).unwrap(), MacKeys::one("k1", [7; 32]).unwrap());
     let ring = |behind: &str| format!("k1:{old}{behind}");
-    for bad in
-        ["", "#", "x", &ring(" a"), &ring(" =1"), &ring(" a="), &ring(" a=-1"), &ring(" a=+1"), &ring(" a=1 a=2"), &format!("{old}\n{old}")]
-    {
+    for bad in [
+        "",
+        "#",
+        "x",
+        &ring(" a"),
+        &ring(" =1"),
+        &ring(" a="),
+        &ring(" a=-1"),
+        &ring(" a=+1"),
+        &ring(" a=1 a=2"),
+        &ring(" a>1 a>1"),
+        &ring(" >1"),
+        &ring(" a>"),
+        &format!("{old}\n{old}"),
+    ] {
         let error = MacKeys::parse(bad).unwrap_err();
         assert!(!error.to_string().contains(&old), "{bad}");
     }
@@ -326,4 +344,15 @@ fn a_key_is_retired_once_and_never_while_it_seals() {
     assert_eq!(keys.clone().retired("k1", "a", 5).unwrap_err().code(), crate::Code::StateConflict);
     assert_eq!(keys.clone().retired("k1", "a", 4).unwrap(), keys);
     assert_eq!(keys.clone().retired("k3", "a", 4).unwrap_err().kind(), crate::Kind::NotFound);
+}
+
+#[test]
+fn a_key_begins_once_and_the_oldest_never_did() {
+    let keys = MacKeys::one("k1", [7; 32]).unwrap().rotated("k2", [8; 32]).unwrap();
+    assert_eq!(keys.clone().begun("k1", "a", 4).unwrap_err().code(), crate::Code::StateConflict);
+    let keys = keys.begun("k2", "a", 4).unwrap();
+    assert_eq!(keys.to_text().lines().last().unwrap(), format!("k2:{} a>4", "08".repeat(32)));
+    assert_eq!(keys.clone().begun("k2", "a", 5).unwrap_err().code(), crate::Code::StateConflict);
+    assert_eq!(keys.clone().begun("k2", "a", 4).unwrap(), keys);
+    assert_eq!(keys.clone().begun("k3", "a", 4).unwrap_err().kind(), crate::Kind::NotFound);
 }

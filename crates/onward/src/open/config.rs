@@ -77,7 +77,7 @@ impl Config {
         }
     }
 
-    /// Reads `ONWARD__LOCKS__ENABLED` (`true` or `false`), `ONWARD__CACHE__LAYOUT` (`onward` or `utopia`) and the keys of the audit trail: `ONWARD__AUDIT__KEY` and
+    /// Reads `ONWARD__LOCKS__ENABLED` (`true` or `false`), `ONWARD__CACHE__LAYOUT` (`onward`, `utopia` or `utopia-case-sensitive`) and the keys of the audit trail: `ONWARD__AUDIT__KEY` and
     /// `ONWARD__AUDIT__SIGNING_KEY`, or the files that these names with `_FILE` name; and the URL of the archive, `ONWARD__AUDIT__ARCHIVE`.
     ///
     /// # Errors

@@ -208,7 +208,7 @@ async fn cache_engine(places: &[Place], config: &Config) -> Result<Arc<dyn Cache
     let memory = || Arc::new(MemoryCache::new(config.clock.clone()).with_max_bytes(config.cache_bytes));
     if let [Place::Memory] = places {
         if config.cache_layout != Layout::Onward {
-            return Err(Error::unsupported("the cache layout utopia is one of a cache on redis"));
+            return Err(Error::unsupported("the cache layouts utopia and utopia-case-sensitive are for a cache on redis"));
         }
         return Ok(memory());
     }
@@ -236,7 +236,7 @@ async fn shared_cache(places: &[Place], config: &Config, memory: impl Fn() -> Ar
         Ok([(_, alone)]) => alone,
         Err(shards) => Arc::new(match config.layout() {
             Layout::Onward => Sharded::new(shards)?,
-            Layout::Utopia => Sharded::by_crc32(shards)?,
+            shared => Sharded::by_crc32(shards, shared)?,
         }),
     };
     match (near, config.cache_near) {

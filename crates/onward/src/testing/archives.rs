@@ -10,7 +10,7 @@ use crate::Result;
 use crate::audit::archive_file::{ArchiveReader, ArchiveWriter};
 use crate::audit::verify::ArchiveFile;
 use crate::audit::verify::segment::Border;
-use crate::model::{ChainName, EntryHasher, Hash, MacKeys, Row, Sealed, Seq, genesis, merkle};
+use crate::model::{ChainName, EntryHasher, Hash, MacKeys, Manifest, Row, Sealed, Seq, genesis, merkle};
 use crate::time::Timestamp;
 
 /// The chain's identity in the world.
@@ -94,6 +94,14 @@ pub(crate) fn announced(bytes: &[u8]) -> ArchiveFile {
     let sum = |bytes: &[u8]| Hash::from_bytes(Sha256::digest(bytes).into());
     let (sha256, plain_sha256) = (sum(bytes), sum(&text));
     ArchiveFile { name: "f".into(), sha256, plain_sha256, bytes: bytes.len() as u64, plain_bytes: text.len() as u64, manifest: None }
+}
+
+/// Returns what its manifest says of a compressed file, whatever is in it.
+pub fn manifest(bytes: &[u8]) -> Manifest {
+    let (ArchiveFile { sha256, plain_sha256, bytes, plain_bytes, .. }, Border { from, to, prev, last, root, .. }) =
+        (announced(bytes), border());
+    let origin = ORIGIN.to_owned();
+    Manifest { origin, from, to, prev, last, root, sha256, plain_sha256, bytes, plain_bytes, verifier: last }
 }
 
 /// Reads `bytes` to their end, where the chain says that `archived`, a whole compressed file, was archived.

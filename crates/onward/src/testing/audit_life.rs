@@ -49,7 +49,14 @@ macro_rules! audit_life_conformance {
                 what_a_dead_worker_left_is_finished_by_the_next_tick
                 two_ticks_at_once_take_each_step_once
                 files_go_a_few_an_hour
+                a_segment_ends_before_the_entry_that_would_be_too_much
                 a_tick_whose_time_is_over_goes_on_with_the_next_chain
+            }
+            $crate::audit_conformance! { @in audit_attest $open;
+                a_checkpoint_is_kept_when_a_chain_grew
+                a_chain_is_verified_as_often_as_its_policy_says
+                what_came_since_never_clears_a_finding_of_the_whole
+                a_dry_tick_attests_nothing
             }
         }
     };

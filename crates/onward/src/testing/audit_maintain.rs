@@ -11,25 +11,29 @@ use super::audit::Harness;
 use super::audit_life::{head, present, seq, verified};
 use crate::audit::verify::SegmentState;
 use crate::audit::{Act, AppendOptions, Chain, Filter, Maintenance, Page, Policies, Policy, Segment, Stage, Step, StepResult, Tick, Trail};
-use crate::model::Entry;
+use crate::model::{Data, Entry, RowRef};
 
-const HOUR: Duration = Duration::from_secs(3_600);
-const DAY: Duration = Duration::from_secs(24 * 3_600);
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3_600);
 /// Longer than a worker's silence is waited for.
 const LATER: Duration = Duration::from_secs(31);
 
-/// The policies of a [`Harness`]: chains that begin with `kept-` go all the way, those with `filed-` up to the archive.
+/// The policies of a [`Harness`]: chains that begin with `kept-` go all the way, those with `filed-` up to the archive; those with `seen-`
+/// are attested.
 pub(super) fn policies() -> Policies {
     let filed = Policy { seal_after: Some(HOUR), segment_rows: 100, archive_after: Some(Duration::ZERO), ..Policy::default() };
     let kept = Policy { purge_after: Some(DAY), delete_files_after: Some(10 * DAY), ..filed.clone() };
-    Policies::default().with_chain("kept-*", kept).unwrap().with_chain("filed-*", filed).unwrap()
+    let seen = Policy { checkpoint_every: Some(HOUR), verify_every: Some(DAY), verify_full_every: Some(7 * DAY), ..Policy::default() };
+    let cut = Policy { segment_bytes: 4_000, ..filed.clone() };
+    let all = Policies::default().with_chain("kept-*", kept).unwrap().with_chain("filed-*", filed).unwrap();
+    all.with_chain("seen-*", seen).unwrap().with_chain("cut-*", cut).unwrap()
 }
 
 fn act() -> Act {
     Act::because("retention").by(Some("nightly".to_owned()))
 }
 
-async fn grown(trail: &Trail, name: &str, entries: usize) -> Chain {
+pub(super) async fn grown(trail: &Trail, name: &str, entries: usize) -> Chain {
     let chain = trail.chain(name).unwrap();
     for _ in 0..entries / 100 {
         chain.append_many(vec![Entry::new("order.paid"); 100], AppendOptions::new()).await.unwrap();
@@ -42,7 +46,7 @@ async fn tick(trail: &Trail, memory: &mut Maintenance) -> Tick {
 }
 
 /// What was done: stage and first entry, a line each.
-fn done(tick: &Tick) -> Vec<(Stage, u64)> {
+pub(super) fn done(tick: &Tick) -> Vec<(Stage, u64)> {
     tick.steps.iter().filter(|step| step.result == StepResult::Done).map(|step| (step.stage, step.from)).collect()
 }
 
@@ -215,6 +219,32 @@ pub async fn files_go_a_few_an_hour(h: &Harness) {
     h.clock.advance(HOUR);
     tick(&h.first, &mut Maintenance::default()).await;
     assert_eq!(gone().await, 7);
+    verified(&chain).await;
+}
+
+/// A segment is at most so long, unless its first entry alone is longer.
+pub async fn a_segment_ends_before_the_entry_that_would_be_too_much(h: &Harness) {
+    let chain = h.first.chain("cut-a").unwrap();
+    for bytes in [1_000, 1_000, 1_000, 1_000, 1_000, 9_000, 9_000, 100, 1_000] {
+        chain.append(Entry::new("order.paid").with_data(Data::bytes(vec![7; bytes])), AppendOptions::new()).await.unwrap();
+    }
+    h.clock.advance(HOUR);
+    let sealed = tick(&h.first, &mut Maintenance::default()).await;
+    let segments = chain.segments(None).await.unwrap();
+    let told: Vec<_> = sealed.steps.iter().filter(|step| step.stage == Stage::Seal).map(|step| (step.from, step.to)).collect();
+    assert_eq!(told, segments.iter().map(|segment| (segment.from, segment.to)).collect::<Vec<_>>(), "{sealed:?}");
+    let bytes = async |range: std::ops::RangeInclusive<u64>| {
+        let mut sum = 0;
+        for at in range {
+            sum += RowRef::from(&chain.get(seq(at)).await.unwrap()).bytes();
+        }
+        sum
+    };
+    let before_control = segments.iter().filter(|segment| segment.to < 10);
+    for segment in before_control {
+        let (own, more) = (bytes(segment.from..=segment.to).await, bytes(segment.from..=segment.to + 1).await);
+        assert!((own <= 4_000 || segment.rows() == 1) && more > 4_000, "{segment:?}: {own} bytes, {more} with the next");
+    }
     verified(&chain).await;
 }
 

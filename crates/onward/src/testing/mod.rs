@@ -5,6 +5,7 @@
 pub mod archive_faults;
 pub mod archives;
 pub mod audit;
+pub mod audit_attest;
 pub mod audit_drops;
 pub mod audit_import;
 pub mod audit_life;

@@ -7,6 +7,8 @@ const TOMB = '__utopia_tomb__';
 
 $redis = new Redis();
 $redis->connect('127.0.0.1', (int) $argv[1]);
+// As the library's own switch: keys and fields are folded unless they are case-sensitive.
+$fold = ($argv[2] ?? '') === 'case-sensitive' ? fn (string $name) => $name : strtolower(...);
 
 // Stores a value if the generation still is the one that the caller has seen; an absent one counts as 0.
 $save = "local seen = redis.call('HGET', KEYS[1], '" . GENERATION . "') or '0'
@@ -36,8 +38,8 @@ $purge = "local had
 
 while (($line = fgets(STDIN)) !== false) {
     $words = explode(' ', trim($line));
-    $key = strtolower($words[1] ?? '');
-    $field = strtolower($words[2] ?? '');
+    $key = $fold($words[1] ?? '');
+    $field = $fold($words[2] ?? '');
     switch ($words[0]) {
         case 'generation':
             $seen = $redis->hGet($key, GENERATION);

@@ -19,9 +19,13 @@ struct Php {
 
 impl Php {
     fn start(server: &Redis) -> Self {
+        Self::with(server, &[])
+    }
+
+    fn with(server: &Redis, more: &[&str]) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/utopia.php");
         let mut command = Command::new(std::env::var("ONWARD_PHP").unwrap_or_else(|_| "php".to_owned()));
-        command.args([script, &server.port().to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args([script, &server.port().to_string()]).args(more).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("php is installed, with php-redis");
         Self { to: child.stdin.take().unwrap(), from: BufReader::new(child.stdout.take().unwrap()), child }
     }
@@ -45,7 +49,11 @@ impl Drop for Php {
 }
 
 async fn shared(server: &Redis) -> Cache {
-    let config = Config::new("memory:").with_cache_at(server.url()).with_cache_layout(Layout::Utopia);
+    as_told(server, Layout::Utopia).await
+}
+
+async fn as_told(server: &Redis, layout: Layout) -> Cache {
+    let config = Config::new("memory:").with_cache_at(server.url()).with_cache_layout(layout);
     Onward::connect(config).await.unwrap().cache()
 }
 
@@ -129,4 +137,22 @@ async fn a_time_to_hold_fills_off_holds_on_both_sides() {
     let _ = cache.with(options).unwrap().invalidate("l").await.unwrap();
     let seen = php.generation("l");
     assert_eq!(php.ask(&format!("save l list late {seen} 90000")), 0);
+}
+
+#[tokio::test]
+async fn case_sensitive_keys_are_purged_one_by_one() {
+    let server = Redis::start();
+    let (cache, mut php) = (as_told(&server, Layout::UtopiaCaseSensitive).await, Php::with(&server, &["case-sensitive"]));
+    assert_eq!(lease(&cache, "project:42").await.commit(&1).await.unwrap(), Filled::Stored);
+    let in_flight = lease(&cache, "Project:42").await;
+    php.ask("purge Project:42");
+    assert!(matches!(in_flight.commit(&2).await.unwrap(), Filled::Superseded { .. }));
+    assert_eq!(cache.get("project:42").await.unwrap(), Some(Some(1u64)), "another key");
+    // The other way.
+    let (small, great) = (php.generation("project:42"), php.generation("Project:42"));
+    assert_eq!(cache.invalidate("Project:42").await.unwrap(), Invalidation::Absent);
+    assert_eq!(php.ask(&format!("save Project:42 list old {great}")), 0);
+    assert_eq!(php.ask(&format!("save project:42 list new {small}")), 1);
+    php.ask("purge project:42");
+    assert_eq!(cache.get::<u64>("project:42").await.unwrap(), None);
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod archive_faults;
+mod attest;
 mod drops;
 mod export;
 mod import;

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 
 use super::worker::{Worker, check_free, check_state};
 use super::{Act, Segment};
+use crate::audit::anchor::origin_folder;
 use crate::audit::archive::Archive;
 use crate::audit::archive_file::{ArchiveReader, ArchiveWriter};
 use crate::audit::chain::Chain;
@@ -80,8 +81,7 @@ impl Chain {
 /// Where the files of a segment lie.
 pub(super) async fn folder(chain: &Chain, segment: &Segment) -> Result<String> {
     let head = chain.head().await?.ok_or_else(|| Error::not_found("no such chain"))?;
-    let origin = hex::encode(Sha256::digest(head.origin.as_bytes()));
-    Ok(format!("{}/{}-{}", origin.get(..16).unwrap_or_default(), segment.from, segment.to))
+    Ok(format!("{}/{}-{}", origin_folder(&head), segment.from, segment.to))
 }
 
 async fn write(worker: &mut Worker<'_>, archive: &Archive, name: &str) -> Result<ArchiveFile> {

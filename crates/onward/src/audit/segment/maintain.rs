@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::attest::told;
 use super::heal::Outcome;
 use super::policy::{Due, Stage, due, since};
 use super::{Act, Segment};
@@ -39,14 +40,22 @@ pub struct Maintenance {
     after: Option<ChainName>,
     /// What failed, and rests.
     resting: BTreeMap<(ChainName, Stage), (Backoff, Moment)>,
-    collected: BTreeMap<ChainName, Moment>,
+    /// What is not looked for before a time: it is not due, or was done.
+    later: BTreeMap<(ChainName, Stage), Moment>,
 }
 
 impl Maintenance {
     /// Forgets what failed, and what was looked for: somebody has seen to it, and everything is tried now.
     pub fn forget(&mut self) {
         self.resting.clear();
-        self.collected.clear();
+        self.later.clear();
+    }
+
+    /// Remembers not to look for what is due later.
+    fn wait_for(&mut self, chain: &ChainName, due: Option<Due>, now: Timestamp, moment: Moment) {
+        if let Some(due) = due.filter(|due| due.since > now) {
+            self.later.insert((chain.clone(), due.stage), moment + age(now, due.since));
+        }
     }
 }
 
@@ -72,7 +81,7 @@ pub struct Step {
     pub chain: String,
     /// What was due.
     pub stage: Stage,
-    /// The first entry of the segment.
+    /// The first entry of the segment; of a checkpoint or a verification, the first that it is about.
     #[serde(with = "onward_api::number")]
     pub from: u64,
     /// The last entry; when something is collected: how many files and parts of skeletons.
@@ -193,7 +202,7 @@ impl Trail {
                 }
             }
             // Nothing to collect is nothing to tell.
-            if due.stage != Stage::Collect || !matches!(done, Ok(0)) {
+            if due.stage != Stage::Collect || !matches!(done, Ok(Some(0))) {
                 tick.steps.push(self.told(step(&name, due.stage, (due.from, due.to), done, act)));
             }
             chains.push_back(name);
@@ -238,6 +247,8 @@ impl Trail {
             all += segments.len();
             let mut due = due(self.policies().of(&name), &segments, now);
             due.extend(chain.seal_due(&segments, now).await?);
+            due.extend(chain.checkpoint_due(now).await?);
+            due.extend(chain.verify_due(now).await?);
             due.retain(|due| since(due.since, LATE) <= now);
             if !due.is_empty() {
                 let (holds, _) = chain.read_holds().await?;
@@ -248,6 +259,11 @@ impl Trail {
         let found = format!("{all} segments, {late} steps of their lives late by more than an hour");
         let fix = "run `onward audit maintain --dry-run`: it says which, and what is in the way";
         let mut findings = vec![Finding::of("audit.maintain", late == 0, Grade::Warning, found, fix)];
+        let means = self.means();
+        if self.policies().want_checkpoints() && !(means.archive && means.signing) {
+            let found = "none is kept outside of the store: there is no archive, or no key signs them";
+            findings.push(Finding::fine("audit.checkpoint", found));
+        }
         if let Ok(archive) = self.archive() {
             findings.extend(archive.check().await);
         }
@@ -255,21 +271,21 @@ impl Trail {
     }
 }
 
-fn step(chain: &ChainName, stage: Stage, (from, to): (u64, u64), done: Result<usize>, act: &Act) -> Step {
+fn step(chain: &ChainName, stage: Stage, (from, to): (u64, u64), done: Result<Option<u64>>, act: &Act) -> Step {
     let result = match &done {
         Ok(_) if act.dry => StepResult::Planned,
         Ok(_) => StepResult::Done,
         Err(error) if error.kind() == Kind::Conflict => StepResult::Waits,
         Err(_) => StepResult::Failed,
     };
-    let to = if let (Stage::Collect, Ok(collected)) = (stage, &done) { *collected as u64 } else { to };
+    let to = done.as_ref().ok().copied().flatten().unwrap_or(to);
     let error: Option<Error> = done.err();
     let why = error.as_ref().map(ToString::to_string);
     Step { chain: chain.to_string(), stage, from, to, result, why, code: error.map(|error| error.code()) }
 }
 
 impl Chain {
-    async fn next_due(&self, memory: &Maintenance, tried: &Tried) -> Result<Outlook> {
+    async fn next_due(&self, memory: &mut Maintenance, tried: &Tried) -> Result<Outlook> {
         let clock = self.trail().queue().clock();
         let (now, moment) = (clock.wall(), clock.now());
         let segments = self.all_segments().await?;
@@ -282,9 +298,16 @@ impl Chain {
         }
         let held = (before - all.len()) as u64;
         all.extend(self.seal_due(&segments, now).await?);
-        let collected = memory.collected.get(self.name()).is_some_and(|at| moment.since(*at) < COLLECT_EVERY);
-        if !collected && !segments.is_empty() {
+        let later = |memory: &Maintenance, stage| memory.later.get(&(self.name().clone(), stage)).is_some_and(|until| moment < *until);
+        if !segments.is_empty() && !later(memory, Stage::Collect) {
             all.push(Due { stage: Stage::Collect, from: 0, to: 0, since: now });
+        }
+        for stage in [Stage::Checkpoint, Stage::Verify] {
+            if !later(memory, stage) {
+                let due = if stage == Stage::Verify { self.verify_due(now).await? } else { self.checkpoint_due(now).await? };
+                memory.wait_for(self.name(), due, now, moment);
+                all.extend(due.filter(|due| due.since <= now));
+            }
         }
         all.sort_by_key(|due| (due.stage, due.from));
         let (mut late, mut open) = (Duration::ZERO, Vec::new());
@@ -332,27 +355,41 @@ impl Chain {
         Ok(None)
     }
 
-    /// Takes a step; returns how much was collected.
-    async fn take(&self, due: &Due, act: &Act, memory: &mut Maintenance) -> Result<usize> {
+    /// Takes a step; returns what is to be told of it in the place of the last entry, if that was not known before.
+    async fn take(&self, due: &Due, act: &Act, memory: &mut Maintenance) -> Result<Option<u64>> {
         let from = || Seq::new(due.from);
         match due.stage {
             Stage::Finish => match self.finish(&self.segment(from()?).await?, act).await? {
                 Outcome::Waits => return Err(super::refused("a hold or another worker is in the way")),
                 Outcome::Finished | Outcome::Nothing => {}
             },
-            Stage::Seal => drop(self.seal(Some(Seq::new(due.to)?), act).await?),
+            Stage::Seal => {
+                let most = self.trail().policies().of(self.name()).segment_bytes;
+                return Ok(Some(self.seal_up_to(Some(Seq::new(due.to)?), most, act).await.map_err(|e| e.during("seal"))?.to));
+            }
             Stage::Archive => drop(self.archive(from()?, act).await?),
             Stage::Purge => drop(self.purge(from()?, act).await?),
             Stage::DeleteFile => drop(self.purge_file(from()?, act).await?),
             Stage::Collect => {
                 let collected = self.collect(act).await?;
                 if !act.dry {
-                    memory.collected.insert(self.name().clone(), self.trail().queue().clock().now());
+                    let next = self.trail().queue().clock().now() + COLLECT_EVERY;
+                    memory.later.insert((self.name().clone(), due.stage), next);
                 }
-                return Ok(collected);
+                return Ok(Some(collected as u64));
+            }
+            Stage::Checkpoint | Stage::Verify if act.dry => {}
+            Stage::Checkpoint => return Ok(Some(self.anchor().await?.size)),
+            Stage::Verify => {
+                let (report, every) = self.verify_again(due.from, act).await?;
+                // Also where the chain keeps a worse verdict of before, of which this one tells nothing.
+                if let Some(every) = every.filter(|_| report.kept) {
+                    memory.later.insert((self.name().clone(), due.stage), self.trail().queue().clock().now() + every);
+                }
+                return told(&report).map(Some);
             }
         }
-        Ok(0)
+        Ok(None)
     }
 }
 

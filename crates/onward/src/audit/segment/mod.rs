@@ -7,6 +7,7 @@
 //! verifier can tell what is missing from what was taken (INV-7).
 
 mod archiving;
+mod attest;
 mod heal;
 mod hold;
 mod index;

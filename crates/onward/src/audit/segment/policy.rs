@@ -1,4 +1,5 @@
-//! Retention: for how long the past of a chain stays in each state before maintenance takes the next step. Pure.
+//! Policies: for how long the past of a chain stays in each state before maintenance takes the next step, and how often it is attested.
+//! Pure.
 
 use std::time::Duration;
 
@@ -12,29 +13,50 @@ use crate::{Error, Result};
 
 /// Entries of a segment unless the policy says otherwise.
 const ROWS: u64 = 65_536;
+/// Bytes of a segment unless the policy says otherwise: 256 MiB.
+const BYTES: u64 = 256 * 1024 * 1024;
 /// Most files of a chain that maintenance deletes in an hour: a clock that jumps ahead destroys little before somebody looks.
 const FILES_AN_HOUR: usize = 4;
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// After how long each step of a segment's life is due; what is absent is never done.
+/// After how long each step of a segment's life is due, and how often a chain is attested; what is absent is never done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// How old the oldest entry behind the last segment gets before it is sealed, with all that follow it.
     pub seal_after: Option<Duration>,
     /// Most entries of a segment: 1..=1,048,576.
     pub segment_rows: u64,
+    /// Most bytes of text and data of a segment that maintenance seals, unless its first entry alone has more; at least one.
+    pub segment_bytes: u64,
     /// How long a sealed segment waits for its archive.
     pub archive_after: Option<Duration>,
     /// How long the entries of an archived segment stay in the database; those that were restored until a time stay until then.
     pub purge_after: Option<Duration>,
     /// How long the file of a purged segment stays; with it goes the last copy of its entries.
     pub delete_files_after: Option<Duration>,
+    /// How old the newest checkpoint in the archive gets, if the chain grew since; only where there are an archive and a key that signs.
+    pub checkpoint_every: Option<Duration>,
+    /// How old the newest verdict on the chain gets before it is verified again: what came since, if a checkpoint in the archive vouches for
+    /// the rest, else all of it.
+    pub verify_every: Option<Duration>,
+    /// How old the newest verdict on every entry gets before all of them are verified again.
+    pub verify_full_every: Option<Duration>,
 }
 
 impl Default for Policy {
     /// Nothing is ever due.
     fn default() -> Self {
-        Self { seal_after: None, segment_rows: ROWS, archive_after: None, purge_after: None, delete_files_after: None }
+        Self {
+            seal_after: None,
+            segment_rows: ROWS,
+            segment_bytes: BYTES,
+            archive_after: None,
+            purge_after: None,
+            delete_files_after: None,
+            checkpoint_every: None,
+            verify_every: None,
+            verify_full_every: None,
+        }
     }
 }
 
@@ -42,23 +64,27 @@ impl Default for Policy {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policies {
     rest: Policy,
+    /// Of chains of ours: their past is left alone.
+    ours: Policy,
     chains: Vec<(String, Policy)>,
 }
 
 impl Policies {
-    /// One policy for every chain, but for chains of ours such as `onward.admin`: those are named, or left alone.
+    /// One policy for every chain; of chains of ours such as `onward.admin` the past is left alone, unless they are named.
     ///
     /// # Errors
-    /// [`Kind::Invalid`](crate::Kind::Invalid): the rows of a segment.
+    /// [`Kind::Invalid`](crate::Kind::Invalid): the rows or bytes of a segment.
     pub fn new(rest: Policy) -> Result<Self> {
         check(&rest)?;
-        Ok(Self { rest, chains: Vec::new() })
+        let Policy { checkpoint_every, verify_every, verify_full_every, .. } = rest;
+        let ours = Policy { checkpoint_every, verify_every, verify_full_every, ..Policy::default() };
+        Ok(Self { rest, ours, chains: Vec::new() })
     }
 
     /// Adds a policy for a chain, or for those that begin with what stands before a `*`; of several the first counts.
     ///
     /// # Errors
-    /// [`Kind::Invalid`](crate::Kind::Invalid): the name, or the rows of a segment.
+    /// [`Kind::Invalid`](crate::Kind::Invalid): the name, or the rows or bytes of a segment.
     pub fn with_chain(mut self, pattern: &str, policy: Policy) -> Result<Self> {
         check(&policy)?;
         let name = pattern.strip_suffix('*').unwrap_or(pattern);
@@ -73,14 +99,18 @@ impl Policies {
 
     /// Returns the policy of a chain.
     pub fn of(&self, chain: &ChainName) -> &Policy {
-        static LEFT_ALONE: Policy =
-            Policy { seal_after: None, segment_rows: ROWS, archive_after: None, purge_after: None, delete_files_after: None };
         let ours = chain.as_str().starts_with("onward.");
         let named = self.chains.iter().find(|(pattern, _)| match pattern.strip_suffix('*') {
             Some(prefix) => chain.as_str().starts_with(prefix) && (!ours || prefix.starts_with("onward.")),
             None => pattern == chain.as_str(),
         });
-        named.map_or(if ours { &LEFT_ALONE } else { &self.rest }, |(_, policy)| policy)
+        named.map_or(if ours { &self.ours } else { &self.rest }, |(_, policy)| policy)
+    }
+
+    /// Tells whether checkpoints are wanted of any chain.
+    pub(super) fn want_checkpoints(&self) -> bool {
+        let mut all = std::iter::once(&self.rest).chain(self.chains.iter().map(|(_, policy)| policy));
+        all.any(|policy| policy.checkpoint_every.is_some())
     }
 
     /// Refuses what could never be done with what there is (C9).
@@ -113,6 +143,9 @@ pub struct Means {
 }
 
 fn check(policy: &Policy) -> Result<()> {
+    if policy.segment_bytes == 0 {
+        return Err(Error::invalid("a segment has at least one byte"));
+    }
     if (1..=SEGMENT_ROWS).contains(&policy.segment_rows) { Ok(()) } else { Err(Error::invalid("a segment has 1..=1,048,576 entries")) }
 }
 
@@ -132,6 +165,10 @@ pub enum Stage {
     DeleteFile,
     /// Files and parts of skeletons that nobody names go.
     Collect,
+    /// A signed checkpoint is put into the archive.
+    Checkpoint,
+    /// The chain is verified, and the verdict kept.
+    Verify,
 }
 
 impl Stage {
@@ -144,6 +181,8 @@ impl Stage {
             Stage::Purge => "purge",
             Stage::DeleteFile => "delete_file",
             Stage::Collect => "collect",
+            Stage::Checkpoint => "checkpoint",
+            Stage::Verify => "verify",
         }
     }
 }

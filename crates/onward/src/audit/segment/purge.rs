@@ -9,14 +9,14 @@ use crate::audit::chain::Chain;
 use crate::audit::engine::Moved;
 use crate::audit::verify::SegmentState;
 use crate::audit::verify::segment::{CHUNK, chunks};
-use crate::model::{Checkpoint, Hash, Seq};
+use crate::model::{Hash, Seq};
 use crate::{Error, Result};
 
 impl Chain {
     /// Deletes the entries of an archived segment from the database; the skeleton, the control entries and the proofs stay.
     ///
     /// Before anything goes, the file is read back, byte for byte the one that the chain names, and a signed checkpoint of the whole chain
-    /// is put into the archive. The head is taken twice, for one entry each: before the first row goes, and after the last.
+    /// is put into the archive, which must continue the one before it there. The head is taken twice, for one entry each: before the first row goes, and after the last.
     ///
     /// # Errors
     /// [`Kind::Conflict`](crate::Kind::Conflict): the segment is not archived, a hold covers it, or another worker is at it; a purge that
@@ -60,6 +60,7 @@ impl Chain {
         let (from, to) = (worker.segment.from, worker.segment.to);
         let mut holds = self.free_of_holds(from, to).await?;
         if worker.segment.state == SegmentState::Archived {
+            // What is purged is proved by something that the database's writers cannot change.
             let checkpoint = self.anchor().await?;
             let mut data = named(worker.segment.archive.as_ref());
             data.insert("checkpoint".to_owned(), json!({"size": checkpoint.size, "root": checkpoint.root}));
@@ -103,19 +104,6 @@ impl Chain {
             }
         }
         Ok(())
-    }
-
-    /// Puts a signed checkpoint into the archive: what is purged is proved by something that the database's writers cannot change.
-    async fn anchor(&self) -> Result<Checkpoint> {
-        let note = self.checkpoint().await?.ok_or_else(|| Error::not_found("no such chain"))?;
-        let vkey = self.vkey().await?.ok_or_else(|| Error::unsupported("no key to sign checkpoints with was given"))?;
-        let checkpoint = vkey.open(&note)?;
-        let (last, _) = self.load(1).await?;
-        let folder = folder(self, &last).await?;
-        let folder = folder.split_once('/').map_or(folder.as_str(), |(origin, _)| origin);
-        let name = format!("{folder}/checkpoints/{:016}-{}", checkpoint.size, hex::encode(crate::random::bytes::<4>()));
-        self.trail().archive()?.keep(&name, note).await?;
-        Ok(checkpoint)
     }
 
     /// Deletes the file of a purged segment: from then on only the skeleton proves what was there.

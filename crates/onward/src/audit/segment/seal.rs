@@ -11,7 +11,7 @@ use crate::audit::verify::{SEGMENT_ROWS, SegmentState};
 use crate::commit::{Commit, Guard, Window, WriteCondition};
 use crate::model::limits::{PAGE_BYTES, PAGE_ITEMS};
 use crate::model::merkle::Frontier;
-use crate::model::{Data, Entry, Hash, Payload, RequestId, Sealed, Seq, genesis};
+use crate::model::{Data, Entry, Hash, Payload, RequestId, RowRef, Sealed, Seq, genesis};
 use crate::{Error, Result, random};
 
 fn taken() -> Error {
@@ -30,10 +30,11 @@ impl Chain {
     /// # Cancel safety
     /// Dropped before its last commit, it leaves parts of a skeleton that nobody names; they are collected later.
     pub async fn seal(&self, to: Option<Seq>, act: &Act) -> Result<Segment> {
-        self.seal_up_to(to, act).await.map_err(|e| e.during("seal"))
+        self.seal_up_to(to, u64::MAX, act).await.map_err(|e| e.during("seal"))
     }
 
-    async fn seal_up_to(&self, to: Option<Seq>, act: &Act) -> Result<Segment> {
+    /// Does so, and ends sooner: before the entry by which there would be more bytes than that.
+    pub(super) async fn seal_up_to(&self, to: Option<Seq>, most: u64, act: &Act) -> Result<Segment> {
         act.check()?;
         let head = self.head().await?.ok_or_else(|| Error::not_found("no such chain"))?;
         let last = self.all_segments().await?.pop();
@@ -41,7 +42,7 @@ impl Chain {
         if from > head.seq.get() {
             return Err(refused("every entry is sealed"));
         }
-        let to = to.map_or(head.seq.get().min(from + SEGMENT_ROWS - 1), Seq::get);
+        let mut to = to.map_or(head.seq.get().min(from + SEGMENT_ROWS - 1), Seq::get);
         if to < from {
             return Err(refused("the entries up to there are sealed"));
         }
@@ -52,10 +53,16 @@ impl Chain {
         let place = hex::encode(random::bytes::<8>());
         let mut skeleton =
             Skeleton { chain: self, from, place: place.clone(), act, rows: Vec::new(), hash: SkeletonHash::default(), guards: Vec::new() };
-        let (mut tree, mut hash, mut next) = (Frontier::default(), prev, from);
-        while next <= to {
+        let (mut tree, mut hash, mut next, mut bytes) = (Frontier::default(), prev, from, 0);
+        'pages: while next <= to {
             let entries = self.rows(next, to).await?;
             for entry in &entries {
+                bytes += RowRef::from(entry).bytes() as u64;
+                let before = entry.seq.get() - 1;
+                if bytes > most && before >= from {
+                    to = before;
+                    break 'pages;
+                }
                 if entry.prev != hash || entry.compute_hash(&head.origin) != entry.hash {
                     return Err(Error::integrity("an entry is not what was appended; verify the chain"));
                 }

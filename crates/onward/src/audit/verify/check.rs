@@ -55,7 +55,7 @@ pub enum Archives {
     /// That they are there, and as long as they should be.
     #[default]
     Listed,
-    /// Every byte and every entry in them.
+    /// Every byte and every entry in them, and the manifests beside them.
     Read,
 }
 

@@ -41,6 +41,8 @@ pub(super) enum MacState {
     UnknownKey,
     /// Good, by a key that was retired before.
     Retired,
+    /// Good, by a key that came later.
+    Early,
 }
 
 /// A row without its bytes: some 250 bytes, whatever its data.
@@ -113,6 +115,7 @@ impl<'a> Eye<'a> {
                 let kid = std::str::from_utf8(row.kid).unwrap_or_default();
                 match self.keys.verify(kid, computed, mac) {
                     None => MacState::UnknownKey,
+                    Some(true) if !self.keys.has_begun(kid, &self.origin, row.seq) => MacState::Early,
                     Some(true) if !self.keys.is_in_window(kid, &self.origin, row.seq) => MacState::Retired,
                     Some(true) => MacState::Good,
                     Some(false) => MacState::Wrong,

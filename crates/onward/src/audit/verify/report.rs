@@ -88,8 +88,8 @@ finding_codes! {
     Mac = "BROKEN(mac)", "these rows were written without the key; compare them with a backup";
     /// A row is sealed under a key that the given keys do not list.
     UnknownKey = "BROKEN(unknown_key)", "give the key if it is yours; otherwise these rows were sealed by somebody else";
-    /// A row is sealed under a key that was retired before.
-    KeyWindow = "BROKEN(key_window)", "find out who used the retired key; compare these rows with a backup";
+    /// A row is sealed under a key that was retired before, or came later.
+    KeyWindow = "BROKEN(key_window)", "find out who used the key; compare these rows with a backup";
     /// A control entry is not one, or something else pretends to be one.
     Control = "BROKEN(control)", "compare these rows with a backup; only this library writes control entries";
     /// The head is not the last entry.

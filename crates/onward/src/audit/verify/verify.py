@@ -41,7 +41,7 @@ NEXT = {
     "BROKEN(foreign)": "keep the row as evidence; it was not written by an append",
     "BROKEN(mac)": "these rows were written without the key; compare them with a backup",
     "BROKEN(unknown_key)": "give the key if it is yours; otherwise these rows were sealed by somebody else",
-    "BROKEN(key_window)": "find out who used the retired key; compare these rows with a backup",
+    "BROKEN(key_window)": "find out who used the key; compare these rows with a backup",
     "BROKEN(control)": "compare these rows with a backup; only this library writes control entries",
     "BROKEN(head)": "compare the head and the last rows with a backup",
     "BROKEN(pii)": "compare these values with a backup; a redaction would have left an entry that names them",
@@ -112,13 +112,16 @@ class Row:
 
 
 class Key:
-    """A MAC key, and by origin the last entry that it sealed before it was retired."""
+    """A MAC key, and by origin the entry that it begins behind, and the last one that it sealed before it was retired."""
 
-    def __init__(self, secret, through):
-        self.secret, self.through = secret, through
+    def __init__(self, secret, after, through):
+        self.secret, self.after, self.through = secret, after, through
+
+    def has_begun(self, origin, seq):
+        return seq > self.after.get(origin, seq - 1)
 
     def is_in_window(self, origin, seq):
-        return seq <= self.through.get(origin, seq)
+        return self.has_begun(origin, seq) and seq <= self.through.get(origin, seq)
 
 
 def seal(key, entry_hash):
@@ -467,10 +470,14 @@ class Walk:
                 # Entries from before the first key are vouched for by the sealed ones that link to them.
                 if self.seen_sealed:
                     self.add("BROKEN(mac)", row.seq, row.seq, "the entry carries no mac, although earlier ones do")
+                elif any(key.after.get(self.origin) == row.seq for key in self.keys.values()):
+                    self.add("BROKEN(mac)", row.seq, row.seq, "the entry carries no mac, although it was sealed when the next key came")
             elif row.kid not in self.keys:
                 self.add("BROKEN(unknown_key)", row.seq, row.seq, "the entry is sealed under a key that was not given")
             elif not hmac.compare_digest(seal(self.keys[row.kid].secret, computed), row.mac):
                 self.add("BROKEN(mac)", row.seq, row.seq, "the mac is not that of the key")
+            elif not self.keys[row.kid].has_begun(self.origin, row.seq):
+                self.add("BROKEN(key_window)", row.seq, row.seq, "the entry is sealed under a key that came after it")
             elif not self.keys[row.kid].is_in_window(self.origin, row.seq):
                 self.add("BROKEN(key_window)", row.seq, row.seq, "the entry is sealed under a key that was retired before it")
         self.seen_sealed = self.seen_sealed or sealed
@@ -586,11 +593,12 @@ def read_keys(path):
         lines = [line.split() for line in file.read(1 << 20).splitlines()]
     for first, *windows in (words for words in lines if words and not words[0].startswith("#")):
         kid, digits = first.split(":", 1) if ":" in first else ("k1", first)
-        through = dict(re.fullmatch("(.+)=([0-9]+)", window).groups() if "=" in window else ("", "") for window in windows)
+        pins = [re.fullmatch("(.+)([>=])([0-9]+)", window) for window in windows]
+        sides = {side: {pin[1].encode(): int(pin[3]) for pin in pins if pin and pin[2] == side} for side in ">="}
         good = re.fullmatch(r"[a-z0-9._-]{1,64}", kid) and re.fullmatch(r"[0-9a-fA-F]{64}", digits)
-        if not good or kid.encode() in keys or "" in through or len(through) != len(windows):
-            raise CannotRun("a MAC key is 64 hex digits, or a name, a colon and 64 hex digits; and ORIGIN=SEQ where it was retired")
-        keys[kid.encode()] = Key(bytes.fromhex(digits), {origin.encode(): int(seq) for origin, seq in through.items()})
+        if not good or kid.encode() in keys or sum(map(len, sides.values())) != len(windows):
+            raise CannotRun("a MAC key is 64 hex digits, or a name, a colon and 64 hex digits; and ORIGIN>SEQ and ORIGIN=SEQ, once for a chain")
+        keys[kid.encode()] = Key(bytes.fromhex(digits), sides[">"], sides["="])
     if not keys:
         raise CannotRun("the key file holds no key")
     return keys

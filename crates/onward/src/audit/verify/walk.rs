@@ -390,11 +390,17 @@ impl<'a> Walk<'a> {
             MacState::Absent if is_whole && self.macs_checked && self.seen_sealed => {
                 self.add(FindingCode::Mac, seq, "the entry carries no mac, although earlier ones do");
             }
+            MacState::Absent if is_whole && self.macs_checked && self.keys.is_sealed_at(&self.origin, seq) => {
+                self.add(FindingCode::Mac, seq, "the entry carries no mac, although it was sealed when the next key came");
+            }
             MacState::UnknownKey if is_whole => {
                 self.add(FindingCode::UnknownKey, seq, "the entry is sealed under a key that was not given");
             }
             MacState::Retired if is_whole => {
                 self.add(FindingCode::KeyWindow, seq, "the entry is sealed under a key that was retired before it");
+            }
+            MacState::Early if is_whole => {
+                self.add(FindingCode::KeyWindow, seq, "the entry is sealed under a key that came after it");
             }
             MacState::Wrong if is_whole => self.add(FindingCode::Mac, seq, "the mac is not that of the key"),
             _ => {}

@@ -9,8 +9,8 @@ use futures_core::future::BoxFuture;
 
 use super::all;
 use crate::cache::{
-    CacheEngine, CacheStats, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Life, Near, Nonce, Promise,
-    Reserved, Slot, Touched,
+    CacheEngine, CacheStats, Entry, Expiry, Filled, Filling, Flushed, GuardEnd, GuardOwner, Invalidation, Layout, Life, Near, Nonce,
+    Promise, Reserved, Slot, Touched,
 };
 use crate::observe::Finding;
 use crate::{Effect, Error, Result};
@@ -33,7 +33,7 @@ pub struct Sharded {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Map {
     Rendezvous,
-    Crc32,
+    Crc32(Layout),
 }
 
 #[derive(Debug)]
@@ -64,14 +64,15 @@ impl Sharded {
         Ok(Self { first, others: made, map: Map::Rendezvous })
     }
 
-    /// As [`Sharded::new`], but a key's shard is the CRC-32 of its name, ASCII letters folded, modulo the number of shards: their order counts.
+    /// As [`Sharded::new`], but a key's shard is the CRC-32 of the name that PHP's side of a layout has for it, modulo the number of shards:
+    /// their order counts.
     ///
     /// So does the PHP library utopia-php/cache choose, whose servers these then are. One shard more moves nearly every key.
     ///
     /// # Errors
     /// As [`Sharded::new`].
-    pub fn by_crc32<N: AsRef<str>>(shards: impl IntoIterator<Item = (N, Arc<dyn CacheEngine>)>) -> Result<Self> {
-        Ok(Self { map: Map::Crc32, ..Self::new(shards)? })
+    pub fn by_crc32<N: AsRef<str>>(shards: impl IntoIterator<Item = (N, Arc<dyn CacheEngine>)>, layout: Layout) -> Result<Self> {
+        Ok(Self { map: Map::Crc32(layout), ..Self::new(shards)? })
     }
 
     fn shards(&self) -> impl Iterator<Item = &Shard> {
@@ -79,8 +80,8 @@ impl Sharded {
     }
 
     fn of(&self, namespace: &str, key: &[u8]) -> &Shard {
-        if self.map == Map::Crc32 {
-            let place = crc32(&key.to_ascii_lowercase()) as usize % (self.others.len() + 1);
+        if let Map::Crc32(layout) = self.map {
+            let place = crc32(&layout.name_in_php(key).unwrap_or(key.into())) as usize % (self.others.len() + 1);
             return self.shards().nth(place).unwrap_or(&self.first);
         }
         // A namespace is ASCII, so this byte ends it.
@@ -328,11 +329,16 @@ mod tests {
         // The check value of the algorithm, which PHP's crc32() gives, too.
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
         let engine = || Arc::new(MemoryCache::new(Clock::manual())) as Arc<dyn CacheEngine>;
-        let cache = Sharded::by_crc32(["b", "a", "c"].map(|name| (name, engine()))).unwrap();
+        let cache = Sharded::by_crc32(["b", "a", "c"].map(|name| (name, engine())), Layout::Utopia).unwrap();
         let names: Vec<u64> = ["b", "a", "c"].map(|name| mix(fnv(name.as_bytes(), FNV_BASIS))).to_vec();
         for key in ["project:42", "Project:42", "k"] {
             let place = crc32(key.to_ascii_lowercase().as_bytes()) as usize % 3;
             assert_eq!(cache.of("default", key.as_bytes()).hash, names[place], "{key}");
+        }
+        let exact = Sharded::by_crc32(["b", "a", "c"].map(|name| (name, engine())), Layout::UtopiaCaseSensitive).unwrap();
+        for n in 0..16 {
+            let key = format!("Project:{n}");
+            assert_eq!(exact.of("default", key.as_bytes()).hash, names[crc32(key.as_bytes()) as usize % 3], "{key}");
         }
     }
 

@@ -16,7 +16,7 @@ use redis::{Pipeline, RedisError, RedisResult, Value};
 use super::address::Address;
 use super::cache_names::{self, BUCKETS, PURGED, Part, bucket, name, prefix};
 use super::cache_nodes::{Nodes, Way};
-use super::cache_steps::{Act, Sharing, Step};
+use super::cache_steps::{Act, Step};
 use super::connection::Link;
 use super::error::{Sent, of_call, strange};
 use super::utopia;
@@ -55,21 +55,21 @@ impl RedisCache {
         Ok(Self { nodes: Nodes::open(address).await?, told: Mutex::default(), clock, layout: Layout::default() })
     }
 
-    /// Lays it out as told: [`Layout::Utopia`] shares the purges of its namespace `default` with utopia-php/cache.
+    /// Lays it out as told: [`Layout::Utopia`] and its sibling share the purges of the namespace `default` with utopia-php/cache.
     ///
     /// # Errors
-    /// [`Kind::Unsupported`](crate::Kind::Unsupported): `Utopia` on a cluster, where PHP's side has no generations.
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported): such a layout on a cluster, where PHP's side has no generations.
     pub fn with_layout(mut self, layout: Layout) -> Result<Self> {
-        if layout == Layout::Utopia && matches!(self.nodes, Nodes::Cluster(_)) {
-            return Err(Error::unsupported("the cache layout utopia needs single redis servers, not a cluster"));
+        if layout != Layout::Onward && matches!(self.nodes, Nodes::Cluster(_)) {
+            return Err(Error::unsupported("the cache layouts utopia and utopia-case-sensitive need single redis servers, not a cluster"));
         }
         self.layout = layout;
         Ok(self)
     }
 
     /// Tells with whom the keys of a namespace are shared.
-    pub(super) fn sharing(&self, namespace: &str) -> Sharing {
-        if self.layout == Layout::Utopia && utopia::is_shared(namespace) { Sharing::Utopia } else { Sharing::Nobody }
+    pub(super) fn sharing(&self, namespace: &str) -> Layout {
+        if utopia::is_shared(namespace) { self.layout } else { Layout::Onward }
     }
 
     pub(super) fn layout(&self) -> Layout {
@@ -96,8 +96,8 @@ impl RedisCache {
                 None => pipeline.cmd("GET").arg(name(&prefix, Part::Plain, key)),
                 Some(field) => pipeline.cmd("HGET").arg(name(&prefix, Part::Fields, key)).arg(*field),
             };
-            if sharing == Sharing::Utopia {
-                pipeline.cmd("HGET").arg(utopia::hash_of(key)).arg(utopia::GENERATION);
+            if let Some(hash) = sharing.name_in_php(key) {
+                pipeline.cmd("HGET").arg(&*hash).arg(utopia::GENERATION);
             }
         }
         pipeline.cmd("TIME");
@@ -124,8 +124,8 @@ impl RedisCache {
         let mut entries = Vec::with_capacity(slots.len());
         while let Some(answer) = answers.next() {
             entries.push(match sharing {
-                Sharing::Nobody => read(answer, epoch),
-                Sharing::Utopia => match answers.next().ok_or_else(strange)? {
+                Layout::Onward => read(answer, epoch),
+                Layout::Utopia | Layout::UtopiaCaseSensitive => match answers.next().ok_or_else(strange)? {
                     Ok(generation) => read(answer, epoch.and_then(|epoch| utopia::mixed(epoch, &generation)).as_ref().map(|own| &own[..])),
                     Err(error) => read(Err(error), epoch),
                 },
@@ -319,12 +319,12 @@ impl CacheEngine for RedisCache {
     fn name(&self) -> &'static str {
         match self.layout {
             Layout::Onward => "redis",
-            Layout::Utopia => "redis-utopia",
+            Layout::Utopia | Layout::UtopiaCaseSensitive => "redis-utopia",
         }
     }
 
     fn promise(&self) -> Promise {
-        Promise { scope: Scope::Shared, staleness: None, foreign_writers: self.layout == Layout::Utopia }
+        Promise { scope: Scope::Shared, staleness: None, foreign_writers: self.layout != Layout::Onward }
     }
 
     fn lookup<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Option<Entry>>> {
@@ -353,7 +353,7 @@ impl CacheEngine for RedisCache {
 
     fn expire<'a>(&'a self, slot: Slot<'a>) -> BoxFuture<'a, Result<Expiry>> {
         Box::pin(async move {
-            if self.sharing(slot.namespace) == Sharing::Utopia {
+            if self.sharing(slot.namespace) != Layout::Onward {
                 return Err(Error::unsupported("a key shared with utopia-php/cache keeps nothing as stale: invalidate it"));
             }
             let kept = is_one(self.step(Way::Purges, Step::new(Act::Expire, slot)).await?)?;

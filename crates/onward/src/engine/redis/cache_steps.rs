@@ -7,7 +7,7 @@ use super::cache_names::{Part, bucket, epochs, name, prefix};
 use super::connection::Session;
 use super::script::{Script, script};
 use super::utopia;
-use crate::cache::Slot;
+use crate::cache::{Layout, Slot};
 use crate::{Result, random};
 
 static RESERVE: Script = script!("cache.lua", "cache_reserve_free.lua", "cache_entry.lua", "cache_reserve.lua");
@@ -35,8 +35,8 @@ pub(super) enum Act {
 }
 
 impl Act {
-    fn script(self, sharing: Sharing) -> &'static Script {
-        if sharing == Sharing::Utopia {
+    fn script(self, sharing: Layout) -> &'static Script {
+        if sharing != Layout::Onward {
             return utopia::script_of(self);
         }
         match self {
@@ -53,31 +53,25 @@ impl Act {
     }
 }
 
-/// Whether the keys of a namespace are shared with another library.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sharing {
-    Nobody,
-    Utopia,
-}
-
 /// One step on one slot, with what its script takes beside the slot.
 pub(super) struct Step<'a> {
     pub(super) act: Act,
     pub(super) slot: Slot<'a>,
     pub(super) args: Vec<Bytes>,
-    sharing: Sharing,
+    /// The layout of the keys of its namespace.
+    sharing: Layout,
 }
 
 impl<'a> Step<'a> {
     pub(super) fn new(act: Act, slot: Slot<'a>) -> Self {
-        Self { act, slot, args: Vec::new(), sharing: Sharing::Nobody }
+        Self { act, slot, args: Vec::new(), sharing: Layout::Onward }
     }
 
     /// Takes the step on the other side of a shared key, too.
-    pub(super) fn shared(self, sharing: Sharing) -> Self {
+    pub(super) fn shared(self, sharing: Layout) -> Self {
         match sharing {
-            Sharing::Nobody => self,
-            Sharing::Utopia => Self { sharing, ..self.with_number(random::below(utopia::SEED_BELOW)) },
+            Layout::Onward => self,
+            Layout::Utopia | Layout::UtopiaCaseSensitive => Self { sharing, ..self.with_number(random::below(utopia::SEED_BELOW)) },
         }
     }
 
@@ -105,7 +99,8 @@ impl<'a> Step<'a> {
         let prefix = prefix(namespace);
         let mut command = redis::cmd(verb);
         let (of, other) = if field.is_none() { (Part::Plain, Part::Fields) } else { (Part::Fields, Part::Plain) };
-        let is_shared = self.sharing == Sharing::Utopia;
+        let shared = self.sharing.name_in_php(key);
+        let is_shared = shared.is_some();
         // Each name costs the server time, so none is sent that the script does not use. A shared one is the sixth.
         let parts: &[Part] = match self.act {
             Act::Reserve if !is_shared => &[of, Part::Leases, Part::Guards],
@@ -116,8 +111,8 @@ impl<'a> Step<'a> {
         for part in parts {
             command.arg(name(&prefix, *part, key));
         }
-        if is_shared {
-            command.arg(utopia::hash_of(key));
+        if let Some(hash) = shared {
+            command.arg(&*hash);
         }
         command.arg(namespace).arg(server).arg(now).arg(field.unwrap_or_default());
         for arg in &self.args {

@@ -47,7 +47,7 @@ impl RedisCache {
             findings.extend([facts.server(&CACHE), facts.role(&CACHE), facts.cache_memory(), facts.cache_persistence()]);
             findings.extend(Way::to(&link).await?.findings(&CACHE));
         }
-        if self.layout() == Layout::Utopia {
+        if self.layout() != Layout::Onward {
             findings.push(Finding::fine("cache.layout", SHARED));
         }
         Ok(findings)

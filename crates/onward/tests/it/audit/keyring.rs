@@ -5,8 +5,10 @@ use std::path::Path;
 
 use onward::audit::verify::Check;
 use onward::audit::{AppendOptions, read_keyring, save_keyring};
-use onward::model::{Entry, MacKeys};
+use onward::model::merkle::Frontier;
+use onward::model::{Entry, MacKeys, Row, genesis};
 use onward::{Config, Onward};
+use rusqlite::{Connection, params};
 
 use super::tamper::Auditor;
 
@@ -58,6 +60,72 @@ async fn a_retired_key_vouches_for_its_past_and_for_nothing_later() {
     );
     let wrong = MacKeys::one("k1", [9; 32]).unwrap().rotated("k2", [8; 32]).unwrap();
     assert_eq!(found(folder, &wrong).await, ["BROKEN(mac) 1..2", "BROKEN(mac) 4..4", "BROKEN(mac) 7..7"]);
+}
+
+/// Who steals the key of today seals nothing of yesterday with it.
+#[tokio::test]
+async fn a_new_key_rewrites_nothing_that_older_keys_sealed() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let old = MacKeys::one("k1", [7; 32]).unwrap();
+    for _ in 0..4 {
+        append(folder, &old).await;
+    }
+    let origin = open(folder, &old).await.audit().chain("orders").unwrap().head().await.unwrap().unwrap().origin.to_string();
+    let unpinned = old.clone().rotated("k2", [8; 32]).unwrap();
+    let pinned = unpinned.clone().begun("k2", &origin, 5).unwrap();
+    for keys in [&pinned, &old, &pinned] {
+        append(folder, keys).await;
+    }
+    for keys in [&pinned, &pinned.clone().retired("k1", &origin, 8).unwrap()] {
+        assert_eq!(found(folder, keys).await, [] as [&str; 0]);
+    }
+    // The thief rewrites the chain from an entry on, under the new key; whatever the old one sealed later he cannot seal.
+    for (index, (from, kid, expected)) in [
+        (1, "k2", &["BROKEN(key_window) 1..5"][..]),
+        (4, "k2", &["BROKEN(key_window) 4..5"]),
+        (6, "k2", &[]),
+        // Or without a key, as if it had begun without one.
+        (1, "", &["BROKEN(mac) 5..5"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let copy = folder.join(index.to_string());
+        std::fs::create_dir(&copy).unwrap();
+        let live = Connection::open(folder.join("live.db")).unwrap();
+        live.execute("VACUUM INTO ?1", [copy.join("live.db").to_str().unwrap()]).unwrap();
+        rewrite(&copy.join("live.db"), &origin, from, kid, &unpinned);
+        assert_eq!(found(&copy, &unpinned).await, [] as [&str; 0], "from {from} under {kid:?}, and no pin");
+        assert_eq!(found(&copy, &pinned).await, expected, "from {from} under {kid:?}");
+    }
+}
+
+/// Seals the entries from one on anew, those up to the fifth under a key or none and those behind it under the new key, and fixes the head.
+fn rewrite(path: &Path, origin: &str, from: i64, kid: &str, keys: &MacKeys) {
+    let db = Connection::open(path).unwrap();
+    db.execute_batch("DROP TRIGGER onward_entries_stay").unwrap();
+    let (mut tree, mut prev) = (Frontier::default(), genesis(origin));
+    for seq in 1..=8 {
+        let read = "SELECT at, event_id, kind, data, flags, kid FROM onward_entries WHERE seq = ?1";
+        let read = db.query_row(read, [seq], |row| {
+            let text = |index| row.get::<_, String>(index).map(String::into_bytes);
+            let data = row.get::<_, Vec<u8>>(3)?.into();
+            Ok(Row { seq, at: row.get(0)?, event_id: text(1)?, kind: text(2)?, data, flags: row.get(4)?, kid: text(5)?, ..Row::default() })
+        });
+        let mut row = read.unwrap();
+        if seq >= from {
+            row.kid = if seq > 5 { "k2" } else { kid }.as_bytes().to_vec();
+        }
+        row.prev = prev.as_bytes().to_vec();
+        prev = row.compute_hash(origin);
+        tree.push(&prev);
+        let kid = String::from_utf8(row.kid).unwrap();
+        let mac = keys.sign(&kid, &prev);
+        let write = "UPDATE onward_entries SET kid = ?1, prev = ?2, hash = ?3, mac = ?4 WHERE seq = ?5";
+        db.execute(write, params![kid, row.prev, prev.as_bytes(), mac, seq]).unwrap();
+    }
+    db.execute("UPDATE onward_heads SET hash = ?1, frontier = ?2", params![prev.as_bytes(), tree.to_bytes()]).unwrap();
 }
 
 #[test]

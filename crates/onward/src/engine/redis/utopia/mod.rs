@@ -46,11 +46,6 @@ pub(super) fn is_shared(namespace: &str) -> bool {
     namespace == NAMESPACE
 }
 
-/// Returns the name of PHP's hash: it folds ASCII letters. Keys that differ in case only are purged together.
-pub(super) fn hash_of(key: &[u8]) -> Vec<u8> {
-    key.to_ascii_lowercase()
-}
-
 /// Returns the script of a step on a shared key.
 pub(super) fn script_of(act: Act) -> &'static Script {
     match act {
@@ -84,6 +79,7 @@ pub(super) fn mixed(epoch: &[u8], generation: &Value) -> Option<[u8; 8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::Layout;
 
     fn generation(digits: &str) -> Value {
         Value::BulkString(digits.into())
@@ -107,7 +103,10 @@ mod tests {
     }
 
     #[test]
-    fn only_ascii_letters_are_folded() {
-        assert_eq!(hash_of("Projekt:ÄB".as_bytes()), "projekt:Äb".as_bytes());
+    fn only_ascii_letters_are_folded_if_any_are() {
+        let name = |layout: Layout| layout.name_in_php("Projekt:ÄB".as_bytes()).map(std::borrow::Cow::into_owned);
+        assert_eq!(name(Layout::Utopia), Some("projekt:Äb".into()));
+        assert_eq!(name(Layout::UtopiaCaseSensitive), Some("Projekt:ÄB".into()));
+        assert_eq!(name(Layout::Onward), None);
     }
 }
