@@ -62,6 +62,10 @@ pub(crate) async fn answer_by<F: Future>(clock: &Clock, until: Moment, call: F) 
     race(call, sleep_with_naps(clock, until, Duration::MAX)).await
 }
 
+/// The least that a late timer gives: time for the task that carries the connection to have its turn.
+#[cfg(feature = "redis")]
+const TURN: Duration = Duration::from_millis(1);
+
 /// Waits for an answer for at most `time`, by the runtime's timer alone.
 ///
 /// The timer is set before anything is sent: the thread that carries the call sleeps until the first timer that it knows of, and one that
@@ -82,9 +86,9 @@ pub(crate) async fn within<F: Future>(time: Duration, call: F) -> Option<F::Outp
         }
         if is_over.is_ready() && !extended {
             extended = true;
-            let now = tokio::time::Instant::now();
-            let late = now.saturating_duration_since(over.deadline());
-            over.as_mut().reset(now + late.clamp(Duration::from_millis(1), time.max(Duration::from_millis(1))));
+            let late = over.deadline().elapsed();
+            let again = over.deadline() + late + late.clamp(TURN, time.max(TURN));
+            over.as_mut().reset(again);
             is_over = over.as_mut().poll(cx);
         }
         is_over.map(|()| None)
