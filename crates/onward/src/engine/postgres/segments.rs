@@ -18,6 +18,11 @@ use crate::audit::engine::{Batch, Batched, Load, Loaded, Moved};
 use crate::commit::Guard;
 use crate::{Error, Result, random};
 
+/// Bytes of a hash.
+const HASH: usize = 32;
+/// The longest range of a batch, in places.
+const PLACES: usize = 1 << 16;
+
 /// Locks what is there, in the order of the keys, as a commit does.
 const LOCK: &str = "SELECT 1 FROM onward_objects AS o JOIN unnest($1::text[], $2::text[], $3::text[]) AS w(namespace, kind, name)
        ON o.namespace = w.namespace AND o.kind = w.kind AND o.name = w.name ORDER BY o.namespace, o.kind, o.name FOR SHARE OF o";
@@ -37,9 +42,11 @@ const ALLOW: &str = "INSERT INTO onward_purging (chain, from_seq, to_seq)
        (SELECT count(*) FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[], $5::bigint[]) AS w(namespace, kind, name, absent, version)
         JOIN onward_objects AS o ON o.namespace = w.namespace AND o.kind = w.kind AND o.name = w.name
         WHERE absent = (o.uid = $6) AND o.version = coalesce(w.version, o.version))";
-/// Deletes what stands there with these very hashes and is no control entry.
-const DELETE: &str = "WITH moved AS (DELETE FROM onward_entries AS e USING onward_purging AS p, unnest($1::bigint[], $2::bytea[]) AS w(seq, hash)
-       WHERE e.chain = p.chain AND e.seq = w.seq AND e.seq BETWEEN p.from_seq AND p.to_seq AND e.hash = w.hash AND e.flags & 1 = 0 RETURNING 1)
+/// Deletes what stands in a range with these very hashes and is no control entry. A range of one chain, and no join with what should go:
+/// however little the server knows of the table, it has nothing to choose but the primary key.
+const DELETE: &str =
+    "WITH moved AS (DELETE FROM onward_entries WHERE chain = (SELECT max(chain) FROM onward_purging) AND seq BETWEEN $1 AND $2
+       AND hash = substr($3, ((seq - $1) * 32 + 1)::int, 32) AND flags & 1 = 0 RETURNING 1)
      SELECT count(*) FROM moved";
 /// Says whether the batch was let move rows, and lets it no more.
 const END: &str = "WITH allowed AS (DELETE FROM onward_purging RETURNING 1)
@@ -90,19 +97,28 @@ impl<'a> Guards<'a> {
     }
 }
 
-/// The rows of a batch in columns.
+/// The rows of a batch, for the server.
 enum Rows<'a> {
-    Out { seq: Vec<i64>, hash: Vec<&'a [u8]> },
+    /// The range in which rows may go, and the hash of each of its places, one after the other: zeros where nothing goes.
+    Out { from: i64, to: i64, hashes: Vec<u8> },
+    /// Columns.
     In(Box<Entries<'a>>),
 }
 
 impl<'a> Rows<'a> {
     fn of(batch: &'a Batch) -> Result<Self> {
         Ok(match &batch.rows {
-            Moved::Out(rows) => Self::Out {
-                seq: rows.iter().map(|(seq, _)| signed(*seq)).collect::<Result<_>>()?,
-                hash: rows.iter().map(|(_, hash)| hash.as_bytes().as_slice()).collect(),
-            },
+            Moved::Out(rows) => {
+                let (from, to) = rows.first().zip(rows.last()).map_or((1, 0), |(first, last)| (first.0, last.0));
+                let mut hashes = Vec::with_capacity(rows.len() * HASH);
+                for (seq, hash) in rows {
+                    let place = seq.checked_sub(from).and_then(|place| usize::try_from(place).ok()).filter(|place| *place < PLACES);
+                    let at = place.map(|place| place * HASH).filter(|at| *at >= hashes.len());
+                    hashes.resize(at.ok_or_else(|| Error::integrity("the rows of a batch are not beside each other"))?, 0);
+                    hashes.extend_from_slice(hash.as_bytes());
+                }
+                Self::Out { from: signed(from)?, to: signed(to)?, hashes }
+            }
             Moved::In(entries) => {
                 let mut columns = Box::<Entries<'_>>::default();
                 entries.iter().try_for_each(|entry| columns.push(batch.chain.as_str(), entry))?;
@@ -114,7 +130,7 @@ impl<'a> Rows<'a> {
     /// The range in which rows may go: none where rows come.
     fn range(&self) -> (i64, i64) {
         match self {
-            Self::Out { seq, .. } => seq.first().copied().zip(seq.last().copied()).unwrap_or((1, 0)),
+            Self::Out { from, to, .. } => (*from, *to),
             Self::In(_) => (1, 0),
         }
     }
@@ -132,7 +148,7 @@ impl PostgresStore {
              SELECT count(*) FROM moved"
         );
         let moved = match &rows {
-            Rows::Out { seq, hash } => Step::With(DELETE, vec![(seq, Type::INT8_ARRAY), (hash, Type::BYTEA_ARRAY)]),
+            Rows::Out { from, to, hashes } => Step::With(DELETE, vec![(from, Type::INT8), (to, Type::INT8), (hashes, Type::BYTEA)]),
             Rows::In(entries) => Step::With(&insert, entries.params()),
         };
         let steps = [

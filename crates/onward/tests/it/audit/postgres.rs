@@ -198,3 +198,39 @@ async fn entries_go_by_a_purge_only() {
     assert_eq!(left.get::<_, i64>(0), 0);
     verified(&desk.chain).await;
 }
+
+/// Waits until nobody but us is connected to this database: by then each has told the server what it read.
+async fn alone(looker: &tokio_postgres::Client) {
+    let sql = "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    let until = Clock::system().now() + PATIENCE;
+    while looker.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) > 0 {
+        assert!(Clock::system().now() < until, "somebody stays connected");
+        retry::sleep(&Clock::system(), Duration::from_millis(5)).await;
+    }
+}
+
+/// Counted, over many batches: each reads the entries that it deletes and not the rest of the chain.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purge_reads_the_entries_that_go_and_no_others() {
+    const ROWS: u64 = 4_000;
+    let (url, archive) = (Postgres::shared().database().await, tempfile::tempdir().unwrap());
+    let (looker, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let chain = open(&url, &archive).await.audit().chain("orders").unwrap();
+    for _ in 0..ROWS / 125 {
+        chain.append_many(vec![Entry::new("order.paid"); 125], AppendOptions::new()).await.unwrap();
+    }
+    chain.seal(Some(seq(ROWS)), &act()).await.unwrap();
+    chain.archive(seq(1), &act()).await.unwrap();
+    drop(chain);
+    alone(&looker).await;
+    looker.batch_execute("SELECT pg_stat_reset()").await.unwrap();
+    let chain = open(&url, &archive).await.audit().chain("orders").unwrap();
+    chain.purge(seq(1), &act()).await.unwrap();
+    drop(chain);
+    alone(&looker).await;
+    let sql = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'onward_entries'";
+    let read = looker.query_one(sql, &[]).await.unwrap().get::<_, i64>(0).unsigned_abs();
+    assert!((ROWS - 1..ROWS * 2).contains(&read), "{read} entries were read to delete {ROWS}");
+}
