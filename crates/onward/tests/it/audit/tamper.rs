@@ -18,7 +18,7 @@ mod auditor;
 mod catalogue;
 mod golden;
 mod outsider;
-mod postgres;
+pub(super) mod postgres;
 
 pub(super) use auditor::Auditor;
 use auditor::python;

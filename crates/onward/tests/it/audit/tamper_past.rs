@@ -1,5 +1,7 @@
 //! What somebody does to segments, skeletons, holes and files is named, by the library and by `verify.py` alike (INV-7).
 
+mod postgres;
+
 use std::path::{Path, PathBuf};
 
 use onward::audit::verify::{Archives, Check, Report};
@@ -20,7 +22,48 @@ fn seq(number: u64) -> Seq {
     Seq::new(number).unwrap()
 }
 
-/// A chain with a purged segment 1..20, an archived one 21..40, a sealed one 41..50, and an open end.
+/// A chain with a purged segment 1..20, an archived one 21..40, a sealed one 41..50, and an open end; and who may write all of it.
+trait Place {
+    /// Where the archive lies.
+    fn archive(&self) -> PathBuf;
+
+    /// Damages a copy of the good rows, in SQLite's words, and verifies what there is then.
+    async fn after(&mut self, damage: &str) -> Report;
+
+    /// The end of the chain: seq, hash and time.
+    async fn end(&mut self) -> (String, i64, Vec<u8>, i64);
+
+    /// What puts two rows back that the purge took, as they were.
+    fn put_back(&self) -> String;
+
+    /// The file of a segment in the archive.
+    fn file(&self, range: &str) -> PathBuf {
+        let origin = std::fs::read_dir(self.archive()).unwrap().next().unwrap().unwrap().path();
+        let attempt = std::fs::read_dir(origin.join(range)).unwrap().next().unwrap().unwrap().path();
+        attempt.join("entries.ndjson.zst")
+    }
+}
+
+/// Brings a chain as far as the purge, and lets somebody copy its rows before that.
+async fn live(onward: &Onward, before: impl AsyncFnOnce()) {
+    let chain = onward.audit().chain("orders").unwrap();
+    chain.append_many(vec![Entry::new("order.paid").by("user:7"); 59], AppendOptions::new()).await.unwrap();
+    let act = Act::because("retention");
+    for to in [20, 40, 50] {
+        chain.seal(Some(seq(to)), &act).await.unwrap();
+    }
+    chain.archive(seq(1), &act).await.unwrap();
+    chain.archive(seq(21), &act).await.unwrap();
+    before().await;
+    chain.purge(seq(1), &act).await.unwrap();
+}
+
+fn config(url: &str, archive: &Path) -> Config {
+    let archive = format!("file:{}", archive.display());
+    Config::new(url).with_keys(keys()).with_signing_key(CheckpointKey::from_seed([5; 32])).with_archive_at(archive)
+}
+
+/// In a SQLite file, where `verify.py` has to say the same.
 struct Base {
     folder: tempfile::TempDir,
     auditor: Auditor,
@@ -31,19 +74,13 @@ impl Base {
         let folder = tempfile::tempdir().unwrap();
         let base = Self { folder, auditor: Auditor::new() };
         let onward = base.open(&base.path("live.db")).await;
-        let chain = onward.audit().chain("orders").unwrap();
-        chain.append_many(vec![Entry::new("order.paid").by("user:7"); 59], AppendOptions::new()).await.unwrap();
-        let act = Act::because("retention");
-        for to in [20, 40, 50] {
-            chain.seal(Some(seq(to)), &act).await.unwrap();
-        }
-        chain.archive(seq(1), &act).await.unwrap();
-        chain.archive(seq(21), &act).await.unwrap();
-        let live = Connection::open(base.path("live.db")).unwrap();
-        live.execute("VACUUM INTO ?1", [base.path("before.db").to_str().unwrap()]).unwrap();
-        chain.purge(seq(1), &act).await.unwrap();
+        let copy = |name: &str| {
+            let live = Connection::open(base.path("live.db")).unwrap();
+            live.execute("VACUUM INTO ?1", [base.path(name).to_str().unwrap()]).unwrap();
+        };
+        live(&onward, async || copy("before.db")).await;
+        copy("good.db");
         std::fs::write(base.path("key"), "07".repeat(32)).unwrap();
-        live.execute("VACUUM INTO ?1", [base.path("good.db").to_str().unwrap()]).unwrap();
         base
     }
 
@@ -52,16 +89,28 @@ impl Base {
     }
 
     async fn open(&self, path: &Path) -> Onward {
-        let config = Config::new(format!("sqlite:{}", path.display())).with_keys(keys());
-        let archive = format!("file:{}", self.path("archive").display());
-        Onward::connect(config.with_signing_key(CheckpointKey::from_seed([5; 32])).with_archive_at(archive)).await.unwrap()
+        let url = format!("sqlite:{}", path.display());
+        Onward::connect(config(&url, &self.archive())).await.unwrap()
+    }
+}
+
+impl Place for Base {
+    fn archive(&self) -> PathBuf {
+        self.path("archive")
     }
 
-    /// The file of a segment in the archive.
-    fn file(&self, range: &str) -> PathBuf {
-        let origin = std::fs::read_dir(self.path("archive")).unwrap().next().unwrap().unwrap().path();
-        let attempt = std::fs::read_dir(origin.join(range)).unwrap().next().unwrap().unwrap().path();
-        attempt.join("entries.ndjson.zst")
+    fn put_back(&self) -> String {
+        format!(
+            "ATTACH '{}' AS old;
+             INSERT INTO onward_entries SELECT * FROM old.onward_entries WHERE chain = $orders AND seq IN (5, 6); DETACH old",
+            self.path("before.db").display()
+        )
+    }
+
+    async fn end(&mut self) -> (String, i64, Vec<u8>, i64) {
+        let sql = "SELECT origin, seq, hash, at FROM onward_heads JOIN onward_chains ON id = chain WHERE name = 'orders'";
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+        Connection::open(self.path("good.db")).unwrap().query_row(sql, [], read).unwrap()
     }
 
     /// Damages a copy, verifies it with both, and insists that they say the same.
@@ -126,7 +175,7 @@ const CATALOGUE: &[(&str, &str, &[&str], u8)] = &[
     (
         "a row planted in the hole",
         "INSERT INTO onward_entries (chain, seq, prev, hash, kid, at, event_id, kind, data, flags)
-         VALUES ($orders, 5, zeroblob(32), zeroblob(32), '', 1, 'x', 'order.paid', x'', 0)",
+         VALUES ($orders, 5, zeroblob(32), zeroblob(32), '', 1, 'planted', 'order.paid', x'', 0)",
         &["BROKEN(link) 5..5", "BROKEN(time) 5..5", "BROKEN(edited) 5..5", "BROKEN(foreign) 5..5"],
         1,
     ),
@@ -160,7 +209,10 @@ const CATALOGUE: &[(&str, &str, &[&str], u8)] = &[
 
 #[tokio::test]
 async fn every_attack_on_the_past_is_named_and_the_python_verifier_agrees() {
-    let mut base = Base::new().await;
+    attacks_on_rows(&mut Base::new().await).await;
+}
+
+async fn attacks_on_rows(base: &mut impl Place) {
     for (attack, damage, expected, exit) in CATALOGUE {
         let report = base.after(damage).await;
         let found: Vec<String> = found(&report);
@@ -170,22 +222,17 @@ async fn every_attack_on_the_past_is_named_and_the_python_verifier_agrees() {
 
 #[tokio::test]
 async fn a_forged_excuse_hides_nothing_from_who_has_the_key() {
-    let mut base = Base::new().await;
-    // Somebody without the key announces a purge of the archived segment, chains it well, and deletes.
-    let onward = base.open(&base.path("good.db")).await;
-    let origin = onward.audit().chain("orders").unwrap().head().await.unwrap().unwrap().origin.to_string();
-    drop(onward);
-    let last: (i64, Vec<u8>, i64) = Connection::open(base.path("good.db"))
-        .unwrap()
-        .query_row("SELECT seq, hash, at FROM onward_heads WHERE chain = (SELECT id FROM onward_chains WHERE name = 'orders')", [], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })
-        .unwrap();
+    a_forged_excuse(&mut Base::new().await).await;
+}
+
+/// Somebody without the key announces a purge of the archived segment, chains it well, and deletes.
+async fn a_forged_excuse(base: &mut impl Place) {
+    let (origin, seq, hash, at) = base.end().await;
     let row = onward::model::Row {
-        seq: last.0 + 1,
-        prev: last.1,
+        seq: seq + 1,
+        prev: hash,
         kid: b"k1".to_vec(),
-        at: last.2,
+        at,
         event_id: b"forged".to_vec(),
         kind: b"segment.purge_begun".to_vec(),
         data: br#"{"from":21,"gen":3}"#.to_vec().into(),
@@ -208,7 +255,10 @@ async fn a_forged_excuse_hides_nothing_from_who_has_the_key() {
 
 #[tokio::test]
 async fn a_file_that_is_gone_or_damaged_is_named_and_a_good_row_in_the_hole_is_left_over() {
-    let mut base = Base::new().await;
+    attacks_on_files(&mut Base::new().await).await;
+}
+
+async fn attacks_on_files(base: &mut impl Place) {
     let (purged, archived) = (base.file("1-20"), base.file("21-40"));
     let good = std::fs::read(&purged).unwrap();
     for at in [0, good.len() / 2, good.len() - 1] {
@@ -224,19 +274,17 @@ async fn a_file_that_is_gone_or_damaged_is_named_and_a_good_row_in_the_hole_is_l
     let report = base.after("").await;
     assert_eq!((found(&report), report.exit()), (vec!["DEGRADED 21..40".to_owned()], 1));
     // Put back by hand, row by row: nothing is wrong with them but that they should be gone.
-    let report = base
-        .after(&format!(
-            "ATTACH '{}' AS old;
-             INSERT INTO onward_entries SELECT * FROM old.onward_entries WHERE chain = $orders AND seq IN (5, 6); DETACH old",
-            base.path("before.db").display()
-        ))
-        .await;
+    let put_back = base.put_back();
+    let report = base.after(&put_back).await;
     assert_eq!((found(&report), report.exit()), (vec!["LEFTOVER 5..6".to_owned(), "DEGRADED 21..40".to_owned()], 1));
 }
 
 #[tokio::test]
 async fn a_manifest_that_is_edited_swapped_or_deleted_is_named() {
-    let mut base = Base::new().await;
+    attacks_on_manifests(&mut Base::new().await).await;
+}
+
+async fn attacks_on_manifests(base: &mut impl Place) {
     let manifest = |range: &str| base.file(range).with_file_name("manifest");
     let (purged, archived) = (manifest("1-20"), manifest("21-40"));
     let notes = [&purged, &archived].map(|path| std::fs::read(path).unwrap());

@@ -68,7 +68,7 @@ impl Attacker for Superuser<'_> {
 }
 
 /// Bytes are spelt in another way here.
-fn translated(sql: &str) -> String {
+pub(in crate::audit) fn translated(sql: &str) -> String {
     let mut spelt = String::new();
     let mut rest = sql;
     while let Some((before, behind)) = rest.split_once("x'") {
