@@ -4,8 +4,10 @@
 //! dies at any step, and a tick beside people are harmless; whoever comes later finds what is still due.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::ready;
 use std::time::Duration;
 
+use futures_core::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::attest::told;
@@ -156,7 +158,8 @@ impl Trail {
     /// # Cancel safety
     /// Dropped, the step at hand stops as that operation does; the next tick finishes it.
     pub async fn tick(&self, memory: &mut Maintenance, act: &Act, budget: Duration) -> Result<Tick> {
-        self.take_steps(memory, act, budget).await.map_err(|e| e.during("maintain"))
+        // On the heap: what a tick may do is more than a thread's stack should hold, beside all that called it.
+        Box::pin(self.take_steps(memory, act, budget)).await.map_err(|e| e.during("maintain"))
     }
 
     async fn take_steps(&self, memory: &mut Maintenance, act: &Act, budget: Duration) -> Result<Tick> {
@@ -355,41 +358,43 @@ impl Chain {
         Ok(None)
     }
 
-    /// Takes a step; returns what is to be told of it in the place of the last entry, if that was not known before.
-    async fn take(&self, due: &Due, act: &Act, memory: &mut Maintenance) -> Result<Option<u64>> {
+    /// Takes a step, each on the heap; returns what is to be told of it in the place of the last entry, if that was not known before.
+    fn take<'a>(&'a self, due: &'a Due, act: &'a Act, memory: &'a mut Maintenance) -> BoxFuture<'a, Result<Option<u64>>> {
         let from = || Seq::new(due.from);
         match due.stage {
-            Stage::Finish => match self.finish(&self.segment(from()?).await?, act).await? {
-                Outcome::Waits => return Err(super::refused("a hold or another worker is in the way")),
-                Outcome::Finished | Outcome::Nothing => {}
-            },
-            Stage::Seal => {
+            Stage::Finish => Box::pin(async move {
+                match self.finish(&self.segment(from()?).await?, act).await? {
+                    Outcome::Waits => Err(super::refused("a hold or another worker is in the way")),
+                    Outcome::Finished | Outcome::Nothing => Ok(None),
+                }
+            }),
+            Stage::Seal => Box::pin(async move {
                 let most = self.trail().policies().of(self.name()).segment_bytes;
-                return Ok(Some(self.seal_up_to(Some(Seq::new(due.to)?), most, act).await.map_err(|e| e.during("seal"))?.to));
-            }
-            Stage::Archive => drop(self.archive(from()?, act).await?),
-            Stage::Purge => drop(self.purge(from()?, act).await?),
-            Stage::DeleteFile => drop(self.purge_file(from()?, act).await?),
-            Stage::Collect => {
+                let sealed = self.seal_up_to(Some(Seq::new(due.to)?), most, act).await;
+                Ok(Some(sealed.map_err(|e| e.during("seal"))?.to))
+            }),
+            Stage::Archive => Box::pin(async move { self.archive(from()?, act).await.map(|_| None) }),
+            Stage::Purge => Box::pin(async move { self.purge(from()?, act).await.map(|_| None) }),
+            Stage::DeleteFile => Box::pin(async move { self.purge_file(from()?, act).await.map(|_| None) }),
+            Stage::Collect => Box::pin(async move {
                 let collected = self.collect(act).await?;
                 if !act.dry {
                     let next = self.trail().queue().clock().now() + COLLECT_EVERY;
                     memory.later.insert((self.name().clone(), due.stage), next);
                 }
-                return Ok(Some(collected as u64));
-            }
-            Stage::Checkpoint | Stage::Verify if act.dry => {}
-            Stage::Checkpoint => return Ok(Some(self.anchor().await?.size)),
-            Stage::Verify => {
+                Ok(Some(collected as u64))
+            }),
+            Stage::Checkpoint | Stage::Verify if act.dry => Box::pin(ready(Ok(None))),
+            Stage::Checkpoint => Box::pin(async move { Ok(Some(self.anchor().await?.size)) }),
+            Stage::Verify => Box::pin(async move {
                 let (report, every) = self.verify_again(due.from, act).await?;
                 // Also where the chain keeps a worse verdict of before, of which this one tells nothing.
                 if let Some(every) = every.filter(|_| report.kept) {
                     memory.later.insert((self.name().clone(), due.stage), self.trail().queue().clock().now() + every);
                 }
-                return told(&report).map(Some);
-            }
+                told(&report).map(Some)
+            }),
         }
-        Ok(None)
     }
 }
 

@@ -145,3 +145,14 @@ async fn an_edited_entry_is_found_by_the_next_look_at_everything_and_stops_no_ot
     assert!(all.steps.iter().any(|step| step.chain == "others" && step.result == StepResult::Done), "{all:?}");
     assert_eq!(base.tick(&onward).await, Tick::default(), "it was told, and is kept");
 }
+
+/// A thread of a runtime has 2 MiB for all that is called on it, and a build without optimisation lays each future several times on it.
+#[tokio::test]
+async fn what_maintenance_may_do_does_not_lie_on_the_stack() {
+    let (folder, act, mut memory) = (tempfile::tempdir().unwrap(), Act::because("retention"), Maintenance::default());
+    let onward = Onward::connect(Config::new(format!("sqlite:{}", folder.path().join("a.db").display()))).await.unwrap();
+    let size = size_of_val(&onward.audit().tick(&mut memory, &act, HOUR));
+    assert!(size <= 1_024, "{size} bytes");
+    let size = size_of_val(&onward.maintain(&mut memory, &act, HOUR));
+    assert!(size <= 16_384, "{size} bytes");
+}
