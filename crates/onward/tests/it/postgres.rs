@@ -12,7 +12,7 @@ use std::time::Duration;
 use onward::commit::engine::{CommitEngine, Wanted};
 use onward::commit::{Commit, CommitOutcome, FeedItem};
 use onward::engine::postgres::PostgresStore;
-use onward::lock::LockOptions;
+use onward::lock::{HeldMemory, LockOptions, Outcome};
 use onward::model::{Key, LockKey, RequestId, Revision};
 use onward::store::Put;
 use onward::testing::servers::{Pooler, Postgres, Proxy};
@@ -383,4 +383,23 @@ async fn through_a_pooler_in_transaction_mode_everything_holds() {
     let newest = a.store().queue().engine().meta().await.unwrap().revision.get();
     end.store(i64::try_from(newest).unwrap(), Ordering::SeqCst);
     assert_eq!(feed.await.unwrap(), (1..=newest).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_skips_a_lock_that_is_held_writes_nothing() {
+    let url = Postgres::shared().schema().await;
+    let (holder, other) = (open(&url).await.locks(), open(&url).await.locks());
+    let key = LockKey::raw("held").unwrap();
+    let grant = holder.acquire(&key, LockOptions::fail()).await.unwrap();
+    // A lock on the row would show as well.
+    let row = async || Postgres::ask_at(&url, "SELECT xmin::text, xmax::text, ctid::text FROM onward_leases").await;
+    let before = row().await;
+    for _ in 0..3 {
+        // Asked anew each time.
+        let skip = LockOptions::skip().with_held_memory(HeldMemory::Ignore);
+        let skipped = other.with_key(&key, skip, |_| async {}).await.unwrap();
+        assert!(matches!(skipped, Outcome::Skipped { .. }), "{skipped:?}");
+    }
+    assert_eq!(row().await, before);
+    assert_eq!(grant.release().await.unwrap(), onward::lock::Release::Released);
 }
