@@ -1,6 +1,7 @@
 //! What an engine owes the audit trail: reads. Writing goes through the one write path.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -175,6 +176,11 @@ pub trait AuditEngine: Debug + Send + Sync {
 
     /// Reads the hashes of the entries `from..=to` that are there, with their seqs, in order; a caller asks for 8,192 at most.
     fn hashes<'a>(&'a self, chain: &'a ChainName, from: u64, to: u64) -> BoxFuture<'a, Result<Vec<(u64, Hash)>>>;
+
+    /// How long a batch of [`AuditEngine::move_rows`] should take at most: where a batch holds the writer's right, all writers wait for it.
+    fn batch_time(&self) -> Duration {
+        Duration::from_millis(10)
+    }
 
     /// Moves rows of a segment in a short transaction of its own, if the guards hold in it (C1), durably (C3).
     ///

@@ -5,15 +5,22 @@ use onward::audit::{Act, AppendOptions};
 use onward::commit::engine::CommitEngine;
 use onward::commit::{Commit, CommitOutcome, FeedItem, WriteCondition};
 use onward::engine::postgres::PostgresStore;
-use onward::model::{ChainName, CheckpointKey, Entry, FencingToken, LabelChange, Labels, LockKey, MacKeys, RequestId, Revision, Selector};
+use onward::model::{
+    ChainName, CheckpointKey, Entry, FencingToken, LabelChange, Labels, LockKey, MacKeys, Personal, RequestId, Revision, Selector,
+};
 use onward::store::{List, Put};
 use onward::testing::servers::Postgres;
 use onward::time::Clock;
 use onward::{Config, Kind, Onward};
 
 /// The schemas that were released before this one, in their order, as they were.
-const EARLIER: &[&str] =
-    &[include_str!("postgres_schema_1.sql"), concat!(include_str!("postgres_schema_1.sql"), include_str!("postgres_schema_2.sql"))];
+const EARLIER: &[&str] = &[
+    include_str!("postgres_schema_1.sql"),
+    concat!(include_str!("postgres_schema_1.sql"), include_str!("postgres_schema_2.sql")),
+    concat!(include_str!("postgres_schema_1.sql"), include_str!("postgres_schema_2.sql"), include_str!("postgres_schema_3.sql")),
+];
+/// The first of them that keeps personal data.
+const PERSONAL: usize = 3;
 
 /// What `home` says in the rows of this table: so they are no copy from elsewhere.
 const HOME: &str = "(SELECT system_identifier FROM pg_control_system()) || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) || '/' || \
@@ -50,6 +57,10 @@ async fn earlier(version: usize) -> String {
     apply(&onward, Commit::new().overwrite_delete(("thing", "x4")).invalidate("ns", ["k"])).await;
     apply(&onward, request("r1")).await;
     apply(&onward, fence(1_000)).await;
+    if version >= PERSONAL {
+        let entry = Entry::new("a.b").with_personal(Personal::new("ada", b"value".to_vec()));
+        apply(&onward, Commit::new().audit(ChainName::new("people").unwrap(), entry)).await;
+    }
     drop(onward);
     let url = Postgres::shared().schema().await;
     let from = model.rsplit("%3D").next().unwrap();
@@ -61,7 +72,8 @@ async fn earlier(version: usize) -> String {
             format!("SELECT column_name FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = '{table}'");
         let columns: Vec<_> = Postgres::ask_at(&url, &columns).await.into_iter().filter_map(|mut row| row.remove(0)).collect();
         let columns = columns.join(",");
-        let copy = format!("INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {from}.{table}");
+        let copy =
+            format!("INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {from}.{table} ON CONFLICT DO NOTHING");
         Postgres::run_at(&url, &copy).await;
     }
     let facts = format!(
@@ -114,6 +126,10 @@ async fn a_populated_database_of_every_earlier_version_loses_nothing() {
         let one = onward::model::Seq::new(1).unwrap();
         chain.archive(one, &act).await.unwrap();
         assert_eq!(chain.purge(one, &act).await.unwrap().state, SegmentState::Purged);
+        if version >= PERSONAL {
+            let told = onward.audit().chain("people").unwrap().personal(onward::model::Seq::new(2).unwrap()).await.unwrap();
+            assert_eq!((&*told.personal.subject, &*told.personal.value), ("ada", &b"value"[..]));
+        }
         for chain in ["main", "other"] {
             let chain = onward.audit().chain(chain).unwrap();
             chain.append(Entry::new("a.b"), AppendOptions::new()).await.unwrap();

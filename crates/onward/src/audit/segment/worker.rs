@@ -20,8 +20,6 @@ const RENEW: Duration = Duration::from_secs(5);
 const TRIES: usize = 4;
 /// The rows of a batch: at least, at first, at most.
 const BATCH: (usize, usize, usize) = (256, 512, 8_192);
-/// How long a batch should hold the writer's right up.
-const BATCH_TIME: Duration = Duration::from_millis(10);
 
 /// A worker and the segment that it has taken. Correct without its time: whoever takes the segment over changes its version.
 pub(super) struct Worker<'a> {
@@ -145,15 +143,16 @@ impl<'a> Worker<'a> {
 
     /// Moves rows, if the segment still is this worker's, and the holds are as `holds` says; `None` if they changed.
     pub(super) async fn move_rows(&mut self, holds: Guard, rows: Moved) -> Result<Option<u64>> {
-        let queue = self.chain.trail().queue();
+        let (queue, engine) = (self.chain.trail().queue(), &self.chain.trail().0.engine);
         let batch = Batch { chain: self.chain.name().clone(), guards: vec![Guard::At(self.key()?, self.version), holds], rows };
         let mut last = None;
         for _ in 0..TRIES {
             let begun = queue.clock().now();
-            match self.chain.trail().0.engine.move_rows(batch.clone()).await {
+            match engine.move_rows(batch.clone()).await {
                 Ok(Batched::Done(moved)) => {
                     let took = queue.clock().now().since(begun);
-                    self.batch = if took > BATCH_TIME { self.batch / 2 } else { self.batch + self.batch / 4 }.clamp(BATCH.0, BATCH.2);
+                    self.batch =
+                        if took > engine.batch_time() { self.batch / 2 } else { self.batch + self.batch / 4 }.clamp(BATCH.0, BATCH.2);
                     return Ok(Some(moved));
                 }
                 Ok(Batched::Refused) => {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use tokio::runtime::Runtime;
@@ -110,6 +111,11 @@ impl AuditEngine for PostgresStore {
 
     fn scrub(&self) -> BoxFuture<'_, Result<Scrubbed>> {
         Box::pin(self.scrub_now())
+    }
+
+    /// No append waits for a batch here, but whoever places a hold does.
+    fn batch_time(&self) -> Duration {
+        Duration::from_millis(50)
     }
 
     fn move_rows(&self, batch: Batch) -> BoxFuture<'_, Result<Batched>> {

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -123,6 +124,8 @@ pub(super) enum Step<'a> {
     With(&'a str, Vec<Param<'a>>),
     /// As [`Step::With`], and worth a name: sent all the time, and for rows that it finds by their whole key.
     Often(&'a str, Vec<Param<'a>>),
+    /// As [`Step::Often`], without rows; how many it changed is put there.
+    Counted(&'a str, Vec<Param<'a>>, &'a AtomicU64),
 }
 
 type Asked<'a> = Pin<Box<dyn Future<Output = Result<Vec<Row>, Failure>> + Send + 'a>>;
@@ -131,11 +134,20 @@ fn asked<'a>(client: &'a Client, step: &'a Step<'a>, name: Option<&'a Statement>
     match (step, name) {
         (Step::Plain(sql), _) => Box::pin(async move { client.batch_execute(sql).await.map(|()| Vec::new()) }),
         (Step::With(sql, params) | Step::Often(sql, params), None) => Box::pin(client.query_typed(sql, params)),
-        (Step::With(_, params) | Step::Often(_, params), Some(name)) => Box::pin(async move {
-            let params: Vec<_> = params.iter().map(|(value, _)| *value).collect();
-            client.query(name, &params).await
+        (Step::With(_, params) | Step::Often(_, params), Some(name)) => Box::pin(async move { client.query(name, &values(params)).await }),
+        (Step::Counted(sql, params, count), name) => Box::pin(async move {
+            let changed = match name {
+                Some(name) => client.execute(name, &values(params)).await?,
+                None => client.execute_typed(*sql, params).await?,
+            };
+            count.store(changed, Ordering::Relaxed);
+            Ok(Vec::new())
         }),
     }
+}
+
+fn values<'a>(params: &[Param<'a>]) -> Vec<&'a (dyn ToSql + Sync)> {
+    params.iter().map(|(value, _)| *value).collect()
 }
 
 /// Sends all statements at once, in their order, and waits for all answers: one round trip, and one before it for each new name.
@@ -143,7 +155,7 @@ pub(super) async fn together(session: &Session, steps: &[Step<'_>]) -> Vec<Resul
     let mut names = Vec::with_capacity(steps.len());
     for step in steps {
         let name = match step {
-            Step::Often(sql, params) => session.name(sql, params).await,
+            Step::Often(sql, params) | Step::Counted(sql, params, _) => session.name(sql, params).await,
             Step::Plain(_) | Step::With(..) => Ok(None),
         };
         match name {

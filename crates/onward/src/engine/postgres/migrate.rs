@@ -18,7 +18,8 @@ use crate::time::Clock;
 use crate::{Error, Result, random};
 
 /// What leads from each version to the next; the first makes version 1 of an empty database. What was released never changes.
-const STEPS: &[&str] = &[include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+const STEPS: &[&str] =
+    &[include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql"), include_str!("schema_4.sql")];
 /// The version that this library reads and writes.
 pub(super) const VERSION: i32 = STEPS.len() as i32;
 

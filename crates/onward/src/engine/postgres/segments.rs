@@ -6,6 +6,8 @@
 //! him. It touches neither the counter's row nor a head, so no append waits for it. Only a commit that changes the segment or the holds
 //! does, and the batch after it sees what changed.
 
+use std::sync::atomic::AtomicU64;
+
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
@@ -23,6 +25,8 @@ const HASH: usize = 32;
 /// The longest range of a batch, in places.
 const PLACES: usize = 1 << 16;
 
+/// For the rows that the table's trigger looks at: [`PLACES`] entries with much in them still go to a file of the server's.
+const MEMORY: &str = "SET LOCAL work_mem = '16MB'";
 /// Locks what is there, in the order of the keys, as a commit does.
 const LOCK: &str = "SELECT 1 FROM onward_objects AS o JOIN unnest($1::text[], $2::text[], $3::text[]) AS w(namespace, kind, name)
        ON o.namespace = w.namespace AND o.kind = w.kind AND o.name = w.name ORDER BY o.namespace, o.kind, o.name FOR SHARE OF o";
@@ -44,10 +48,10 @@ const ALLOW: &str = "INSERT INTO onward_purging (chain, from_seq, to_seq)
         WHERE absent = (o.uid = $6) AND o.version = coalesce(w.version, o.version))";
 /// Deletes what stands in a range with these very hashes and is no control entry. A range of one chain, and no join with what should go:
 /// however little the server knows of the table, it has nothing to choose but the primary key.
-const DELETE: &str =
-    "WITH moved AS (DELETE FROM onward_entries WHERE chain = (SELECT max(chain) FROM onward_purging) AND seq BETWEEN $1 AND $2
-       AND hash = substr($3, ((seq - $1) * 32 + 1)::int, 32) AND flags & 1 = 0 RETURNING 1)
-     SELECT count(*) FROM moved";
+const DELETE: &str = "DELETE FROM onward_entries WHERE chain = (SELECT max(chain) FROM onward_purging) AND seq BETWEEN $1 AND $2
+       AND hash = substr($3, ((seq - $1) * 32 + 1)::int, 32) AND flags & 1 = 0";
+/// Where it stands in a batch.
+const END_AT: usize = 6;
 /// Says whether the batch was let move rows, and lets it no more.
 const END: &str = "WITH allowed AS (DELETE FROM onward_purging RETURNING 1)
      SELECT (SELECT count(*) FROM allowed), (SELECT count(*) FROM onward_chains WHERE name = $1), schema_version FROM onward_meta";
@@ -143,34 +147,34 @@ impl PostgresStore {
         let (chain, (from, to)) = (batch.chain.as_str(), rows.range());
         let mut allow = guards.params();
         allow.extend([(&chain as _, Type::TEXT), (&from as _, Type::INT8), (&to as _, Type::INT8), (&migrate::VERSION as _, Type::INT4)]);
-        let insert = format!(
-            "WITH moved AS ({INSERT_ENTRIES} WHERE EXISTS (SELECT FROM onward_purging) ON CONFLICT DO NOTHING RETURNING 1)
-             SELECT count(*) FROM moved"
-        );
-        let moved = match &rows {
-            Rows::Out { from, to, hashes } => Step::With(DELETE, vec![(from, Type::INT8), (to, Type::INT8), (hashes, Type::BYTEA)]),
-            Rows::In(entries) => Step::With(&insert, entries.params()),
+        let insert = format!("{INSERT_ENTRIES} WHERE EXISTS (SELECT FROM onward_purging) ON CONFLICT DO NOTHING");
+        let moved = AtomicU64::new(0);
+        let go = match &rows {
+            Rows::Out { from, to, hashes } => {
+                Step::Counted(DELETE, vec![(from, Type::INT8), (to, Type::INT8), (hashes, Type::BYTEA)], &moved)
+            }
+            Rows::In(entries) => Step::Counted(&insert, entries.params(), &moved),
         };
         let steps = [
             Step::Plain(BEGIN),
-            Step::With(LOCK, guards.params()),
-            Step::With(KEEP, guards.params()),
-            Step::With(ALLOW, allow),
-            moved,
-            Step::With(END, vec![(&chain, Type::TEXT)]),
-            Step::With(FREE, guards.params()),
+            Step::Plain(MEMORY),
+            Step::Often(LOCK, guards.params()),
+            Step::Often(KEEP, guards.params()),
+            Step::Often(ALLOW, allow),
+            go,
+            Step::Often(END, vec![(&chain, Type::TEXT)]),
+            Step::Often(FREE, guards.params()),
             Step::Plain(COMMIT),
         ];
         let lent = self.lend().await?;
         let answers = lent.transact(&steps).await?;
         lent.done();
-        let row = |index: usize| answers.get(index).and_then(|rows| rows.first());
-        let (Some(moved), Some(end)) = (row(4), row(5)) else { return Err(Error::integrity("the facts of the store are gone")) };
+        let end = answers.get(END_AT).and_then(|rows| rows.first()).ok_or_else(|| Error::integrity("the facts of the store are gone"))?;
         match (number(end, 0)?, number(end, 1)?, col::<i32>(end, 2)?) {
             (_, _, schema) if schema != migrate::VERSION => Err(migrate::other(schema)),
             (_, 0, _) => Err(Error::not_found("no such chain")),
             (0, _, _) => Ok(Batched::Refused),
-            _ => Ok(Batched::Done(number(moved, 0)?)),
+            _ => Ok(Batched::Done(moved.into_inner())),
         }
     }
 

@@ -66,7 +66,7 @@ impl Desk {
                 }
             }
         });
-        self.waiting("WITH moved AS (DELETE", || false).await;
+        self.waiting("DELETE FROM onward_entries", || false).await;
         (blocker, purging)
     }
 
@@ -179,19 +179,28 @@ async fn a_batch_of_another_version_moves_nothing() {
 async fn entries_go_by_a_purge_only() {
     let desk = Desk::new().await;
     let client = desk.client().await;
-    for licence in ["", "INSERT INTO onward_purging SELECT id, 2, 10 FROM onward_chains;"] {
-        for delete in
-            ["DELETE FROM onward_entries", "DELETE FROM onward_entries WHERE seq = 11", "DELETE FROM onward_entries WHERE seq = 1"]
-        {
-            let refused = client.batch_execute(&format!("BEGIN; {licence} {delete}")).await.unwrap_err();
-            assert_eq!(refused.code().map(|code| code.code()), Some("P0001"), "{licence} {delete}");
-            client.batch_execute("ROLLBACK").await.unwrap();
-        }
+    // Chain and places that may go, and what somebody deletes then.
+    let range = |chain: &str, from, to| format!("INSERT INTO onward_purging SELECT id + {chain}, {from}, {to} FROM onward_chains;");
+    let two = range("0", 2, 5) + &range("0", 6, 10);
+    let refusals = [
+        (String::new(), "true"),
+        (String::new(), "seq = 2"),
+        (range("0", 2, 10), "true"),
+        (range("0", 2, 10), "seq BETWEEN 2 AND 11"),
+        (range("0", 3, 10), "seq BETWEEN 2 AND 10"),
+        (range("1", 2, 10), "seq BETWEEN 2 AND 10"),
+        (two.clone(), "seq BETWEEN 2 AND 10"),
+        (range("0", 1, 1_000), "kind = 'segment.sealed'"),
+        (range("0", 1, 1_000), "true"),
+    ];
+    for (licence, which) in refusals {
+        let refused = client.batch_execute(&format!("BEGIN; {licence} DELETE FROM onward_entries WHERE {which}")).await.unwrap_err();
+        assert_eq!(refused.code().map(|code| code.code()), Some("P0001"), "{licence} {which}");
+        client.batch_execute("ROLLBACK").await.unwrap();
     }
-    let pinned =
-        "BEGIN; INSERT INTO onward_purging SELECT id, 1, 1000 FROM onward_chains; DELETE FROM onward_entries WHERE kind = 'segment.sealed'";
-    assert!(client.batch_execute(pinned).await.is_err());
-    client.batch_execute("ROLLBACK").await.unwrap();
+    for (licence, which) in [(range("0", 2, 10), "seq BETWEEN 2 AND 10"), (two, "seq BETWEEN 6 AND 10"), (String::new(), "false")] {
+        client.batch_execute(&format!("BEGIN; {licence} DELETE FROM onward_entries WHERE {which}; ROLLBACK")).await.unwrap();
+    }
     verified(&desk.chain).await;
     desk.chain.purge(seq(1), &act()).await.unwrap();
     let left = client.query_one("SELECT count(*) FROM onward_purging", &[]).await.unwrap();
