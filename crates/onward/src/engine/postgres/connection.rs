@@ -138,7 +138,7 @@ fn asked<'a>(client: &'a Client, step: &'a Step<'a>, name: Option<&'a Statement>
         (Step::Counted(sql, params, count), name) => Box::pin(async move {
             let changed = match name {
                 Some(name) => client.execute(name, &values(params)).await?,
-                None => client.execute_typed(*sql, params).await?,
+                None => client.execute_typed(sql, params).await?,
             };
             count.store(changed, Ordering::Relaxed);
             Ok(Vec::new())
