@@ -177,8 +177,8 @@ pub trait AuditEngine: Debug + Send + Sync {
     /// Reads the hashes of the entries `from..=to` that are there, with their seqs, in order; a caller asks for 8,192 at most.
     fn hashes<'a>(&'a self, chain: &'a ChainName, from: u64, to: u64) -> BoxFuture<'a, Result<Vec<(u64, Hash)>>>;
 
-    /// How long a batch of [`AuditEngine::move_rows`] should take at most: where a batch holds the writer's right, all writers wait for it.
-    fn batch_time(&self) -> Duration {
+    /// How long a batch of [`AuditEngine::move_rows`] with such rows should take at most: whoever writes may wait for it.
+    fn batch_time(&self, _: &Moved) -> Duration {
         Duration::from_millis(10)
     }
 

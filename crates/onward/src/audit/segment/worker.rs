@@ -151,8 +151,13 @@ impl<'a> Worker<'a> {
             match engine.move_rows(batch.clone()).await {
                 Ok(Batched::Done(moved)) => {
                     let took = queue.clock().now().since(begun);
-                    self.batch =
-                        if took > engine.batch_time() { self.batch / 2 } else { self.batch + self.batch / 4 }.clamp(BATCH.0, BATCH.2);
+                    let most = engine.batch_time(&batch.rows);
+                    let next = match self.batch {
+                        rows if took > most => rows / 2,
+                        rows if took < most / 2 => rows + rows / 4,
+                        rows => rows,
+                    };
+                    self.batch = next.clamp(BATCH.0, BATCH.2);
                     return Ok(Some(moved));
                 }
                 Ok(Batched::Refused) => {

@@ -15,7 +15,7 @@ use super::error::before_commit;
 use super::personal::read_sql;
 use super::rows::{self, col, damaged, signed, unsigned};
 use crate::audit::Order;
-use crate::audit::engine::{AuditEngine, Batch, Batched, Load, Loaded, PersonalWanted, Scrubbed, Select, Selected};
+use crate::audit::engine::{AuditEngine, Batch, Batched, Load, Loaded, Moved, PersonalWanted, Scrubbed, Select, Selected};
 use crate::audit::verify::{Controls, EachPersonal, HeadRow, Source, View};
 use crate::model::limits::PAYLOAD_BYTES;
 use crate::model::{ChainName, Hash, Head, KeptPersonal, RowRef, Sealed, Seq};
@@ -113,9 +113,9 @@ impl AuditEngine for PostgresStore {
         Box::pin(self.scrub_now())
     }
 
-    /// No append waits for a batch here, but whoever places a hold does.
-    fn batch_time(&self) -> Duration {
-        Duration::from_millis(50)
+    /// Nobody waits for rows that go, but for a hold; a commit waits until the log has all the rows that came before it.
+    fn batch_time(&self, rows: &Moved) -> Duration {
+        Duration::from_millis(if matches!(rows, Moved::Out(_)) { 50 } else { 10 })
     }
 
     fn move_rows(&self, batch: Batch) -> BoxFuture<'_, Result<Batched>> {
