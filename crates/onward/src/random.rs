@@ -29,7 +29,7 @@ pub fn uuid_v7(clock: &Clock) -> Uuid {
 
 /// Returns a random UUID.
 pub(crate) fn uuid_v4() -> Uuid {
-    uuid::Builder::from_random_bytes(bytes()).into_uuid()
+    uuid::Builder::from_random_bytes(secret()).into_uuid()
 }
 
 /// How many random bytes one call to the operating system fetches ahead for [`secret`].

@@ -177,9 +177,10 @@ pub trait AuditEngine: Debug + Send + Sync {
     /// Reads the hashes of the entries `from..=to` that are there, with their seqs, in order; a caller asks for 8,192 at most.
     fn hashes<'a>(&'a self, chain: &'a ChainName, from: u64, to: u64) -> BoxFuture<'a, Result<Vec<(u64, Hash)>>>;
 
-    /// How long a batch of [`AuditEngine::move_rows`] with such rows should take at most: whoever writes may wait for it.
+    /// How long a batch of [`AuditEngine::move_rows`] with such rows should take at most. Whoever writes may wait for it, and for its
+    /// commit: together no longer than the 10 ms that one batch may cost an append.
     fn batch_time(&self, _: &Moved) -> Duration {
-        Duration::from_millis(10)
+        Duration::from_millis(5)
     }
 
     /// Moves rows of a segment in a short transaction of its own, if the guards hold in it (C1), durably (C3).

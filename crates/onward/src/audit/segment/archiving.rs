@@ -91,22 +91,13 @@ async fn write(worker: &mut Worker<'_>, archive: &Archive, name: &str) -> Result
     let mut upload = archive.begin(name.to_owned());
     let filled = async {
         let mut next = border.from;
-        let mut entries = chain.rows(next, border.to).await?;
-        loop {
-            next += entries.len() as u64;
-            let write = async {
-                for entry in &entries {
-                    writer.push(entry)?;
-                }
-                upload.write(writer.take()).await
-            };
-            if next > border.to {
-                break write.await?;
+        while next <= border.to {
+            let entries = chain.rows(next, border.to).await?;
+            for entry in &entries {
+                writer.push(entry)?;
             }
-            // The engine looks for the next page while this one is written.
-            let (ahead, written) = tokio::join!(chain.rows(next, border.to), write);
-            written?;
-            entries = ahead?;
+            next += entries.len() as u64;
+            upload.write(writer.take()).await?;
             worker.at(next - border.from).await?;
         }
         let (rest, file) = writer.end(name.to_owned(), border.last)?;

@@ -41,8 +41,11 @@ const EXPECT: &str = "SELECT 1 / ((schema_version, epoch, revision, version_floo
          = ($1, $2, $3, $4, $5, $6, $7, $8))::int
      FROM (SELECT * FROM onward_meta FOR UPDATE NOWAIT) AS m";
 
-/// Names the batch in its own transaction; beside it, what writers left that are long gone.
-const NAME: &str = "INSERT INTO onward_writers (id, batch, at) VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET batch = $2, at = $3";
+/// Names the batch in its own transaction, under the right. It fails if another batch than `$4` is this writer's newest: then it gave this
+/// one up long ago, and only the network did not.
+const NAME: &str = "WITH named AS (INSERT INTO onward_writers AS w (id, batch, at) VALUES ($1, $2, $3)
+       ON CONFLICT (id) DO UPDATE SET batch = $2, at = $3 WHERE w.batch = coalesce($4, w.batch) RETURNING 1)
+     SELECT 1 / count(*) FROM named";
 /// Forgets writers that have not written for a day.
 const FORGET: &str = "DELETE FROM onward_writers WHERE at < $1";
 /// A day, in microseconds.
@@ -172,16 +175,18 @@ impl Work<'_> {
         ];
         let mut steps = vec![Step::Plain(BEGIN), Step::Often(EXPECT, params.into())];
         steps.extend(columns.steps());
-        self.finish(steps, meanwhile).await
+        let newest = *self.batch;
+        self.finish(steps, Some(newest), meanwhile).await
     }
 
-    /// Sends the rest of the transaction, the name of the batch and the COMMIT at once; does something else until the answers come.
-    async fn finish(&mut self, mut steps: Vec<Step<'_>>, meanwhile: impl FnOnce()) -> Result<()> {
+    /// Sends the rest of the transaction, the name of the batch and the COMMIT at once; does something else until the answers come. If the
+    /// transaction was not begun before, the newest batch must still be the one that it was.
+    async fn finish(&mut self, mut steps: Vec<Step<'_>>, newest: Option<i64>, meanwhile: impl FnOnce()) -> Result<()> {
         let Some(client) = self.session.take() else { return Err(silent()) };
         *self.batch += 1;
-        let (id, batch, now) = (self.id, *self.batch, self.clock.wall().as_micros());
+        let named @ (_, batch, now, _) = (self.id, *self.batch, self.clock.wall().as_micros(), newest);
         let long_ago = now - DAY_US;
-        steps.push(Step::Often(NAME, vec![(&id, Type::TEXT), (&batch, Type::INT8), (&now, Type::INT8)]));
+        steps.push(name(&named));
         if batch % FORGET_EVERY == 1 {
             steps.push(Step::With(FORGET, vec![(&long_ago, Type::INT8)]));
         }
@@ -201,6 +206,7 @@ impl Work<'_> {
             }
             Ok(Some(failure)) if is_refusal(&failure) => {
                 *self.session = rolled_back(client).await;
+                *self.batch -= 1;
                 Err(before_commit(failure))
             }
             Ok(Some(failure)) => self.settle(before_commit(failure)).await,
@@ -210,30 +216,43 @@ impl Work<'_> {
 
     /// Finds out what became of a batch whose COMMIT has no answer.
     ///
-    /// The right is taken first: whoever has it knows that the lost transaction has ended, since it had it, too. Then the table says
-    /// whether the batch is there.
+    /// The right is taken first: whoever has it knows that a transaction that had it has ended. Then the table says whether the batch is
+    /// there. If it is not, its statements may still be on their way, to a session that has not read them. So the batch is given up in the
+    /// table, too: another one is the newest, and what comes late finds that and fails.
     async fn settle(&mut self, lost: Error) -> Result<()> {
         let clock = Clock::system();
         let until = clock.now() + PATIENCE;
         let mut pauses = Backoff::new(PAUSES.0, PAUSES.1);
         while clock.now() < until {
-            if let Ok(client) = self.connect().await {
-                let id = self.id;
-                let question = [
-                    Step::Plain(BEGIN),
-                    Step::Often(TAKE, Vec::new()),
-                    Step::With("SELECT batch FROM onward_writers WHERE id = $1", vec![(&id, Type::TEXT)]),
-                    Step::Plain("ROLLBACK"),
-                ];
-                if let Ok(answers) = ask(&client, &question).await {
-                    let written = answers.get(2).and_then(|rows| rows.first()).map(|row| col::<i64>(row, 0)).transpose()?;
-                    *self.session = Some(client);
-                    return if written == Some(*self.batch) { Ok(()) } else { Err(lost) };
-                }
+            if let Ok(client) = self.connect().await
+                && let Ok(landed) = self.landed(&client).await
+            {
+                *self.session = Some(client);
+                return if landed { Ok(()) } else { Err(lost) };
             }
             retry::sleep(&clock, pauses.next()).await;
         }
         Err(Error::unknown("the database server was lost during COMMIT").with_source(lost))
+    }
+
+    /// Whether the newest batch is there; if not, it never will be.
+    async fn landed(&mut self, client: &Session) -> Result<bool> {
+        let (id, newest, now) = (self.id, *self.batch + 1, self.clock.wall().as_micros());
+        let given_up = (id, newest, now, None);
+        let question = [
+            Step::Plain(BEGIN),
+            Step::Often(TAKE, Vec::new()),
+            Step::With("SELECT batch FROM onward_writers WHERE id = $1", vec![(&id, Type::TEXT)]),
+        ];
+        let answers = ask(client, &question).await?;
+        let written = answers.get(2).and_then(|rows| rows.first()).map(|row| col::<i64>(row, 0)).transpose()?;
+        if written == Some(*self.batch) {
+            ask(client, &[Step::Plain("ROLLBACK")]).await?;
+            return Ok(true);
+        }
+        ask(client, &[name(&given_up), Step::Plain(COMMIT)]).await?;
+        *self.batch = newest;
+        Ok(false)
     }
 
     async fn prune(&mut self, prune: &Prune) -> Result<Pruned> {
@@ -253,7 +272,7 @@ impl Work<'_> {
             Step::With("DELETE FROM onward_changes WHERE id < $1", vec![(&end, Type::INT8)]),
             Step::With("UPDATE onward_meta SET compacted = $1, log_bytes = log_bytes - $2", facts.into()),
         ];
-        self.finish(steps, || {}).await.map(|()| pruned)
+        self.finish(steps, None, || {}).await.map(|()| pruned)
     }
 
     async fn due(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(Key, Version)>> {
@@ -282,6 +301,11 @@ impl Work<'_> {
             *self.session = rolled_back(client).await;
         }
     }
+}
+
+/// Says which batch is a writer's newest, and when it wrote it.
+fn name<'a>((id, batch, now, newest): &'a (&'a str, i64, i64, Option<i64>)) -> Step<'a> {
+    Step::Often(NAME, vec![(id, Type::TEXT), (batch, Type::INT8), (now, Type::INT8), (newest, Type::INT8)])
 }
 
 /// Why a transaction could not begin.
@@ -418,7 +442,7 @@ impl Writer for PostgresWriter {
             let learn = || known.wrote(plan);
             let done = self.run(async |work| match (Columns::of(plan), facts) {
                 (Ok(columns), Some(facts)) => work.write(&facts, &columns, learn).await,
-                (Ok(columns), None) => work.finish(columns.steps(), learn).await,
+                (Ok(columns), None) => work.finish(columns.steps(), None, learn).await,
                 (Err(error), _) => {
                     work.give_back().await;
                     Err(error)

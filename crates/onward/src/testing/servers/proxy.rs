@@ -27,6 +27,9 @@ struct Shared {
     faults: Mutex<Faults>,
     /// Counts cuts: a connection of an earlier count ends.
     cuts: watch::Sender<u64>,
+    /// Counts what [`Proxy::strand`] and [`Proxy::deliver`] ask for.
+    strands: watch::Sender<u64>,
+    deliveries: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +41,9 @@ struct Faults {
     answers_left: Option<usize>,
     /// Lets nothing come back, and keeps the connection.
     swallows: bool,
+    /// Keeps requests, of all connections here.
+    holds: bool,
+    held: Vec<u8>,
     delay: Duration,
     passed: (usize, usize),
 }
@@ -53,7 +59,8 @@ impl Proxy {
         let ports: Arc<[u16]> = ports.into();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
         let address = listener.local_addr().expect("its address");
-        let shared = Arc::new(Shared { faults: Mutex::default(), cuts: watch::Sender::new(0) });
+        let [cuts, strands, deliveries] = [const { 0 }; 3].map(watch::Sender::new);
+        let shared = Arc::new(Shared { faults: Mutex::default(), cuts, strands, deliveries });
         let task = tokio::spawn({
             let shared = Arc::clone(&shared);
             async move {
@@ -103,6 +110,27 @@ impl Proxy {
         self.shared.faults.lock().swallows = true;
     }
 
+    /// Lets no request through from now on, and keeps what comes.
+    pub fn hold_requests(&self) {
+        self.shared.faults.lock().holds = true;
+    }
+
+    /// Returns what was kept since [`Proxy::hold_requests`].
+    pub fn held(&self) -> Vec<u8> {
+        self.shared.faults.lock().held.clone()
+    }
+
+    /// Cuts the connections with kept requests at their client's end only; everything else passes again.
+    pub fn strand(&self) {
+        self.shared.faults.lock().holds = false;
+        self.shared.strands.send_modify(|count| *count += 1);
+    }
+
+    /// Lets the servers at the ends of stranded connections have the kept requests.
+    pub fn deliver(&self) {
+        self.shared.deliveries.send_modify(|count| *count += 1);
+    }
+
     /// Holds each answer back for so long.
     pub fn delay_answers(&self, delay: Duration) {
         self.shared.faults.lock().delay = delay;
@@ -136,6 +164,16 @@ impl Shared {
     fn cut(&self) {
         self.cuts.send_modify(|count| *count += 1);
     }
+
+    /// Keeps requests of a connection if they are kept now.
+    fn keeps(&self, held: &Mutex<Vec<u8>>, bytes: &[u8]) -> bool {
+        let mut faults = self.faults.lock();
+        if faults.holds {
+            held.lock().extend_from_slice(bytes);
+            faults.held.extend_from_slice(bytes);
+        }
+        faults.holds
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,13 +190,31 @@ async fn serve(shared: Arc<Shared>, client: TcpStream, ports: Arc<[u16]>, turn: 
     }
     let Some(server) = connect(&ports, turn).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let held = Mutex::default();
+    let mut deliveries = shared.deliveries.subscribe();
+    deliveries.mark_unchanged();
     tokio::select! {
-        () = pass(&shared, Way::There, from_client, to_server) => {}
-        () = pass(&shared, Way::Back, from_server, to_client) => {}
-        _ = cuts.changed() => {}
+        () = pass(&shared, Way::There, &held, &mut from_client, &mut to_server) => return,
+        () = pass(&shared, Way::Back, &held, &mut from_server, &mut to_client) => return,
+        _ = cuts.changed() => return,
+        () = stranded(&shared, &held) => {}
     }
+    drop((from_client, to_client));
+    let held = held.into_inner();
+    if deliveries.changed().await.is_ok() && to_server.write_all(&held).await.is_ok() && to_server.shutdown().await.is_ok() {
+        // Until the server is done: it would lose what it has not read.
+        let _ = tokio::io::copy(&mut from_server, &mut tokio::io::sink()).await;
+    }
+}
+
+/// Waits for a strand that concerns a connection.
+async fn stranded(shared: &Shared, held: &Mutex<Vec<u8>>) {
+    let mut strands = shared.strands.subscribe();
+    strands.mark_unchanged();
+    // The sender lives in what is shared.
+    while strands.changed().await.is_ok() && held.lock().is_empty() {}
 }
 
 /// Connects to the port whose turn it is, or to the next that takes it.
@@ -171,11 +227,14 @@ async fn connect(ports: &[u16], turn: usize) -> Option<TcpStream> {
     None
 }
 
-async fn pass(shared: &Shared, way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+async fn pass(shared: &Shared, way: Way, held: &Mutex<Vec<u8>>, from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) {
     let mut buffer = vec![0; 16 * 1_024];
     while let Ok(count) = from.read(&mut buffer).await {
         if count == 0 {
             return;
+        }
+        if way == Way::There && shared.keeps(held, buffer.get(..count).unwrap_or_default()) {
+            continue;
         }
         let (take, ends, delay) = shared.faults.lock().judge(way, count);
         if !delay.is_zero() {

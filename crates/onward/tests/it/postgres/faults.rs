@@ -1,12 +1,22 @@
 //! What is in the way ends in time and with a typed error, and when it is gone everything goes on (C7).
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use onward::commit::{Commit, CommitOutcome, CommitQueue, QueueOptions, Retention, WriteCondition};
+use onward::engine::postgres::PostgresStore;
 use onward::lock::LockOptions;
-use onward::model::LockKey;
+use onward::model::{LockKey, MacKeys};
+use onward::observe::Silent;
 use onward::store::Put;
 use onward::testing::servers::{Postgres, Proxy};
-use onward::{Effect, Error, Kind, Onward, Result};
+use onward::time::Clock;
+use onward::{Effect, Error, Kind, Onward, Result, retry};
 
 use super::{open, through};
+
+/// The message that ends a transaction, as the protocol has it.
+const COMMIT: &[u8] = b"COMMIT\0";
 
 fn is_busy(error: &Error) {
     assert_eq!((error.kind(), error.effect()), (Kind::Overloaded, Effect::NotApplied), "{error:?}");
@@ -125,4 +135,55 @@ async fn a_server_without_room_for_a_connection_says_so_and_all_goes_on_when_the
     create(&onward, "after").await.unwrap();
     read().await.unwrap();
     assert!(onward.store().get::<i64>(("thing", "refused")).await.unwrap().is_none());
+}
+
+/// A batch reaches the server long after its writer gave it up and its caller was told so. It never lands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_given_up_never_lands_however_late_it_comes() {
+    let proxy = Proxy::to(Postgres::shared().port()).await;
+    let database = Postgres::shared().database().await;
+    let url = through(&proxy).replace("/postgres", &database[database.rfind('/').unwrap()..]);
+    let (clock, system) = (Clock::manual(), Clock::system());
+    let engine = Arc::new(PostgresStore::open(&url, &clock).await.unwrap());
+    let options = QueueOptions { clock: clock.clone(), observer: Arc::new(Silent), keys: MacKeys::none(), retention: Retention::default() };
+    let queue = CommitQueue::start(engine, options).await.unwrap();
+    let wait = Duration::from_secs(3);
+    let put = |value: i64, condition| {
+        let (queue, commit) = (queue.clone(), Commit::new().put(("thing", "x"), &value, condition).deadline(wait));
+        tokio::spawn(async move { queue.submit(commit).await })
+    };
+    let written = async |put: tokio::task::JoinHandle<Result<CommitOutcome>>| {
+        assert!(matches!(put.await.unwrap().unwrap(), CommitOutcome::Committed(_)));
+    };
+    written(put(0, WriteCondition::MustCreate)).await;
+    // A writer that knows the rows sends a whole transaction at once, as soon as all its statements have names.
+    for value in 1..6 {
+        written(put(value, WriteCondition::MustExist)).await;
+    }
+    proxy.hold_requests();
+    let given_up = put(99, WriteCondition::MustExist);
+    let until = system.now() + Duration::from_secs(10);
+    let sent = || proxy.held().windows(COMMIT.len()).any(|bytes| bytes == COMMIT);
+    while !sent() {
+        assert!(system.now() < until, "nothing is sent");
+        retry::sleep(&system, Duration::from_millis(5)).await;
+    }
+    clock.advance(wait + Duration::from_millis(500));
+    proxy.strand();
+    is_busy(&given_up.await.unwrap().unwrap_err());
+    let client = session(&database, "SELECT 1").await;
+    let idle = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let sessions = async || client.query_one(idle, &[]).await.unwrap().get::<_, i64>(0);
+    let before = sessions().await;
+    proxy.deliver();
+    while sessions().await == before {
+        assert!(system.now() < until, "the session does not end");
+    }
+    let value = async || {
+        let found = client.query_one("SELECT convert_from(payload, 'UTF8') FROM onward_objects", &[]).await.unwrap();
+        found.get::<_, String>(0)
+    };
+    assert_eq!(value().await, "5");
+    written(put(6, WriteCondition::MustExist)).await;
+    assert_eq!(value().await, "6");
 }
