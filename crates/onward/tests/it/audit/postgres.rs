@@ -11,7 +11,7 @@ use onward::engine::postgres::PostgresStore;
 use onward::model::{CheckpointKey, Entry, MacKeys, Seq};
 use onward::testing::servers::Postgres;
 use onward::time::Clock;
-use onward::{Code, Config, Kind, Onward, Result, retry};
+use onward::{Code, Config, Effect, Kind, Onward, Result, retry};
 use tokio::task::JoinHandle;
 use tokio_postgres::NoTls;
 
@@ -206,6 +206,28 @@ async fn entries_go_by_a_purge_only() {
     let left = client.query_one("SELECT count(*) FROM onward_purging", &[]).await.unwrap();
     assert_eq!(left.get::<_, i64>(0), 0);
     verified(&desk.chain).await;
+}
+
+/// What is not the row that was sealed is evidence: it stays, and the purge does not end before it is right again.
+#[tokio::test]
+async fn a_foreign_row_stays_and_stops_the_purge() {
+    for change in ["hash = decode(repeat('00', 32), 'hex')", "flags = flags | 1"] {
+        let desk = Desk::new().await;
+        let client = desk.client().await;
+        let spoil = format!(
+            "ALTER TABLE onward_entries DISABLE TRIGGER onward_entries_stay; CREATE TABLE kept AS SELECT * FROM onward_entries WHERE seq = 5;
+             UPDATE onward_entries SET {change} WHERE seq = 5"
+        );
+        client.batch_execute(&spoil).await.unwrap();
+        let stopped = desk.chain.purge(seq(1), &act()).await.unwrap_err();
+        assert_eq!((stopped.code(), stopped.effect()), (Code::IntegrityFailure, Effect::Unknown), "{change}: {stopped}");
+        let left = "SELECT string_agg(seq::text, ',' ORDER BY seq) FROM onward_entries WHERE seq < 300";
+        assert_eq!(client.query_one(left, &[]).await.unwrap().get::<_, String>(0), "1,5", "{change}");
+        let mend = "UPDATE onward_entries SET hash = kept.hash, flags = kept.flags FROM kept WHERE onward_entries.seq = 5";
+        client.batch_execute(mend).await.unwrap();
+        assert_eq!(desk.chain.heal(&act()).await.unwrap().finished, [1], "{change}");
+        verified(&desk.chain).await;
+    }
 }
 
 /// Waits until nobody but us is connected to this database: by then each has told the server what it read.

@@ -8,7 +8,7 @@ use std::task::Poll;
 use onward::audit::verify::{Check, SegmentState, Verdict};
 use onward::audit::{Act, AppendOptions, Chain, Segment};
 use onward::model::{CheckpointKey, Entry, MacKeys, Seq};
-use onward::{Code, Config, Onward};
+use onward::{Code, Config, Effect, Onward};
 use rusqlite::Connection;
 
 /// A chain of 620 entries: 1..600, more than one batch, and 601..620 are archived.
@@ -114,6 +114,30 @@ async fn a_damaged_skeleton_lets_no_row_go() {
         version = version + 1 WHERE kind = 'onward.skeleton' AND name LIKE 'orders/0000000000000001/%'";
     assert_eq!(base.database().execute(set, []).unwrap(), 1);
     base.is_refused("a skeleton").await;
+}
+
+/// What is not the row that was sealed is evidence: it stays, and the purge does not end before it is right again.
+#[tokio::test]
+async fn a_foreign_row_stays_and_stops_the_purge() {
+    for change in ["hash = zeroblob(32)", "flags = flags | 1"] {
+        let base = Base::new().await;
+        let database = base.database();
+        database
+            .execute_batch("DROP TRIGGER onward_entries_stay; CREATE TABLE kept AS SELECT * FROM onward_entries WHERE seq = 5")
+            .unwrap();
+        assert_eq!(database.execute(&format!("UPDATE onward_entries SET {change} WHERE seq = 5"), []).unwrap(), 1);
+        let stopped = base.chain.purge(one(), &act()).await.unwrap_err();
+        assert_eq!((stopped.code(), stopped.effect()), (Code::IntegrityFailure, Effect::Unknown), "{change}: {stopped}");
+        let healed = base.chain.heal(&act()).await;
+        assert!(healed.is_err() || healed.is_ok_and(|done| done.finished.is_empty()), "{change}");
+        assert_eq!(base.chain.segment(one()).await.unwrap().state, SegmentState::Purging, "{change}");
+        let left = "SELECT group_concat(seq) FROM (SELECT seq FROM onward_entries WHERE seq < 600 ORDER BY seq)";
+        let left: String = database.query_row(left, [], |row| row.get(0)).unwrap();
+        assert_eq!(left, "1,5", "{change}: the creation of the chain, and the foreign row");
+        database.execute("UPDATE onward_entries SET (hash, flags) = (SELECT hash, flags FROM kept) WHERE seq = 5", []).unwrap();
+        assert_eq!(base.chain.heal(&act()).await.unwrap().finished, [1], "{change}");
+        assert_eq!(base.chain.verify(Check::default()).await.unwrap().verdict, Verdict::Ok, "{change}");
+    }
 }
 
 #[tokio::test]
