@@ -1,9 +1,9 @@
 //! The life of segments on SQLite or Postgres, against hand-written loops, and what writers feel of it, in one run.
 //!
 //! `cargo bench -p onward --bench audit_life [-- postgres] [PART..]`, where a part is `latency`, `rates`, `verify` or `memory`; all by
-//! default. On Postgres it starts a private server with fsync on. `ONWARD_BENCH_SHARE=10` takes a tenth of the rows. `latency` draws
-//! `docs/plots/audit-life.svg`, or `audit-life-postgres.svg`. Ratios decide. Every answer is checked: nothing may be busy, dropped or
-//! missing, each step may append one entry to the chain and no more, and the chain must verify.
+//! default. On Postgres it starts a private server with fsync on. `ONWARD_BENCH_SHARE=10` takes a tenth of the rows. `latency` takes
+//! three lives, and draws the last one as `docs/plots/audit-life.svg`, or `audit-life-postgres.svg`. Ratios decide. Every answer is
+//! checked: nothing may be busy, dropped or missing, each step may append one entry to the chain and no more, and the chain must verify.
 
 #![allow(
     missing_docs,

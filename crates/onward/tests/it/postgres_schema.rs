@@ -94,6 +94,19 @@ async fn rows(url: &str) -> Vec<Vec<Option<String>>> {
     all
 }
 
+#[test]
+fn what_was_released_never_changes() {
+    let steps = [
+        include_str!("../../src/engine/postgres/schema.sql"),
+        include_str!("../../src/engine/postgres/schema_2.sql"),
+        include_str!("../../src/engine/postgres/schema_3.sql"),
+    ];
+    assert_eq!(steps.len(), EARLIER.len());
+    for (at, made_by) in EARLIER.iter().enumerate() {
+        assert_eq!(steps[..=at].concat(), *made_by, "databases of version {} are there already", at + 1);
+    }
+}
+
 #[tokio::test]
 async fn a_populated_database_of_every_earlier_version_loses_nothing() {
     for version in 1..=EARLIER.len() {

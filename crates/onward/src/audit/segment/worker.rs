@@ -152,12 +152,12 @@ impl<'a> Worker<'a> {
                 Ok(Batched::Done(moved)) => {
                     let took = queue.clock().now().since(begun);
                     let most = engine.batch_time(&batch.rows);
-                    let next = match self.batch {
-                        rows if took > most => rows / 2,
-                        rows if took < most / 2 => rows + rows / 4,
-                        rows => rows,
-                    };
-                    self.batch = next.clamp(BATCH.0, BATCH.2);
+                    if took > most {
+                        self.batch /= 2;
+                    } else if took < most / 2 {
+                        self.batch += self.batch / 4;
+                    }
+                    self.batch = self.batch.clamp(BATCH.0, BATCH.2);
                     return Ok(Some(moved));
                 }
                 Ok(Batched::Refused) => {
