@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 
 use super::commit::PostgresStore;
 use super::rows::{self, col};
@@ -56,7 +57,7 @@ async fn is_woken(store: &PostgresStore) -> Result<bool> {
     let until = Clock::system().now() + WAKE;
     while Clock::system().now() < until {
         words.mark_unchanged();
-        store.select(&word, &[]).await?;
+        store.select("SELECT pg_notify($1, $2)", &[(&super::CHANNEL, Type::TEXT), (&word, Type::TEXT)]).await?;
         let one = Clock::system().now() + WAKE / 10;
         if retry::deadline(&Clock::system(), one, words.changed()).await.is_some() {
             return Ok(true);

@@ -24,6 +24,7 @@ mod plan;
 mod rows;
 mod segments;
 mod session;
+mod united;
 mod url;
 mod writer;
 
@@ -38,9 +39,9 @@ use crate::model::{Epoch, Revision};
 /// The channel on which each batch tells its newest revision.
 const CHANNEL: &str = "onward_commits";
 
-/// The statement that tells it.
+/// The word that tells it.
 fn word(epoch: Epoch, revision: Revision) -> String {
-    format!("NOTIFY {CHANNEL}, '{epoch} {revision}'")
+    format!("{epoch} {revision}")
 }
 
 /// Understands what [`word`] tells.

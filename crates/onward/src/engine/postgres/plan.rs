@@ -1,7 +1,6 @@
 //! A batch on its way: what it wants to read, and its plan as statements that travel together.
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -11,7 +10,8 @@ use super::connection::{Param, Step};
 use super::log;
 use super::personal;
 use super::rows::{self, damaged, signed};
-use crate::commit::engine::{Plan, Wanted};
+use super::united::Part;
+use crate::commit::engine::{Plan, StoreMeta, Wanted};
 use crate::model::{Key, Labels, Meta, Object, Sealed};
 use crate::{Error, Result};
 
@@ -122,10 +122,10 @@ impl<'a> LabelRows<'a> {
         }
     }
 
-    fn step<'s>(&'s self, sql: &'s str) -> Option<Step<'s>> {
+    fn part(&self, sql: &'static str) -> Option<Part<'_>> {
         let mut params = self.of.params();
         params.extend([(&self.key as _, Type::TEXT_ARRAY), (&self.value as _, Type::TEXT_ARRAY)]);
-        (!self.key.is_empty()).then_some(Step::Often(sql, params))
+        (!self.key.is_empty()).then_some(Part::any(sql, params))
     }
 }
 
@@ -188,20 +188,42 @@ const MAKE: &str = "INSERT INTO onward_objects (namespace, kind, name, uid, vers
        created_at, updated_at, labels, expires_at)
      SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[],
        $9::bytea[], $10::bigint[], $11::bigint[], $12::text[], $13::bigint[])";
-/// Replaces objects at the versions that are known; one at another version stops the batch.
-const REPLACE: &str = "WITH done AS (UPDATE onward_objects AS o SET uid = w.uid, version = w.version, revision = w.revision,
-         create_revision = w.create_revision, content_type = w.content_type, payload = w.payload, created_at = w.created_at,
-         updated_at = w.updated_at, labels = w.labels, expires_at = w.expires_at
-       FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::bytea[],
-         $10::bigint[], $11::bigint[], $12::text[], $13::bigint[], $14::bigint[]) AS w(namespace, kind, name, uid, version, revision,
-         create_revision, content_type, payload, created_at, updated_at, labels, expires_at, was)
-       WHERE o.namespace = w.namespace AND o.kind = w.kind AND o.name = w.name AND o.version = w.was RETURNING 1)
-     SELECT 1 / (count(*) = cardinality($14))::int FROM done";
-/// Deletes objects at the versions that are known; one at another version stops the batch.
-const DELETE: &str = "WITH done AS (DELETE FROM onward_objects AS o
-       USING unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS w(namespace, kind, name, was)
-       WHERE o.namespace = w.namespace AND o.kind = w.kind AND o.name = w.name AND o.version = w.was RETURNING 1)
-     SELECT 1 / (count(*) = cardinality($4))::int FROM done";
+/// Replaces objects at the versions that are known.
+const REPLACE: &str = "UPDATE onward_objects AS o SET uid = w.uid, version = w.version, revision = w.revision,
+       create_revision = w.create_revision, content_type = w.content_type, payload = w.payload, created_at = w.created_at,
+       updated_at = w.updated_at, labels = w.labels, expires_at = w.expires_at
+     FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::bytea[],
+       $10::bigint[], $11::bigint[], $12::text[], $13::bigint[], $14::bigint[]) AS w(namespace, kind, name, uid, version, revision,
+       create_revision, content_type, payload, created_at, updated_at, labels, expires_at, was)
+     WHERE o.namespace = w.namespace AND o.kind = w.kind AND o.name = w.name AND o.version = w.was";
+/// Deletes objects at the versions that are known.
+const DELETE: &str = "DELETE FROM onward_objects AS o USING unnest($1::text[], $2::text[], $3::text[], $4::bigint[])
+       AS w(namespace, kind, name, was)
+     WHERE o.namespace = w.namespace AND o.kind = w.kind AND o.name = w.name AND o.version = w.was";
+const UNLABEL: &str = "DELETE FROM onward_labels AS l USING unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
+       AS w(namespace, kind, name, key, value)
+     WHERE l.namespace = w.namespace AND l.kind = w.kind AND l.name = w.name AND l.key = w.key AND l.value = w.value";
+const LABEL: &str = "INSERT INTO onward_labels (namespace, kind, name, key, value)
+     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])";
+const FENCE: &str = "INSERT INTO onward_fences (lock_key, token, used_at)
+     SELECT lock_key, token, $3 FROM unnest($1::text[], $2::bigint[]) AS w(lock_key, token)
+     ON CONFLICT (lock_key) DO UPDATE SET token = excluded.token, used_at = excluded.used_at";
+/// Makes the chains that are not there.
+const CHAIN: &str = "INSERT INTO onward_chains (name, origin, created_at)
+     SELECT name, origin, $3 FROM unnest($1::text[], $2::text[]) AS w(name, origin)
+     WHERE NOT EXISTS (SELECT 1 FROM onward_chains AS c WHERE c.name = w.name)";
+/// Moves the heads of chains that are there.
+const HEAD: &str = "INSERT INTO onward_heads (chain, seq, hash, frontier, at)
+     SELECT c.id, w.seq, w.hash, w.frontier, w.at
+     FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[], $5::bigint[]) AS w(name, seq, hash, frontier, at)
+     JOIN onward_chains AS c USING (name)
+     ON CONFLICT (chain) DO UPDATE SET seq = excluded.seq, hash = excluded.hash, frontier = excluded.frontier, at = excluded.at";
+/// Each batch takes away twice what it adds, so the table is bounded by its window without a sweeper.
+const FORGET: &str = "DELETE FROM onward_requests
+     WHERE id = ANY(ARRAY(SELECT id FROM onward_requests WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2))";
+const ANSWER: &str = "INSERT INTO onward_requests (id, fingerprint, receipt, expires_at)
+     SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[], $4::bigint[])
+     ON CONFLICT (id) DO UPDATE SET fingerprint = excluded.fingerprint, receipt = excluded.receipt, expires_at = excluded.expires_at";
 
 /// Entries in columns.
 #[derive(Default)]
@@ -230,10 +252,6 @@ pub(super) const INSERT_ENTRIES: &str =
        $10::text[], $11::text[], $12::bytea[], $13::bigint[], $14::bytea[])
        AS w(name, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags, pii)
      JOIN onward_chains AS c USING (name)";
-/// Inserts entries; one whose chain is not there stops the batch.
-static APPEND_ENTRIES: LazyLock<String> =
-    LazyLock::new(|| format!("WITH done AS ({INSERT_ENTRIES} RETURNING 1) SELECT 1 / (count(*) = cardinality($1))::int FROM done"));
-
 impl<'a> Entries<'a> {
     pub(super) fn push(&mut self, chain: &'a str, entry: &'a Sealed) -> Result<()> {
         self.chain.push(chain);
@@ -284,6 +302,19 @@ struct Heads<'a> {
     at: Vec<i64>,
 }
 
+impl Heads<'_> {
+    fn params(&self) -> Vec<Param<'_>> {
+        let params: [Param<'_>; 5] = [
+            (&self.chain, Type::TEXT_ARRAY),
+            (&self.seq, Type::INT8_ARRAY),
+            (&self.hash, Type::BYTEA_ARRAY),
+            (&self.frontier, Type::BYTEA_ARRAY),
+            (&self.at, Type::INT8_ARRAY),
+        ];
+        params.into()
+    }
+}
+
 #[derive(Default)]
 struct Answers<'a> {
     id: Vec<&'a str>,
@@ -297,7 +328,8 @@ struct Answers<'a> {
 pub(super) struct Columns<'a> {
     now: i64,
     log: log::Rows<'a>,
-    log_bytes: i64,
+    /// What its rows count in the log.
+    pub(super) log_bytes: i64,
     made: Objects<'a>,
     replaced: Objects<'a>,
     deleted: Keys<'a>,
@@ -310,8 +342,15 @@ pub(super) struct Columns<'a> {
     heads: Heads<'a>,
     entries: Entries<'a>,
     personal: personal::Columns<'a>,
-    facts: [i64; 4],
-    word: String,
+    /// The facts as they will be.
+    pub(super) facts: [i64; 4],
+    /// What is told to who listens; empty if nothing is.
+    pub(super) word: String,
+}
+
+/// The facts that commits move: revision, version_floor, newest_token, newest_at.
+pub(super) fn facts(meta: &StoreMeta) -> Result<[i64; 4]> {
+    Ok([signed(meta.revision.get())?, signed(meta.version_floor)?, signed(meta.newest_token)?, meta.at.as_micros()])
 }
 
 impl<'a> Columns<'a> {
@@ -334,8 +373,8 @@ impl<'a> Columns<'a> {
             heads: Heads::default(),
             entries: Entries::default(),
             personal: personal::Columns::of(plan)?,
-            facts: [signed(meta.revision.get())?, signed(meta.version_floor)?, signed(meta.newest_token)?, meta.at.as_micros()],
-            word: super::word(meta.epoch, meta.revision),
+            facts: facts(meta)?,
+            word: if plan.records.is_empty() { String::new() } else { super::word(meta.epoch, meta.revision) },
         };
         columns.objects(plan)?;
         columns.answers(plan)?;
@@ -405,100 +444,60 @@ impl<'a> Columns<'a> {
         Ok(())
     }
 
-    /// The statements that carry the plan out.
-    pub(super) fn steps(&self) -> Vec<Step<'_>> {
-        let mut steps = Vec::with_capacity(16);
-        let logs = !self.log.is_empty();
-        if logs {
-            steps.push(Step::Often(log::APPEND, self.log.params()));
+    /// What is changed beside the facts, in one statement with them.
+    pub(super) fn parts(&self) -> Vec<Part<'_>> {
+        let mut parts = Vec::with_capacity(16);
+        if !self.log.is_empty() {
+            parts.push(Part::each(log::APPEND, self.log.params()));
         }
-        self.add_objects(&mut steps);
-        if !self.fences.is_empty() {
-            let sql =
-                "INSERT INTO onward_fences (lock_key, token, used_at) SELECT lock_key, token, $3 FROM unnest($1::text[], $2::bigint[])
-                 AS w(lock_key, token) ON CONFLICT (lock_key) DO UPDATE SET token = excluded.token, used_at = excluded.used_at";
-            steps.push(Step::Often(sql, vec![(&self.fences, Type::TEXT_ARRAY), (&self.tokens, Type::INT8_ARRAY), (&self.now, Type::INT8)]));
-        }
-        self.add_answers(&mut steps);
-        self.add_chains(&mut steps);
-        self.personal.add(&mut steps);
-        let [revision, floor, token, at] = &self.facts;
-        let facts =
-            "UPDATE onward_meta SET revision = $1, version_floor = $2, newest_token = $3, newest_at = $4, log_bytes = log_bytes + $5";
-        let numbers = [revision, floor, token, at, &self.log_bytes];
-        steps.push(Step::Often(facts, numbers.map(|number| (number as _, Type::INT8)).into()));
-        if logs {
-            steps.push(Step::Plain(&self.word));
-        }
-        steps
-    }
-
-    fn add_objects<'s>(&'s self, steps: &mut Vec<Step<'s>>) {
         let (made, replaced) = (&self.made, &self.replaced);
         if !made.uid.is_empty() {
-            steps.push(Step::Often(MAKE, made.params()));
+            parts.push(Part::each(MAKE, made.params()));
         }
         if !replaced.uid.is_empty() {
             let mut params = replaced.params();
             params.push((&replaced.was, Type::INT8_ARRAY));
-            steps.push(Step::Often(REPLACE, params));
+            parts.push(Part::each(REPLACE, params));
         }
         if !self.deleted_at.is_empty() {
             let mut params = self.deleted.params();
             params.push((&self.deleted_at, Type::INT8_ARRAY));
-            steps.push(Step::Often(DELETE, params));
+            parts.push(Part::each(DELETE, params));
         }
-        let sql = "DELETE FROM onward_labels AS l USING unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
-               AS w(namespace, kind, name, key, value)
-             WHERE l.namespace = w.namespace AND l.kind = w.kind AND l.name = w.name AND l.key = w.key AND l.value = w.value";
-        steps.extend(self.unlabelled.step(sql));
-        let sql = "INSERT INTO onward_labels (namespace, kind, name, key, value)
-             SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])";
-        steps.extend(self.labelled.step(sql));
+        parts.extend(self.unlabelled.part(UNLABEL));
+        parts.extend(self.labelled.part(LABEL));
+        if !self.fences.is_empty() {
+            let params: [Param<'_>; 3] = [(&self.fences, Type::TEXT_ARRAY), (&self.tokens, Type::INT8_ARRAY), (&self.now, Type::INT8)];
+            parts.push(Part::each(FENCE, params.into()));
+        }
+        // Else they come behind the chains, which are made in a statement of their own.
+        if !self.heads.chain.is_empty() && !self.makes_chains() {
+            parts.extend([Part::each(HEAD, self.heads.params()), Part::each(INSERT_ENTRIES, self.entries.params())]);
+        }
+        parts
     }
 
-    fn add_answers<'s>(&'s self, steps: &mut Vec<Step<'s>>) {
+    /// A chain comes with its first entry.
+    fn makes_chains(&self) -> bool {
+        self.entries.seq.contains(&1)
+    }
+
+    /// What relies on rows that were changed before: entries and personal data of chains that are made first, and answers.
+    pub(super) fn rest(&self) -> Vec<Step<'_>> {
+        let mut steps = Vec::new();
+        if self.makes_chains() {
+            let Heads { chain, origin, .. } = &self.heads;
+            steps.push(Step::Often(CHAIN, vec![(chain, Type::TEXT_ARRAY), (origin, Type::TEXT_ARRAY), (&self.now, Type::INT8)]));
+            steps.extend([Step::Often(HEAD, self.heads.params()), Step::Often(INSERT_ENTRIES, self.entries.params())]);
+        }
         let Answers { id, fingerprint, receipt, expires_at, forget } = &self.answers;
-        if id.is_empty() {
-            return;
+        if !id.is_empty() {
+            steps.push(Step::Often(FORGET, vec![(&self.now, Type::INT8), (forget, Type::INT8)]));
+            let params: [Param<'_>; 4] =
+                [(id, Type::TEXT_ARRAY), (fingerprint, Type::BYTEA_ARRAY), (receipt, Type::TEXT_ARRAY), (expires_at, Type::INT8_ARRAY)];
+            steps.push(Step::Often(ANSWER, params.into()));
         }
-        // Each batch takes away twice what it adds, so the table is bounded by its window without a sweeper.
-        let sql = "DELETE FROM onward_requests
-             WHERE id IN (SELECT id FROM onward_requests WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)";
-        steps.push(Step::Often(sql, vec![(&self.now, Type::INT8), (forget, Type::INT8)]));
-        let sql = "INSERT INTO onward_requests (id, fingerprint, receipt, expires_at)
-             SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[], $4::bigint[])
-             ON CONFLICT (id) DO UPDATE SET fingerprint = excluded.fingerprint, receipt = excluded.receipt, expires_at = excluded.expires_at";
-        let params: [Param<'_>; 4] =
-            [(id, Type::TEXT_ARRAY), (fingerprint, Type::BYTEA_ARRAY), (receipt, Type::TEXT_ARRAY), (expires_at, Type::INT8_ARRAY)];
-        steps.push(Step::Often(sql, params.into()));
-    }
-
-    fn add_chains<'s>(&'s self, steps: &mut Vec<Step<'s>>) {
-        let Heads { chain, origin, seq, hash, frontier, at } = &self.heads;
-        if chain.is_empty() {
-            return;
-        }
-        // A chain comes with its first entry.
-        if self.entries.seq.contains(&1) {
-            let sql = "INSERT INTO onward_chains (name, origin, created_at)
-                 SELECT name, origin, $3 FROM unnest($1::text[], $2::text[]) AS w(name, origin)
-                 WHERE NOT EXISTS (SELECT 1 FROM onward_chains AS c WHERE c.name = w.name)";
-            steps.push(Step::Often(sql, vec![(chain, Type::TEXT_ARRAY), (origin, Type::TEXT_ARRAY), (&self.now, Type::INT8)]));
-        }
-        let sql = "INSERT INTO onward_heads (chain, seq, hash, frontier, at)
-             SELECT c.id, w.seq, w.hash, w.frontier, w.at
-             FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[], $5::bigint[]) AS w(name, seq, hash, frontier, at)
-             JOIN onward_chains AS c USING (name)
-             ON CONFLICT (chain) DO UPDATE SET seq = excluded.seq, hash = excluded.hash, frontier = excluded.frontier, at = excluded.at";
-        let params: [Param<'_>; 5] = [
-            (chain, Type::TEXT_ARRAY),
-            (seq, Type::INT8_ARRAY),
-            (hash, Type::BYTEA_ARRAY),
-            (frontier, Type::BYTEA_ARRAY),
-            (at, Type::INT8_ARRAY),
-        ];
-        steps.push(Step::Often(sql, params.into()));
-        steps.push(Step::Often(&APPEND_ENTRIES, self.entries.params()));
+        self.personal.add(&mut steps);
+        steps
     }
 }

@@ -26,8 +26,8 @@ use super::connection::{Failure, Param};
 /// Names are for rows that are found by their whole key, so an index is the way, however small its table was when the plan was made. Where
 /// there is none, for the one row of facts, the scan is only said to be dear, and nothing is to be compiled for it.
 const SETTING: &str = "SET enable_seqscan = off; SET jit = off";
-/// Most names of a session: there are fewer such statements.
-const NAMES: usize = 64;
+/// Most names of a session: there are fewer such statements, but for batches that change things in every combination.
+const NAMES: usize = 128;
 
 /// A connection and what the session at its other end knows. The connection ends with it.
 pub(super) struct Session {
@@ -79,6 +79,11 @@ impl Session {
             session.names = Some(Mutex::default());
         }
         Ok(session)
+    }
+
+    /// Tells whether the session is surely ours, so that what is set in it stays.
+    pub(super) fn is_ours(&self) -> bool {
+        self.names.is_some()
     }
 
     /// Gives the name of a statement, from its second use on.

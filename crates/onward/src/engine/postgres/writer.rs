@@ -12,15 +12,17 @@ use tokio::runtime::Runtime;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
+use super::CHANNEL;
 use super::commit::remembered;
 use super::connection::{BEGIN, COMMIT, Failure, Param, Server, Step, ask, in_time, together};
 use super::error::{before_commit, is_passing, is_refusal, silent};
 use super::known::Known;
 use super::log;
 use super::migrate::{self, State};
-use super::plan::{Columns, Read, Reading};
+use super::plan::{self, Columns, Read, Reading};
 use super::rows::{self, col, signed};
 use super::session::Session;
+use super::united::{Part, United};
 use crate::commit::engine::{Plan, Rows, StoreMeta, Wanted, Writer};
 use crate::commit::{Prune, Pruned};
 use crate::model::{Key, Revision, Version};
@@ -36,22 +38,25 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 /// The facts and the number of the schema; whoever reads them has the writer's right.
 const TAKE: &str = "SELECT epoch, revision, version_floor, compacted, newest_token, origin, newest_at, restore_floor, schema_version FROM onward_meta FOR UPDATE";
 
-/// Takes the right and compares the facts, or fails at once: somebody who has the right writes what is not known here.
-const EXPECT: &str = "SELECT 1 / ((schema_version, epoch, revision, version_floor, newest_token, newest_at, restore_floor, origin)
-         = ($1, $2, $3, $4, $5, $6, $7, $8))::int
-     FROM (SELECT * FROM onward_meta FOR UPDATE NOWAIT) AS m";
+/// Takes the right if the facts are the expected ones, and moves them. It fails at once if somebody else has the right, who writes what is
+/// not known here. Every commit moves the facts: if they are the expected ones, nothing has been committed since the statement's snapshot.
+const MOVE: &str =
+    "UPDATE onward_meta SET revision = $9, version_floor = $10, newest_token = $11, newest_at = $12, log_bytes = log_bytes + $13
+     WHERE id = (SELECT id FROM onward_meta WHERE (schema_version, epoch, origin, revision, version_floor, newest_token, newest_at,
+       restore_floor) = ($1, $2, $3, $4, $5, $6, $7, $8) FOR UPDATE NOWAIT)";
 
-/// Names the batch in its own transaction, under the right. It fails if another batch than `$4` is this writer's newest: then it gave this
-/// one up long ago, and only the network did not.
-const NAME: &str = "WITH named AS (INSERT INTO onward_writers AS w (id, batch, at) VALUES ($1, $2, $3)
-       ON CONFLICT (id) DO UPDATE SET batch = $2, at = $3 WHERE w.batch = coalesce($4, w.batch) RETURNING 1)
-     SELECT 1 / count(*) FROM named";
+/// Names the batch in its own transaction, under the right; unless another batch than `$4` is this writer's newest: then it gave this one
+/// up long ago, and only the network did not. Of a row that somebody changed since its snapshot, it sees the newest.
+const NAME: &str = "INSERT INTO onward_writers AS w (id, batch, at) VALUES ($1, $2, $3)
+     ON CONFLICT (id) DO UPDATE SET batch = $2, at = $3 WHERE w.batch = coalesce($4, w.batch)";
 /// Forgets writers that have not written for a day.
 const FORGET: &str = "DELETE FROM onward_writers WHERE at < $1";
+/// What the writer's session relies on where it is surely its own, as [`BEGIN`] says it elsewhere: there a batch is a transaction by itself.
+/// Each statement that has a name finds its rows by their whole key, so its plan is the same for all parameters.
+const SETTINGS: &str = "SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off; \
+     SET synchronous_commit = on; SET lock_timeout = 5000; SET statement_timeout = 8000; SET plan_cache_mode = force_generic_plan";
 /// A day, in microseconds.
 const DAY_US: i64 = 24 * 3_600 * 1_000_000;
-/// How many batches one writer carries out between two such looks.
-const FORGET_EVERY: i64 = 10_000;
 
 pub(super) struct PostgresWriter {
     server: Server,
@@ -108,7 +113,7 @@ struct Work<'a> {
     batch: &'a mut i64,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
     /// Makes a connection to a store that is as it should be.
     async fn connect(&self) -> Result<Session> {
         let session = in_time(self.server.session()).await?.map_err(before_commit)?;
@@ -117,6 +122,9 @@ impl Work<'_> {
             State::Restored => migrate::apply(&session, self.clock).await?,
             State::At(found) => return Err(migrate::other(found)),
             State::Empty => return Err(Error::integrity("the tables of the store are gone")),
+        }
+        if session.is_ours() {
+            ask(&session, &[Step::Plain(SETTINGS)]).await?;
         }
         Ok(session)
     }
@@ -157,40 +165,37 @@ impl Work<'_> {
         self.begin(async |client| read(client, wanted).await).await
     }
 
-    /// Sends the whole transaction at once: nothing is held, and the facts must be the expected ones.
-    async fn write(&mut self, facts: &StoreMeta, columns: &Columns<'_>, meanwhile: impl FnOnce()) -> Result<()> {
-        let (epoch, origin) = (facts.epoch.to_string(), &*facts.origin);
-        let numbers = [facts.revision.get(), facts.version_floor, facts.newest_token, facts.restore_floor].map(signed);
-        let [revision, floor, token, restored] = &numbers.into_iter().collect::<Result<Vec<_>>>()?[..] else { return Err(silent()) };
-        let at = facts.at.as_micros();
-        let params: [Param<'_>; 8] = [
-            (&migrate::VERSION, Type::INT4),
-            (&epoch, Type::TEXT),
-            (revision, Type::INT8),
-            (floor, Type::INT8),
-            (token, Type::INT8),
-            (&at, Type::INT8),
-            (restored, Type::INT8),
-            (&origin, Type::TEXT),
-        ];
-        let mut steps = vec![Step::Plain(BEGIN), Step::Often(EXPECT, params.into())];
-        steps.extend(columns.steps());
-        let newest = *self.batch;
-        self.finish(steps, Some(newest), meanwhile).await
+    /// Sends the rest of a transaction, or all of it if nothing is held. The facts must be the expected ones, and the newest batch still the
+    /// one that it was.
+    async fn write(&mut self, facts: &StoreMeta, held: bool, columns: &Columns<'_>, meanwhile: impl FnOnce()) -> Result<()> {
+        let (was, name) = (Was::of(facts)?, self.name(if held { None } else { Some(*self.batch) }));
+        let mut parts = vec![was.part(columns), name.part()];
+        parts.extend(columns.parts());
+        let mut united = United::of(parts);
+        if !columns.word.is_empty() {
+            united = united.telling(&CHANNEL, &columns.word);
+        }
+        let (mut steps, rest) = (vec![united.step()], columns.rest());
+        // A statement alone is a transaction by itself.
+        if held || !rest.is_empty() || !self.session.as_ref().is_some_and(Session::is_ours) {
+            if !held {
+                steps.insert(0, Step::Plain(BEGIN));
+            }
+            steps.extend(rest);
+            steps.push(Step::Plain(COMMIT));
+        }
+        self.finish(steps, meanwhile).await
     }
 
-    /// Sends the rest of the transaction, the name of the batch and the COMMIT at once; does something else until the answers come. If the
-    /// transaction was not begun before, the newest batch must still be the one that it was.
-    async fn finish(&mut self, mut steps: Vec<Step<'_>>, newest: Option<i64>, meanwhile: impl FnOnce()) -> Result<()> {
+    /// The name of the next batch, which comes behind the newest one, if that is said.
+    fn name(&self, newest: Option<i64>) -> Name<'a> {
+        Name { id: self.id, batch: *self.batch + 1, at: self.clock.wall().as_micros(), newest }
+    }
+
+    /// Sends the rest of a transaction that names the next batch, and its end, at once; does something else until the answers come.
+    async fn finish(&mut self, steps: Vec<Step<'_>>, meanwhile: impl FnOnce()) -> Result<()> {
         let Some(client) = self.session.take() else { return Err(silent()) };
         *self.batch += 1;
-        let named @ (_, batch, now, _) = (self.id, *self.batch, self.clock.wall().as_micros(), newest);
-        let long_ago = now - DAY_US;
-        steps.push(name(&named));
-        if batch % FORGET_EVERY == 1 {
-            steps.push(Step::With(FORGET, vec![(&long_ago, Type::INT8)]));
-        }
-        steps.push(Step::Plain(COMMIT));
         let idle = async {
             // First the connection sends what it was given.
             tokio::task::yield_now().await;
@@ -237,12 +242,11 @@ impl Work<'_> {
 
     /// Whether the newest batch is there; if not, it never will be.
     async fn landed(&mut self, client: &Session) -> Result<bool> {
-        let (id, newest, now) = (self.id, *self.batch + 1, self.clock.wall().as_micros());
-        let given_up = (id, newest, now, None);
+        let given_up = self.name(None);
         let question = [
             Step::Plain(BEGIN),
             Step::Often(TAKE, Vec::new()),
-            Step::With("SELECT batch FROM onward_writers WHERE id = $1", vec![(&id, Type::TEXT)]),
+            Step::With("SELECT batch FROM onward_writers WHERE id = $1", vec![(&self.id, Type::TEXT)]),
         ];
         let answers = ask(client, &question).await?;
         let written = answers.get(2).and_then(|rows| rows.first()).map(|row| col::<i64>(row, 0)).transpose()?;
@@ -250,8 +254,8 @@ impl Work<'_> {
             ask(client, &[Step::Plain("ROLLBACK")]).await?;
             return Ok(true);
         }
-        ask(client, &[name(&given_up), Step::Plain(COMMIT)]).await?;
-        *self.batch = newest;
+        ask(client, &[United::of(vec![given_up.part()]).step(), Step::Plain(COMMIT)]).await?;
+        *self.batch += 1;
         Ok(false)
     }
 
@@ -268,11 +272,16 @@ impl Work<'_> {
         }
         let (mark, end) = (signed(pruned.compacted.get())?, log::first_row(pruned.compacted.get() + 1)?);
         let facts: [Param<'_>; 2] = [(&mark, Type::INT8), (&bytes, Type::INT8)];
+        let (name, long_ago) = (self.name(None), self.clock.wall().as_micros() - DAY_US);
+        let united = United::of(vec![name.part()]);
         let steps = vec![
             Step::With("DELETE FROM onward_changes WHERE id < $1", vec![(&end, Type::INT8)]),
             Step::With("UPDATE onward_meta SET compacted = $1, log_bytes = log_bytes - $2", facts.into()),
+            united.step(),
+            Step::With(FORGET, vec![(&long_ago, Type::INT8)]),
+            Step::Plain(COMMIT),
         ];
-        self.finish(steps, None, || {}).await.map(|()| pruned)
+        self.finish(steps, || {}).await.map(|()| pruned)
     }
 
     async fn due(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(Key, Version)>> {
@@ -303,9 +312,41 @@ impl Work<'_> {
     }
 }
 
-/// Says which batch is a writer's newest, and when it wrote it.
-fn name<'a>((id, batch, now, newest): &'a (&'a str, i64, i64, Option<i64>)) -> Step<'a> {
-    Step::Often(NAME, vec![(id, Type::TEXT), (batch, Type::INT8), (now, Type::INT8), (newest, Type::INT8)])
+/// Which batch is a writer's newest, and when it wrote it.
+struct Name<'a> {
+    id: &'a str,
+    batch: i64,
+    at: i64,
+    /// The newest one before it, if that is known.
+    newest: Option<i64>,
+}
+
+impl Name<'_> {
+    fn part(&self) -> Part<'_> {
+        Part::one(NAME, vec![(&self.id, Type::TEXT), (&self.batch, Type::INT8), (&self.at, Type::INT8), (&self.newest, Type::INT8)])
+    }
+}
+
+/// The facts as they must be, for [`MOVE`].
+struct Was<'a> {
+    epoch: String,
+    origin: &'a str,
+    facts: [i64; 4],
+    restore_floor: i64,
+}
+
+impl<'a> Was<'a> {
+    fn of(meta: &'a StoreMeta) -> Result<Self> {
+        let (epoch, facts, restore_floor) = (meta.epoch.to_string(), plan::facts(meta)?, signed(meta.restore_floor)?);
+        Ok(Self { epoch, origin: &meta.origin, facts, restore_floor })
+    }
+
+    fn part<'s>(&'s self, columns: &'s Columns<'_>) -> Part<'s> {
+        let mut params: Vec<Param<'_>> = vec![(&migrate::VERSION, Type::INT4), (&self.epoch, Type::TEXT), (&self.origin, Type::TEXT)];
+        let numbers = self.facts.iter().chain([&self.restore_floor]).chain(&columns.facts).chain([&columns.log_bytes]);
+        params.extend(numbers.map(|number| (number as _, Type::INT8)));
+        Part::one(MOVE, params)
+    }
 }
 
 /// Why a transaction could not begin.
@@ -438,12 +479,11 @@ impl Writer for PostgresWriter {
             let held = std::mem::take(&mut self.held);
             // Learned while the server writes; a failure unlearns all.
             let mut known = std::mem::take(&mut self.known);
-            let facts = known.facts().cloned().filter(|_| !held);
+            let facts = known.facts().cloned().ok_or_else(silent);
             let learn = || known.wrote(plan);
-            let done = self.run(async |work| match (Columns::of(plan), facts) {
-                (Ok(columns), Some(facts)) => work.write(&facts, &columns, learn).await,
-                (Ok(columns), None) => work.finish(columns.steps(), None, learn).await,
-                (Err(error), _) => {
+            let done = self.run(async |work| match facts.and_then(|facts| Ok((facts, Columns::of(plan)?))) {
+                Ok((facts, columns)) => work.write(&facts, held, &columns, learn).await,
+                Err(error) => {
                     work.give_back().await;
                     Err(error)
                 }

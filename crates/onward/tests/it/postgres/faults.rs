@@ -15,8 +15,8 @@ use onward::{Effect, Error, Kind, Onward, Result, retry};
 
 use super::{open, through};
 
-/// The message that ends a transaction, as the protocol has it.
-const COMMIT: &[u8] = b"COMMIT\0";
+/// The end of a batch on the wire: what it tells to whom, and the message that has the server carry it out.
+const BATCH_END: [&[u8]; 2] = [b"onward_commits", b"S\0\0\0\x04"];
 
 fn is_busy(error: &Error) {
     assert_eq!((error.kind(), error.effect()), (Kind::Overloaded, Effect::NotApplied), "{error:?}");
@@ -163,7 +163,11 @@ async fn what_was_given_up_never_lands_however_late_it_comes() {
     proxy.hold_requests();
     let given_up = put(99, WriteCondition::MustExist);
     let until = system.now() + Duration::from_secs(10);
-    let sent = || proxy.held().windows(COMMIT.len()).any(|bytes| bytes == COMMIT);
+    let sent = || {
+        let held = proxy.held();
+        let behind = |bytes: &'_ [u8], end: &[u8]| bytes.windows(end.len()).position(|window| window == end).map(|at| at + end.len());
+        behind(&held, BATCH_END[0]).is_some_and(|at| behind(&held[at..], BATCH_END[1]).is_some())
+    };
     while !sent() {
         assert!(system.now() < until, "nothing is sent");
         retry::sleep(&system, Duration::from_millis(5)).await;
