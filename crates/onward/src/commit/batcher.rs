@@ -59,7 +59,8 @@ pub(super) enum Task {
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) commit: Commit,
-    pub(super) print: Fingerprint,
+    /// What it wants, if it has a request id.
+    pub(super) print: Option<Fingerprint>,
     pub(super) entries: Vec<Prepared>,
     pub(super) size: usize,
     pub(super) deadline: Moment,
@@ -160,7 +161,7 @@ impl Batcher {
             .map(|(key, version)| {
                 let commit = Commit::new().expire(key.clone(), *version);
                 let (answer, caller) = oneshot::channel();
-                (Pending { print: commit.fingerprint(), commit, entries: Vec::new(), size: 0, deadline, answer }, caller)
+                (Pending { print: None, commit, entries: Vec::new(), size: 0, deadline, answer }, caller)
             })
             .unzip();
         if batch.is_empty() {
@@ -250,7 +251,7 @@ impl Batcher {
             }
         };
         self.writer = Some(writer);
-        let publish = |plan: &mut Plan| self.lookout.publish(plan.meta.epoch, std::mem::take(&mut plan.records));
+        let publish = |plan: &mut Plan| self.lookout.publish(plan.meta.epoch, &mut plan.records);
         let old = plan.as_mut().map(publish);
         Ok((outcomes, Spent { _plan: plan, _old: old.unwrap_or_default() }))
     }
@@ -421,7 +422,7 @@ struct Touched {
 impl Draft {
     fn judge(&mut self, pending: &Pending, keys: &MacKeys) -> Result<CommitOutcome> {
         let commit = &pending.commit;
-        let verdict = match decide(commit, &pending.print, &self.view)? {
+        let verdict = match decide(commit, pending.print.as_ref(), &self.view)? {
             Decision::Replay(receipt) => return Ok(CommitOutcome::Committed(replayed(&receipt))),
             Decision::Conflict(conflicts) => return Ok(CommitOutcome::Conflict(conflicts)),
             Decision::Fenced { lock, token, newest } => return Ok(CommitOutcome::Fenced { lock, token, newest }),
@@ -454,9 +455,9 @@ impl Draft {
                 request: commit.request.clone(),
             });
         }
-        if let Some(id) = &commit.request {
+        if let (Some(id), Some(print)) = (&commit.request, pending.print) {
             let expires_at = Timestamp::from_micros(self.view.now.as_micros() + commit.window.micros());
-            let known = Remembered { fingerprint: pending.print, receipt: Arc::new(receipt.clone()), expires_at };
+            let known = Remembered { fingerprint: print, receipt: Arc::new(receipt.clone()), expires_at };
             self.view.requests.insert(id.clone(), known);
             self.touched.requests.push(id.clone());
         }

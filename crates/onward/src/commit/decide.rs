@@ -73,14 +73,14 @@ impl View {
     }
 }
 
-/// Judges one commit: request id, fences, guards, conditions, patches; the first class that fails decides, all its failures are listed.
+/// Judges one commit, whose fingerprint is there if it has a request id: request id, fences, guards, conditions, patches; the first class that fails decides, all its failures are listed.
 ///
 /// # Errors
 /// The request id was used with other content, a patch does not fit its document, a token is ahead of any clock, or the store is at the end of its numbers.
-pub(crate) fn decide(commit: &Commit, print: &Fingerprint, view: &View) -> Result<Decision> {
+pub(crate) fn decide(commit: &Commit, print: Option<&Fingerprint>, view: &View) -> Result<Decision> {
     let known = commit.request.as_ref().and_then(|id| view.requests.get(id));
     if let Some(known) = known.filter(|known| known.expires_at > view.now) {
-        if known.fingerprint == *print {
+        if print == Some(&known.fingerprint) {
             return Ok(Decision::Replay(known.receipt.clone()));
         }
         return Err(reused());

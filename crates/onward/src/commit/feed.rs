@@ -120,6 +120,8 @@ pub struct Feed {
     _place: Option<OwnedSemaphorePermit>,
     /// What the engine hears of other processes' commits, if it does; asked when it is needed.
     heard: Option<Option<watch::Receiver<Heard>>>,
+    /// As long as it reads the newest commits from memory.
+    _wanted: Option<Arc<()>>,
 }
 
 /// What all feeds of a queue share: how far the store is, and the newest commits.
@@ -131,6 +133,8 @@ pub(super) struct Lookout {
     taken: AtomicBool,
     newest: watch::Sender<Revision>,
     recent: Mutex<Recent>,
+    /// Shared with each feed that reads the newest commits here: while there is none, nothing is held.
+    wanted: Arc<()>,
     places: Arc<Semaphore>,
     /// How many places there are.
     most: Mutex<usize>,
@@ -139,7 +143,7 @@ pub(super) struct Lookout {
 impl Lookout {
     pub(super) fn new(newest: watch::Sender<Revision>) -> Self {
         let places = Arc::new(Semaphore::new(READERS));
-        Self { taken: AtomicBool::new(false), newest, recent: Mutex::default(), places, most: Mutex::new(READERS) }
+        Self { taken: AtomicBool::new(false), newest, recent: Mutex::default(), wanted: Arc::default(), places, most: Mutex::new(READERS) }
     }
 
     /// Tells all feeds how far the store is; it never goes back.
@@ -151,10 +155,14 @@ impl Lookout {
         });
     }
 
-    /// Gives all feeds what a batch of this queue has written; returns what they need no more, for the caller to drop when it has time.
-    pub(super) fn publish(&self, epoch: Epoch, batch: Vec<Record>) -> Vec<Arc<Record>> {
+    /// Gives all feeds what a batch of this queue has written, if there are any; returns what they need no more, for the caller to drop when
+    /// it has time.
+    pub(super) fn publish(&self, epoch: Epoch, batch: &mut Vec<Record>) -> Vec<Arc<Record>> {
         let Some(newest) = batch.last().map(|record| record.revision) else { return Vec::new() };
-        let gone = self.recent.lock().add(epoch, batch);
+        let mut recent = self.recent.lock();
+        // A feed that is opened now reads the log.
+        let gone = if Arc::strong_count(&self.wanted) > 1 { recent.add(epoch, std::mem::take(batch)) } else { recent.clear() };
+        drop(recent);
         self.tell(newest);
         gone
     }
@@ -233,13 +241,13 @@ impl Feed {
         }
         let wake = lookout.newest.subscribe();
         lookout.tell(meta.revision);
-        let (ready, wants) = (VecDeque::new(), Wants::Everything);
-        Ok(Self { engine, wake, lookout, clock, epoch: meta.epoch, at, ready, wants, _place: place, heard: None })
+        let (ready, wants, wanted) = (VecDeque::new(), Wants::Everything, Some(lookout.wanted.clone()));
+        Ok(Self { engine, wake, lookout, clock, epoch: meta.epoch, at, ready, wants, _place: place, heard: None, _wanted: wanted })
     }
 
     /// Wants only what each commit did beside objects, and that within 100 ms.
     pub(crate) fn of_notes(mut self) -> Self {
-        self.wants = Wants::Notes;
+        (self.wants, self._wanted) = (Wants::Notes, None);
         self
     }
 

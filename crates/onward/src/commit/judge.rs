@@ -42,6 +42,9 @@ pub(crate) fn prepare(base: &str, entries: &[(ChainName, Entry)], ids: &[String]
 
 /// The event ids of a commit's entries: from its request id, from the entry itself when it is appended alone, or new ones.
 pub(crate) fn event_ids(entries: &[(ChainName, Entry)], request: Option<&RequestId>, fresh: impl Fn() -> String) -> Vec<String> {
+    if entries.is_empty() {
+        return Vec::new();
+    }
     let base = match request {
         Some(id) if id.as_str().len() <= 120 => id.as_str().to_owned(),
         // A scoped id may be longer than the field allows: its hash names it as well.

@@ -145,7 +145,8 @@ impl CommitQueue {
 
     async fn answer(&self, mut commit: Commit) -> Result<CommitOutcome> {
         let size = commit.check()?;
-        let print = commit.fingerprint();
+        // Only what is asked for again is compared.
+        let print = commit.request.is_some().then(|| commit.fingerprint());
         let inner = &*self.0;
         let clock = &inner.options.clock;
         let request = commit.request.clone();

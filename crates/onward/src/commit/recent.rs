@@ -31,8 +31,8 @@ impl Recent {
         for record in batch {
             let follows = self.records.back().is_none_or(|(last, _)| last.revision.next() == record.revision);
             if self.epoch != Some(epoch) || !follows {
-                gone.extend(self.records.drain(..).map(|(record, _)| record));
-                *self = Self { epoch: Some(epoch), ..Self::default() };
+                gone.extend(self.clear());
+                self.epoch = Some(epoch);
             }
             let size = size(&record);
             self.bytes += size;
@@ -42,6 +42,12 @@ impl Recent {
             }
         }
         gone
+    }
+
+    /// Holds nothing any more; returns what it held.
+    pub(super) fn clear(&mut self) -> Vec<Arc<Record>> {
+        self.bytes = 0;
+        self.records.drain(..).map(|(record, _)| record).collect()
     }
 
     /// Drops everything up to a revision, as the log did.

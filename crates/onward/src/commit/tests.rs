@@ -51,7 +51,7 @@ fn object(name: &str, version: u64, bytes: usize) -> Object {
 }
 
 fn judge(commit: &Commit, view: &View) -> crate::Result<Decision> {
-    decide(commit, &commit.fingerprint(), view)
+    decide(commit, Some(&commit.fingerprint()), view)
 }
 
 fn create() -> Commit {

@@ -7,12 +7,18 @@ use super::limits::{NAME_BYTES, WORD_BYTES};
 use crate::{Error, Result};
 
 /// The name of an object: namespace, kind and name, compared by bytes, never folded or normalised.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
-    namespace: Arc<str>,
-    kind: Arc<str>,
-    name: Arc<str>,
+    /// The three in one allocation, since a key is copied at every step. What parts them is below every character that they may hold, so the
+    /// order of the whole is theirs.
+    text: Arc<str>,
+    /// Where the kind and the name begin.
+    kind: u8,
+    name: u8,
 }
+
+/// What parts namespace, kind and name.
+const GAP: char = '\0';
 
 /// The namespace of a key that names none.
 pub(crate) const DEFAULT_NAMESPACE: &str = "default";
@@ -37,31 +43,45 @@ impl Key {
         if name.is_empty() || name.len() > NAME_BYTES || name.chars().any(char::is_control) {
             return Err(Error::invalid_key("name is 1..=384 bytes of UTF-8 without control characters"));
         }
-        Ok(Self { namespace: namespace.into(), kind: kind.into(), name: name.into() })
+        let begins = |after: usize| u8::try_from(after + 1).map_err(|_| Error::invalid_key("namespace and kind are too long"));
+        let (kind_at, name_at) = (begins(namespace.len())?, begins(namespace.len() + 1 + kind.len())?);
+        let mut text = String::with_capacity(namespace.len() + kind.len() + name.len() + 2);
+        for part in [namespace, kind] {
+            text.push_str(part);
+            text.push(GAP);
+        }
+        text.push_str(name);
+        Ok(Self { text: text.into(), kind: kind_at, name: name_at })
     }
 
     /// Returns the namespace.
     pub fn namespace(&self) -> &str {
-        &self.namespace
+        &self.text[..usize::from(self.kind) - 1]
     }
 
     /// Returns the kind.
     pub fn kind(&self) -> &str {
-        &self.kind
+        &self.text[usize::from(self.kind)..usize::from(self.name) - 1]
     }
 
     /// Returns the name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.text[usize::from(self.name)..]
     }
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if &*self.namespace != DEFAULT_NAMESPACE {
-            write!(f, "{}/", self.namespace)?;
+        if self.namespace() != DEFAULT_NAMESPACE {
+            write!(f, "{}/", self.namespace())?;
         }
-        write!(f, "{}/{}", self.kind, self.name)
+        write!(f, "{}/{}", self.kind(), self.name())
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").field("namespace", &self.namespace()).field("kind", &self.kind()).field("name", &self.name()).finish()
     }
 }
 
@@ -116,5 +136,26 @@ impl<K: AsRef<str>, N: AsRef<str>> IntoKey for (K, N) {
 impl<S: AsRef<str>, K: AsRef<str>, N: AsRef<str>> IntoKey for (S, K, N) {
     fn into_key(self) -> Result<Key> {
         Key::in_namespace(self.0.as_ref(), self.1.as_ref(), self.2.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_gives_its_parts_back_and_stands_where_they_do() {
+        let longest = "k".repeat(WORD_BYTES);
+        let parts =
+            [("a", "b", "c"), ("a", "b", "c\u{e9}"), ("a", "b-", "a"), ("a", "bb", "a"), ("a-", "a", "a"), (&longest, &longest, "n")];
+        let keys: Vec<_> = parts.iter().map(|(namespace, kind, name)| Key::in_namespace(namespace, kind, name).unwrap()).collect();
+        for (key, parts) in keys.iter().zip(parts) {
+            assert_eq!((key.namespace(), key.kind(), key.name()), parts);
+        }
+        for (one, its) in keys.iter().zip(parts) {
+            for (other, others) in keys.iter().zip(parts) {
+                assert_eq!(one.cmp(other), its.cmp(&others), "{one:?} {other:?}");
+            }
+        }
     }
 }

@@ -52,7 +52,7 @@ pub fn judge(commit: &Commit, facts: &Facts) -> Judged {
     let now = Timestamp::from_micros(1 << 50);
     let print = commit.fingerprint();
     let (mut view, _) = View::new(rows(facts, now), now);
-    let verdict = match decide(commit, &print, &view).expect("a commit without a mistake") {
+    let verdict = match decide(commit, Some(&print), &view).expect("a commit without a mistake") {
         Decision::Replay(receipt) => return Judged::Replays(receipt.revision.get()),
         Decision::Conflict(_) => return Judged::Conflicts,
         Decision::Fenced { .. } => return Judged::Fenced,
