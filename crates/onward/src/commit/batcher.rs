@@ -243,7 +243,7 @@ impl Batcher {
             None => self.engine.writer()?,
         };
         let done = caught(transact(&mut *writer, self.engine.name(), &self.options, &self.line, batch)).await;
-        let (outcomes, mut plan) = match done {
+        let (outcomes, plan) = match done {
             Ok(done) => done,
             Err(error) => {
                 self.writer = Some(writer).filter(|_| error.effect() == Effect::NotApplied);
@@ -251,8 +251,7 @@ impl Batcher {
             }
         };
         self.writer = Some(writer);
-        let publish = |plan: &mut Plan| self.lookout.publish(plan.meta.epoch, &mut plan.records);
-        let old = plan.as_mut().map(publish);
+        let old = plan.as_ref().map(|plan| self.lookout.publish(plan.meta.epoch, &plan.records));
         Ok((outcomes, Spent { _plan: plan, _old: old.unwrap_or_default() }))
     }
 }
@@ -264,7 +263,7 @@ async fn transact(
     options: &QueueOptions,
     line: &Line,
     batch: &[Pending],
-) -> Result<(Vec<Result<CommitOutcome>>, Option<Plan>)> {
+) -> Result<(Vec<Result<CommitOutcome>>, Option<Arc<Plan>>)> {
     let mut wanted = wanted(batch);
     loop {
         let rows = writer.begin(&wanted).await?;
@@ -273,7 +272,7 @@ async fn transact(
         // What a writer knows without looking is good enough to agree, not to refuse.
         let agreed = || outcomes.iter().all(|outcome| matches!(outcome, Ok(CommitOutcome::Committed(_))));
         let plan = match plan {
-            Some(plan) if held || agreed() => plan,
+            Some(plan) if held || agreed() => Arc::new(plan),
             None if held => {
                 writer.give_back().await;
                 return Ok((outcomes, None));
@@ -328,7 +327,7 @@ fn judged(rows: Rows, options: &QueueOptions, line: &Line, batch: &[Pending]) ->
 /// What nobody needs any more after a batch: memory that has long been cold, so it takes a while to give back.
 #[derive(Default)]
 struct Spent {
-    _plan: Option<Plan>,
+    _plan: Option<Arc<Plan>>,
     _old: Vec<Arc<Record>>,
 }
 
@@ -404,7 +403,7 @@ struct Draft {
     view: View,
     wall: Timestamp,
     heads: HashMap<ChainName, Head>,
-    records: Vec<Record>,
+    records: Vec<Arc<Record>>,
     entries: Vec<(ChainName, Arc<Sealed>)>,
     personal: Vec<(ChainName, KeptPersonal)>,
     forgotten: Vec<(ChainName, Vec<Seq>)>,
@@ -446,14 +445,14 @@ impl Draft {
         self.personal.extend(personal);
         self.forgotten.extend(commit.forgotten.iter().cloned());
         if let Some(revision) = verdict.revision {
-            self.records.push(Record {
+            self.records.push(Arc::new(Record {
                 revision,
                 at: self.view.now,
                 changes: verdict.changes,
                 invalidations: commit.invalidations.clone(),
                 entries: receipt.audit.clone(),
                 request: commit.request.clone(),
-            });
+            }));
         }
         if let (Some(id), Some(print)) = (&commit.request, pending.print) {
             let expires_at = Timestamp::from_micros(self.view.now.as_micros() + commit.window.micros());

@@ -98,7 +98,7 @@ pub struct Plan {
     /// Objects in their final state; `None` deletes.
     pub objects: HashMap<Key, Option<Arc<Object>>>,
     /// Rows of the change log, in revision order.
-    pub records: Vec<Record>,
+    pub records: Vec<Arc<Record>>,
     /// Newest tokens.
     pub fences: HashMap<LockKey, FencingToken>,
     /// Answers to remember.
@@ -123,11 +123,12 @@ pub trait Writer: Send {
 
     /// Carries out the plan, makes it durable (C3), and gives the right back.
     ///
-    /// If the rows were not read under the right, it takes the right first.
+    /// If the rows were not read under the right, it takes the right first. It may keep the plan, and drop it when it has time: its memory
+    /// is cold by then.
     ///
     /// # Errors
     /// `NotApplied` when it surely left nothing, also because known rows hold no more: try again with fresh ones; `Unknown` when COMMIT itself failed. The right is given back either way.
-    fn finish<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<()>>;
+    fn finish<'a>(&'a mut self, plan: &'a Arc<Plan>) -> BoxFuture<'a, Result<()>>;
 
     /// Gives the right back with nothing written.
     fn give_back(&mut self) -> BoxFuture<'_, ()>;

@@ -157,11 +157,11 @@ impl Lookout {
 
     /// Gives all feeds what a batch of this queue has written, if there are any; returns what they need no more, for the caller to drop when
     /// it has time.
-    pub(super) fn publish(&self, epoch: Epoch, batch: &mut Vec<Record>) -> Vec<Arc<Record>> {
+    pub(super) fn publish(&self, epoch: Epoch, batch: &[Arc<Record>]) -> Vec<Arc<Record>> {
         let Some(newest) = batch.last().map(|record| record.revision) else { return Vec::new() };
         let mut recent = self.recent.lock();
         // A feed that is opened now reads the log.
-        let gone = if Arc::strong_count(&self.wanted) > 1 { recent.add(epoch, std::mem::take(batch)) } else { recent.clear() };
+        let gone = if Arc::strong_count(&self.wanted) > 1 { recent.add(epoch, batch) } else { recent.clear() };
         drop(recent);
         self.tell(newest);
         gone

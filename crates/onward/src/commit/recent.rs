@@ -26,7 +26,7 @@ pub(super) struct Recent {
 impl Recent {
     /// Adds a batch, and returns what made room for it. If another process, or a commit of unknown effect, came between, all that was held
     /// goes: the log has it.
-    pub(super) fn add(&mut self, epoch: Epoch, batch: Vec<Record>) -> Vec<Arc<Record>> {
+    pub(super) fn add(&mut self, epoch: Epoch, batch: &[Arc<Record>]) -> Vec<Arc<Record>> {
         let mut gone = Vec::new();
         for record in batch {
             let follows = self.records.back().is_none_or(|(last, _)| last.revision.next() == record.revision);
@@ -34,9 +34,9 @@ impl Recent {
                 gone.extend(self.clear());
                 self.epoch = Some(epoch);
             }
-            let size = size(&record);
+            let size = size(record);
             self.bytes += size;
-            self.records.push_back((Arc::new(record), size));
+            self.records.push_back((record.clone(), size));
             while self.records.len() > COMMITS || self.bytes > BYTES {
                 gone.extend(self.oldest());
             }
@@ -90,15 +90,15 @@ mod tests {
     use super::*;
     use crate::time::Timestamp;
 
-    fn record(number: u64, invalidated: usize) -> Record {
-        Record {
+    fn record(number: u64, invalidated: usize) -> Arc<Record> {
+        Arc::new(Record {
             revision: Revision::new(number).unwrap(),
             at: Timestamp::default(),
             changes: Vec::new(),
             invalidations: vec![("ns".to_owned(), "k".repeat(invalidated))],
             entries: Vec::new(),
             request: None,
-        }
+        })
     }
 
     fn held(recent: &Recent, after: u64) -> Vec<u64> {
@@ -109,12 +109,12 @@ mod tests {
     #[test]
     fn a_gap_or_another_epoch_empties_it() {
         let mut recent = Recent::default();
-        recent.add(Epoch::from_bits(1), vec![record(1, 0), record(2, 0)]);
-        recent.add(Epoch::from_bits(1), vec![record(3, 0)]);
+        recent.add(Epoch::from_bits(1), &vec![record(1, 0), record(2, 0)]);
+        recent.add(Epoch::from_bits(1), &vec![record(3, 0)]);
         assert_eq!((held(&recent, 0), held(&recent, 2), held(&recent, 3)), (vec![1, 2, 3], vec![3], vec![]));
-        recent.add(Epoch::from_bits(1), vec![record(5, 0), record(6, 0)]);
+        recent.add(Epoch::from_bits(1), &vec![record(5, 0), record(6, 0)]);
         assert_eq!((held(&recent, 3), held(&recent, 4)), (vec![], vec![5, 6]));
-        recent.add(Epoch::from_bits(2), vec![record(7, 0)]);
+        recent.add(Epoch::from_bits(2), &vec![record(7, 0)]);
         assert_eq!((held(&recent, 4), held(&recent, 6)), (vec![], vec![]), "the epoch is another one");
     }
 
@@ -122,18 +122,18 @@ mod tests {
     fn it_is_bounded_and_a_reader_behind_it_gets_nothing() {
         let mut recent = Recent::default();
         let commits = COMMITS as u64;
-        recent.add(Epoch::from_bits(1), (1..=commits + 2).map(|number| record(number, 0)).collect());
+        recent.add(Epoch::from_bits(1), &(1..=commits + 2).map(|number| record(number, 0)).collect::<Vec<_>>());
         assert_eq!((held(&recent, 1), held(&recent, 2).len()), (vec![], COMMITS));
-        recent.add(Epoch::from_bits(1), vec![record(commits + 3, BYTES / 2), record(commits + 4, BYTES / 2 - 5 * EACH)]);
+        recent.add(Epoch::from_bits(1), &vec![record(commits + 3, BYTES / 2), record(commits + 4, BYTES / 2 - 5 * EACH)]);
         assert!(recent.bytes <= BYTES && held(&recent, commits + 2).len() == 2);
-        recent.add(Epoch::from_bits(1), vec![record(commits + 5, BYTES)]);
+        recent.add(Epoch::from_bits(1), &vec![record(commits + 5, BYTES)]);
         assert_eq!((recent.bytes, recent.records.len()), (0, 0), "greater than all its room");
     }
 
     #[test]
     fn what_the_log_lost_is_not_held() {
         let mut recent = Recent::default();
-        recent.add(Epoch::from_bits(1), (1..=5).map(|number| record(number, 0)).collect());
+        recent.add(Epoch::from_bits(1), &(1..=5).map(|number| record(number, 0)).collect::<Vec<_>>());
         recent.compact(Revision::new(3).unwrap());
         assert_eq!((held(&recent, 2), held(&recent, 3)), (vec![], vec![4, 5]));
     }

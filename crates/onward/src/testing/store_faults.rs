@@ -187,7 +187,7 @@ impl Writer for FaultyWriter {
         })
     }
 
-    fn finish<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<()>> {
+    fn finish<'a>(&'a mut self, plan: &'a Arc<Plan>) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             self.faults.wait_if_held();
             match self.faults.draw() {

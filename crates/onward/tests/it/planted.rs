@@ -56,7 +56,7 @@ impl Writer for BuggyWriter {
         })
     }
 
-    fn finish<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<()>> {
+    fn finish<'a>(&'a mut self, plan: &'a Arc<Plan>) -> BoxFuture<'a, Result<()>> {
         let mut wrong = Plan {
             meta: plan.meta.clone(),
             now: plan.now,
@@ -81,7 +81,7 @@ impl Writer for BuggyWriter {
             Bug::LogWithHoles => wrong.records.retain(|record| record.revision.get() % 5 != 3),
             Bug::HeadsForgotten => wrong.heads.clear(),
         }
-        Box::pin(async move { self.0.finish(&wrong).await })
+        Box::pin(async move { self.0.finish(&Arc::new(wrong)).await })
     }
 
     fn prune<'a>(&'a mut self, prune: &'a Prune) -> BoxFuture<'a, Result<Pruned>> {

@@ -198,7 +198,7 @@ impl Writer for MemoryWriter {
         Box::pin(std::future::ready(Ok(rows)))
     }
 
-    fn finish<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<()>> {
+    fn finish<'a>(&'a mut self, plan: &'a Arc<Plan>) -> BoxFuture<'a, Result<()>> {
         {
             let mut state = self.store.0.state.write();
             state.meta = plan.meta.clone();
@@ -214,8 +214,8 @@ impl Writer for MemoryWriter {
                     state.ends.insert((ends, key.clone()));
                 }
             }
-            state.log_bytes += plan.records.iter().map(size).sum::<u64>();
-            state.records.extend(plan.records.iter().map(|record| (record.revision, record.clone())));
+            state.log_bytes += plan.records.iter().map(|record| size(record)).sum::<u64>();
+            state.records.extend(plan.records.iter().map(|record| (record.revision, Record::clone(record))));
             state.fences.extend(plan.fences.iter().map(|(lock, token)| (lock.clone(), *token)));
             state.remember(plan);
             state.heads.extend(plan.heads.iter().map(|(chain, head)| (chain.clone(), head.clone())));

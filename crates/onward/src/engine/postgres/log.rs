@@ -69,7 +69,7 @@ pub(super) const APPEND: &str =
 
 impl<'a> Rows<'a> {
     /// Lays commits out; one that changes no object has a row of its own.
-    pub(super) fn of(records: &'a [Record]) -> Result<Self> {
+    pub(super) fn of(records: &'a [Arc<Record>]) -> Result<Self> {
         let mut rows = Self::default();
         for record in records {
             let first = signed(record.revision.get() * ROWS)?;

@@ -5,6 +5,7 @@
 //! another transaction.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
@@ -70,6 +71,8 @@ pub(super) struct PostgresWriter {
     /// The number of its newest batch.
     batch: i64,
     known: Known,
+    /// The newest plan, dropped while the server is at the next one.
+    last: Option<Arc<Plan>>,
     /// Whether the right is held.
     held: bool,
 }
@@ -84,6 +87,7 @@ impl PostgresWriter {
             id: random::uuid_v4().to_string(),
             batch: 0,
             known: Known::default(),
+            last: None,
             held: false,
         }
     }
@@ -474,15 +478,19 @@ impl Writer for PostgresWriter {
         })
     }
 
-    fn finish<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<()>> {
+    fn finish<'a>(&'a mut self, plan: &'a Arc<Plan>) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let held = std::mem::take(&mut self.held);
             // Learned while the server writes; a failure unlearns all.
             let mut known = std::mem::take(&mut self.known);
             let facts = known.facts().cloned().ok_or_else(silent);
-            let learn = || known.wrote(plan);
+            let last = self.last.replace(plan.clone());
+            let meanwhile = || {
+                known.wrote(plan);
+                drop(last);
+            };
             let done = self.run(async |work| match facts.and_then(|facts| Ok((facts, Columns::of(plan)?))) {
-                Ok((facts, columns)) => work.write(&facts, held, &columns, learn).await,
+                Ok((facts, columns)) => work.write(&facts, held, &columns, meanwhile).await,
                 Err(error) => {
                     work.give_back().await;
                     Err(error)

@@ -383,7 +383,7 @@ impl Writer for SqliteWriter {
         Box::pin(std::future::ready(self.begin_now(wanted)))
     }
 
-    fn finish<'a>(&'a mut self, plan: &'a Plan) -> BoxFuture<'a, Result<()>> {
+    fn finish<'a>(&'a mut self, plan: &'a Arc<Plan>) -> BoxFuture<'a, Result<()>> {
         Box::pin(std::future::ready(self.finish_now(plan)))
     }
 

@@ -18,7 +18,7 @@ use crate::{Error, Result};
 pub(super) const ROWS: u64 = 256;
 
 /// Writes the rows of commits; one that changes no object has a row of its own. Returns what they count in the log.
-pub(super) fn append(connection: &Connection, records: &[Record]) -> Result<u64> {
+pub(super) fn append(connection: &Connection, records: &[Arc<Record>]) -> Result<u64> {
     let mut bytes = 0;
     let mut insert = prepare(
         connection,

@@ -58,8 +58,8 @@ async fn on_its_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'sta
     tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap()
 }
 
-fn nothing(rows: &Rows) -> Plan {
-    Plan {
+fn nothing(rows: &Rows) -> Arc<Plan> {
+    Arc::new(Plan {
         meta: rows.meta.clone(),
         now: rows.meta.at,
         objects: HashMap::new(),
@@ -70,7 +70,7 @@ fn nothing(rows: &Rows) -> Plan {
         entries: Vec::new(),
         personal: Vec::new(),
         forgotten: Vec::new(),
-    }
+    })
 }
 
 fn begin(writer: &mut Box<dyn Writer>, wanted: &Wanted) -> Rows {
