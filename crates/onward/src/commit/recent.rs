@@ -109,12 +109,12 @@ mod tests {
     #[test]
     fn a_gap_or_another_epoch_empties_it() {
         let mut recent = Recent::default();
-        recent.add(Epoch::from_bits(1), &vec![record(1, 0), record(2, 0)]);
-        recent.add(Epoch::from_bits(1), &vec![record(3, 0)]);
+        recent.add(Epoch::from_bits(1), &[record(1, 0), record(2, 0)]);
+        recent.add(Epoch::from_bits(1), &[record(3, 0)]);
         assert_eq!((held(&recent, 0), held(&recent, 2), held(&recent, 3)), (vec![1, 2, 3], vec![3], vec![]));
-        recent.add(Epoch::from_bits(1), &vec![record(5, 0), record(6, 0)]);
+        recent.add(Epoch::from_bits(1), &[record(5, 0), record(6, 0)]);
         assert_eq!((held(&recent, 3), held(&recent, 4)), (vec![], vec![5, 6]));
-        recent.add(Epoch::from_bits(2), &vec![record(7, 0)]);
+        recent.add(Epoch::from_bits(2), &[record(7, 0)]);
         assert_eq!((held(&recent, 4), held(&recent, 6)), (vec![], vec![]), "the epoch is another one");
     }
 
@@ -124,9 +124,9 @@ mod tests {
         let commits = COMMITS as u64;
         recent.add(Epoch::from_bits(1), &(1..=commits + 2).map(|number| record(number, 0)).collect::<Vec<_>>());
         assert_eq!((held(&recent, 1), held(&recent, 2).len()), (vec![], COMMITS));
-        recent.add(Epoch::from_bits(1), &vec![record(commits + 3, BYTES / 2), record(commits + 4, BYTES / 2 - 5 * EACH)]);
+        recent.add(Epoch::from_bits(1), &[record(commits + 3, BYTES / 2), record(commits + 4, BYTES / 2 - 5 * EACH)]);
         assert!(recent.bytes <= BYTES && held(&recent, commits + 2).len() == 2);
-        recent.add(Epoch::from_bits(1), &vec![record(commits + 5, BYTES)]);
+        recent.add(Epoch::from_bits(1), &[record(commits + 5, BYTES)]);
         assert_eq!((recent.bytes, recent.records.len()), (0, 0), "greater than all its room");
     }
 
