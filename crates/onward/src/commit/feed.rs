@@ -133,6 +133,7 @@ pub(super) struct Lookout {
     taken: AtomicBool,
     newest: watch::Sender<Revision>,
     recent: Mutex<Recent>,
+    quiet: Mutex<Quiet>,
     /// Shared with each feed that reads the newest commits here: while there is none, nothing is held.
     wanted: Arc<()>,
     places: Arc<Semaphore>,
@@ -140,10 +141,46 @@ pub(super) struct Lookout {
     most: Mutex<usize>,
 }
 
+/// Commits of this queue's own batches, one behind the other, that invalidate nothing: whoever wants only invalidations passes them unread.
+#[derive(Debug, Default)]
+struct Quiet {
+    epoch: Option<Epoch>,
+    after: Revision,
+    to: Revision,
+}
+
+impl Quiet {
+    /// Adds a batch. If another process, or a commit of unknown effect, came between, it begins anew.
+    fn add(&mut self, epoch: Epoch, batch: &[Arc<Record>]) {
+        let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return };
+        let follows = self.epoch == Some(epoch) && self.to.next() == first.revision;
+        let loud = batch.iter().rev().find(|record| !record.invalidations.is_empty());
+        self.after = match loud {
+            Some(loud) => loud.revision,
+            None if follows => self.after,
+            None => Revision::new(first.revision.get().saturating_sub(1)).unwrap_or(last.revision),
+        };
+        (self.epoch, self.to) = (Some(epoch), last.revision);
+    }
+
+    /// How far a reader that has come to `at` may go on without looking.
+    fn passes(&self, epoch: Epoch, at: Revision) -> Option<Revision> {
+        (self.epoch == Some(epoch) && self.after <= at && at < self.to).then_some(self.to)
+    }
+}
+
 impl Lookout {
     pub(super) fn new(newest: watch::Sender<Revision>) -> Self {
         let places = Arc::new(Semaphore::new(READERS));
-        Self { taken: AtomicBool::new(false), newest, recent: Mutex::default(), wanted: Arc::default(), places, most: Mutex::new(READERS) }
+        Self {
+            taken: AtomicBool::new(false),
+            newest,
+            recent: Mutex::default(),
+            quiet: Mutex::default(),
+            wanted: Arc::default(),
+            places,
+            most: Mutex::new(READERS),
+        }
     }
 
     /// Tells all feeds how far the store is; it never goes back.
@@ -159,6 +196,7 @@ impl Lookout {
     /// it has time.
     pub(super) fn publish(&self, epoch: Epoch, batch: &[Arc<Record>]) -> Vec<Arc<Record>> {
         let Some(newest) = batch.last().map(|record| record.revision) else { return Vec::new() };
+        self.quiet.lock().add(epoch, batch);
         let mut recent = self.recent.lock();
         // A feed that is opened now reads the log.
         let gone = if Arc::strong_count(&self.wanted) > 1 { recent.add(epoch, batch) } else { recent.clear() };
@@ -209,7 +247,8 @@ impl Drop for Post {
 enum Wants {
     /// All of it, at once.
     Everything,
-    /// What it did beside objects, soon: it looks every 100 ms, so that it costs a busy store next to nothing.
+    /// What it did beside objects, soon: it looks every 100 ms, so that it costs a busy store next to nothing, and passes commits of this
+    /// process that invalidate nothing.
     Notes,
     /// What it did beside objects, at once.
     NotesAtOnce,
@@ -245,7 +284,7 @@ impl Feed {
         Ok(Self { engine, wake, lookout, clock, epoch: meta.epoch, at, ready, wants, _place: place, heard: None, _wanted: wanted })
     }
 
-    /// Wants only what each commit did beside objects, and that within 100 ms.
+    /// Wants only what each commit invalidates, and that within 100 ms; commits that invalidate nothing may be left out.
     pub(crate) fn of_notes(mut self) -> Self {
         (self.wants, self._wanted) = (Wants::Notes, None);
         self
@@ -289,7 +328,10 @@ impl Feed {
                 return Ok(FeedItem::Commit(record));
             }
             let newest = *self.wake.borrow_and_update();
-            if newest > self.at || self.wants == Wants::Notes {
+            let passes = if self.wants == Wants::Notes { self.lookout.quiet.lock().passes(self.epoch, self.at) } else { None };
+            if let Some(to) = passes {
+                self.at = to;
+            } else if newest > self.at || self.wants == Wants::Notes {
                 self.read().await?;
                 if !self.ready.is_empty() {
                     continue;
@@ -380,4 +422,39 @@ async fn word(wake: &mut watch::Receiver<Revision>, heard: &mut Option<watch::Re
 
 fn expired(message: &str) -> Error {
     Error::new(Kind::Expired, Code::CursorCompacted, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(revisions: std::ops::RangeInclusive<u64>, loud: Option<u64>) -> Vec<Arc<Record>> {
+        let record = |number| Record {
+            revision: Revision::new(number).unwrap(),
+            at: Timestamp::default(),
+            changes: Vec::new(),
+            invalidations: if loud == Some(number) { vec![("ns".to_owned(), "k".to_owned())] } else { Vec::new() },
+            entries: Vec::new(),
+            request: None,
+        };
+        revisions.map(|number| Arc::new(record(number))).collect()
+    }
+
+    #[test]
+    fn only_own_commits_that_invalidate_nothing_are_passed() {
+        let (epoch, mut quiet) = (Epoch::from_bits(1), Quiet::default());
+        let passes = |quiet: &Quiet, at| quiet.passes(epoch, Revision::new(at).unwrap()).map(Revision::get);
+        assert_eq!(passes(&quiet, 0), None);
+        quiet.add(epoch, &batch(1..=3, None));
+        quiet.add(epoch, &batch(4..=5, None));
+        assert_eq!([0, 2, 4, 5].map(|at| passes(&quiet, at)), [Some(5), Some(5), Some(5), None]);
+        // One of them invalidates: whoever is before it looks.
+        quiet.add(epoch, &batch(6..=9, Some(7)));
+        assert_eq!([5, 6, 7, 8, 9].map(|at| passes(&quiet, at)), [None, None, Some(9), Some(9), None]);
+        // Another process came between, at 10.
+        quiet.add(epoch, &batch(11..=12, None));
+        assert_eq!([8, 9, 10, 11].map(|at| passes(&quiet, at)), [None, None, Some(12), Some(12)]);
+        quiet.add(Epoch::from_bits(2), &batch(13..=14, None));
+        assert_eq!(passes(&quiet, 12), None, "the epoch is another one");
+    }
 }

@@ -13,8 +13,8 @@ use onward::commit::engine::{CommitEngine, Wanted};
 use onward::commit::{Commit, CommitOutcome, FeedItem};
 use onward::engine::postgres::PostgresStore;
 use onward::lock::{HeldMemory, LockOptions, Outcome};
-use onward::model::{Key, LockKey, RequestId, Revision};
-use onward::store::Put;
+use onward::model::{Key, LockKey, Payload, RequestId, Revision};
+use onward::store::{Put, WriteOptions};
 use onward::testing::servers::{Pooler, Postgres, Proxy};
 use onward::time::Clock;
 use onward::{Code, Config, Effect, Error, Kind, Onward, retry};
@@ -333,12 +333,23 @@ async fn a_look_at_the_whole_store_names_what_does_not_fit() {
     assert_eq!(broken().await, Vec::<&str>::new());
 }
 
-/// A role's defaults may be anything: each write says for itself what it relies on.
+/// Writes down what each batch relies on, as it is when the facts are moved.
+const SEE: &str = "CREATE TABLE seen (what text);
+    CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+      INSERT INTO seen SELECT string_agg(current_setting(of), ' ') FROM unnest(ARRAY['transaction_isolation', 'synchronous_commit',
+        'lock_timeout', 'statement_timeout', 'idle_in_transaction_session_timeout']) AS of;
+      RETURN NULL;
+    END $$;
+    CREATE TRIGGER see AFTER UPDATE ON onward_meta FOR EACH ROW EXECUTE FUNCTION see()";
+
+/// A role's defaults may be anything: each write says for itself what it relies on, or the writer said it to a session that is its own.
 #[tokio::test]
 async fn a_roles_defaults_change_nothing() {
     let server = Postgres::shared();
     let url = server.database().await;
     let name = url.rsplit('/').next().unwrap();
+    drop(open(&url).await);
+    Postgres::run_at(&url, SEE).await;
     for setting in ["default_transaction_isolation = 'serializable'", "synchronous_commit = off", "default_transaction_read_only = on"] {
         Postgres::run_at(&server.url(), &format!("ALTER DATABASE {name} SET {setting}")).await;
     }
@@ -347,9 +358,15 @@ async fn a_roles_defaults_change_nothing() {
     for n in 0..10 {
         surely(if n % 2 == 0 { &a } else { &b }, &format!("d{n}")).await;
     }
+    // From here on nobody disturbs it, so what it knows it writes in one statement and nothing else.
+    for n in 0..5 {
+        a.store().overwrite(("alone", "x"), Payload::json(&n).unwrap(), WriteOptions::new()).await.unwrap();
+    }
     assert_eq!(count(&b).await, 10);
     let key = Key::new("counter", "x").unwrap();
     assert!(b.store().queue().engine().get(&key).await.unwrap().is_some());
+    let seen = Postgres::ask_at(&url, "SELECT string_agg(DISTINCT what, ', ' ORDER BY what) FROM seen").await;
+    assert_eq!(seen, [[Some("read committed on 5s 8s 0, read committed on 5s 8s 5s".to_owned())]]);
 }
 
 /// A pooler hands each transaction another session, and swallows LISTEN: nothing depends on either.
