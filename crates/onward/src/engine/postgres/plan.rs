@@ -252,6 +252,7 @@ pub(super) const INSERT_ENTRIES: &str =
        $10::text[], $11::text[], $12::bytea[], $13::bigint[], $14::bytea[])
        AS w(name, seq, prev, hash, mac, kid, at, event_id, kind, actor, resource, data, flags, pii)
      JOIN onward_chains AS c USING (name)";
+
 impl<'a> Entries<'a> {
     pub(super) fn push(&mut self, chain: &'a str, entry: &'a Sealed) -> Result<()> {
         self.chain.push(chain);
