@@ -340,7 +340,7 @@ impl MemoryCache {
         let place = self.place(&space, key)?;
         let (now, epoch) = (self.clock.now(), space.epoch());
         let shard = self.shard(place.hash);
-        let fields = shard.records.get(&place).map(|record| &record.fields);
+        let fields = shard.records.get(&place).and_then(|record| record.fields.as_deref());
         let live = fields.into_iter().flatten().filter(|(_, stored)| stored.lives(epoch, now));
         let mut names: Vec<Bytes> = live.map(|(name, _)| Bytes::copy_from_slice(name)).collect();
         names.sort_unstable();

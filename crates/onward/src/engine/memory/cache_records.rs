@@ -22,39 +22,44 @@ pub(super) struct Record {
     pub(super) key: Arc<[u8]>,
     pub(super) space: Arc<Space>,
     pub(super) plain: Option<Stored>,
-    pub(super) fields: HashMap<Arc<[u8]>, Stored>,
+    /// Apart, since few keys have any: what a hit does not look at is in its way.
+    pub(super) fields: Option<Box<Fields>>,
 }
+
+/// The fields of a key.
+pub(super) type Fields = HashMap<Arc<[u8]>, Stored>;
 
 impl Record {
     pub(super) fn get(&self, field: Option<&[u8]>) -> Option<&Stored> {
         match field {
             None => self.plain.as_ref(),
-            Some(field) => self.fields.get(field),
+            Some(field) => self.fields.as_ref()?.get(field),
         }
     }
 
     pub(super) fn get_mut(&mut self, field: Option<&[u8]>) -> Option<&mut Stored> {
         match field {
             None => self.plain.as_mut(),
-            Some(field) => self.fields.get_mut(field),
+            Some(field) => self.fields.as_mut()?.get_mut(field),
         }
     }
 
     /// Goes over the one field; without a field over the plain value and all fields.
     pub(super) fn some_mut(&mut self, field: Option<&[u8]>) -> impl Iterator<Item = &mut Stored> {
+        let fields = self.fields.as_deref_mut();
         let (one, others) = match field {
-            None => (self.plain.as_mut(), Some(self.fields.values_mut())),
-            Some(field) => (self.fields.get_mut(field), None),
+            None => (self.plain.as_mut(), fields.map(Fields::values_mut)),
+            Some(field) => (fields.and_then(|fields| fields.get_mut(field)), None),
         };
         one.into_iter().chain(others.into_iter().flatten())
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Stored> {
-        self.plain.iter().chain(self.fields.values())
+        self.plain.iter().chain(self.fields.iter().flat_map(|fields| fields.values()))
     }
 
     pub(super) fn into_all(self) -> impl Iterator<Item = Stored> {
-        self.plain.into_iter().chain(self.fields.into_values())
+        self.plain.into_iter().chain(self.fields.into_iter().flat_map(|fields| fields.into_values()))
     }
 
     fn is(&self, slot: Slot<'_>) -> bool {
@@ -88,7 +93,7 @@ impl Records {
     }
 
     pub(super) fn get_or_make(&mut self, place: &Place, space: &Arc<Space>) -> &mut Record {
-        let make = || Record { hash: place.hash, key: place.key().into(), space: Arc::clone(space), plain: None, fields: HashMap::new() };
+        let make = || Record { hash: place.hash, key: place.key().into(), space: Arc::clone(space), plain: None, fields: None };
         self.0.entry(place.hash, |record| *record.key == *place.key(), |record| record.hash).or_insert_with(make).into_mut()
     }
 
@@ -97,9 +102,9 @@ impl Records {
         let record = self.at_mut(hash, key)?;
         let gone = match field {
             None => record.plain.take(),
-            Some(field) => record.fields.remove(field),
+            Some(field) => record.fields.as_mut().and_then(|fields| fields.remove(field)),
         };
-        if record.plain.is_none() && record.fields.is_empty() {
+        if record.plain.is_none() && record.fields.as_ref().is_none_or(|fields| fields.is_empty()) {
             self.remove(hash, key);
         }
         gone

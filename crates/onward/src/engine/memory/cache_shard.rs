@@ -228,15 +228,16 @@ impl Shard {
                 None
             }
             Some(field) => {
-                if record.fields.len() >= FIELDS && !record.fields.contains_key(field) {
+                let fields = record.fields.get_or_insert_default();
+                if fields.len() >= FIELDS && !fields.contains_key(field) {
                     let epoch = stored.epoch;
-                    gone.extend(record.fields.extract_if(|_, other| !other.lives(epoch, now)).map(|(_, other)| other));
-                    if record.fields.len() >= FIELDS {
+                    gone.extend(fields.extract_if(|_, other| !other.lives(epoch, now)).map(|(_, other)| other));
+                    if fields.len() >= FIELDS {
                         return Err(Error::invalid("a cache key has at most 4096 fields"));
                     }
                 }
                 let name: Arc<[u8]> = field.into();
-                gone.extend(record.fields.insert(Arc::clone(&name), stored));
+                gone.extend(fields.insert(Arc::clone(&name), stored));
                 Some(name)
             }
         };
