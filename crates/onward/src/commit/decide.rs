@@ -73,7 +73,8 @@ impl View {
     }
 }
 
-/// Judges one commit, whose fingerprint is there if it has a request id: request id, fences, guards, conditions, patches; the first class that fails decides, all its failures are listed.
+/// Judges one commit: request id, fences, guards, conditions, patches; the first class that fails decides, all its failures are listed. Its
+/// fingerprint is there if it has a request id.
 ///
 /// # Errors
 /// The request id was used with other content, a patch does not fit its document, a token is ahead of any clock, or the store is at the end of its numbers.

@@ -457,4 +457,19 @@ mod tests {
         quiet.add(Epoch::from_bits(2), &batch(13..=14, None));
         assert_eq!(passes(&quiet, 12), None, "the epoch is another one");
     }
+
+    #[test]
+    fn the_newest_commits_are_held_while_somebody_reads_them() {
+        let (epoch, lookout) = (Epoch::from_bits(1), Lookout::new(watch::Sender::new(Revision::default())));
+        let held = || lookout.recent.lock().after(epoch, Revision::new(2).unwrap(), usize::MAX).len();
+        lookout.publish(epoch, &batch(1..=3, None));
+        assert_eq!(held(), 0, "nobody reads");
+        let reader = lookout.wanted.clone();
+        lookout.publish(epoch, &batch(4..=5, None));
+        assert_eq!(lookout.recent.lock().after(epoch, Revision::new(3).unwrap(), usize::MAX).len(), 2);
+        assert_eq!(held(), 0, "what came before the reader is in the log");
+        drop(reader);
+        assert_eq!(lookout.publish(epoch, &batch(6..=6, None)).len(), 2, "given back to be dropped");
+        assert_eq!(lookout.recent.lock().after(epoch, Revision::new(3).unwrap(), usize::MAX).len(), 0);
+    }
 }

@@ -50,8 +50,7 @@ pub(super) struct United<'a> {
 }
 
 impl<'a> United<'a> {
-    /// Unites parts. They are looked at in their order: if one of them has not changed what it must, those behind it that must change
-    /// something are not begun, and nothing is applied.
+    /// Unites parts. If one of them has not changed what it must, nothing is applied.
     pub(super) fn of(parts: Vec<Part<'a>>) -> Self {
         let (mut sql, mut looks, mut params) = (String::with_capacity(4_096), String::from("SELECT 0"), Vec::with_capacity(64));
         for (n, part) in parts.into_iter().enumerate() {
