@@ -45,13 +45,19 @@ const LONGER: Duration = Duration::from_millis(5);
 
 const DELETE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end";
 const ACQUIRE: &str = concat!(
+    include_str!("../src/engine/redis/scripts/keys.lua"),
     include_str!("../src/engine/redis/scripts/token.lua"),
     include_str!("../src/engine/redis/scripts/acquire_free.lua"),
+    include_str!("../src/engine/redis/scripts/give.lua"),
     include_str!("../src/engine/redis/scripts/lease.lua"),
     include_str!("../src/engine/redis/scripts/acquire.lua")
 );
 const RELEASE: &str = concat!(
+    include_str!("../src/engine/redis/scripts/keys.lua"),
     include_str!("../src/engine/redis/scripts/release_one.lua"),
+    include_str!("../src/engine/redis/scripts/token.lua"),
+    include_str!("../src/engine/redis/scripts/give.lua"),
+    include_str!("../src/engine/redis/scripts/release_next.lua"),
     include_str!("../src/engine/redis/scripts/lease.lua"),
     include_str!("../src/engine/redis/scripts/release.lua")
 );
@@ -74,15 +80,19 @@ fn main() {
     let server = Redis::start();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mut verdicts = Verdicts::default();
-    cycles(&runtime, &server, &mut verdicts);
-    runtime.block_on(skips(&server, &mut verdicts));
-    for role in ["locks", "poller"] {
-        contend(&server, role, &mut verdicts);
+    let asked = |part: &str| arguments.iter().any(|argument| argument == part);
+    let parts = ["cycle", "skip", "contend", "herd", "idle", "peers"];
+    let some = parts.into_iter().any(asked);
+    for part in parts.into_iter().filter(|part| !some || asked(part)) {
+        match part {
+            "cycle" => cycles(&runtime, &server, &mut verdicts),
+            "skip" => runtime.block_on(skips(&server, &mut verdicts)),
+            "contend" => ["locks", "poller"].into_iter().for_each(|role| contend(&server, role, &mut verdicts)),
+            "herd" => judge(&HERDS.map(|count| runtime.block_on(herd(count))), &mut verdicts),
+            "idle" => runtime.block_on(idle(&mut verdicts)),
+            _ => peers(&server),
+        }
     }
-    let herds = HERDS.map(|count| runtime.block_on(herd(count)));
-    judge(&herds, &mut verdicts);
-    runtime.block_on(idle(&mut verdicts));
-    peers(&server);
     verdicts.end();
 }
 
@@ -142,16 +152,16 @@ fn cycles(runtime: &tokio::runtime::Runtime, server: &Redis, verdicts: &mut Verd
         }
     };
     let scripts = move |key: String| {
-        let (mut connection, queue, mark) = (connection.clone(), format!("onward:q:{key}"), format!("ow1:{}:", Owner::draw()));
+        let (mut connection, mark) = (connection.clone(), format!("ow1:{}:", Owner::draw()));
         let (acquire, release) = (acquire.clone(), release.clone());
         async move {
             let mut take = redis::cmd("EVALSHA");
-            take.arg(&acquire).arg(3).arg(&key).arg("onward:fence").arg(&queue).arg(&mark).arg("bench").arg(10_000);
+            take.arg(&acquire).arg(1).arg(&key).arg(&mark).arg("bench").arg(10_000);
             // The machine's clock is the server's.
             take.arg(Clock::system().wall().as_micros());
             assert!(take.query_async::<u64>(&mut connection).await.is_ok(), "the lock is taken");
             let mut free = redis::cmd("EVALSHA");
-            free.arg(&release).arg(2).arg(&key).arg(&queue).arg(&mark);
+            free.arg(&release).arg(1).arg(&key).arg(&mark);
             assert_eq!(free.query_async::<String>(&mut connection).await.unwrap(), "1", "a grant was lost");
         }
     };

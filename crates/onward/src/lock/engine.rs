@@ -90,7 +90,10 @@ pub enum Place {
     /// It only looks.
     None,
     /// The process takes a place in the engine's queue, if the engine has one and the process has none yet: one for all its callers.
-    Queue,
+    Queue {
+        /// Whether the asker takes [`Tried::Handed`], too.
+        short: bool,
+    },
 }
 
 /// What an engine can do.
@@ -128,6 +131,17 @@ pub enum Tried {
         remaining: Duration,
         /// Whether it was the asker's before this step.
         already_ours: bool,
+    },
+    /// The key was handed over to this process, which asked for it before: a lease that is shorter than what was asked for, under an owner
+    /// that the engine drew. Nothing was sent. The asker renews it, as
+    /// every lease, in time.
+    Handed {
+        /// Whose it is.
+        owner: Owner,
+        /// The token of this grant.
+        token: FencingToken,
+        /// How long the lease surely runs from now.
+        remaining: Duration,
     },
     /// Another owner has a live lease.
     Busy {

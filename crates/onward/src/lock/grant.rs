@@ -39,13 +39,14 @@ enum State {
 }
 
 impl Grant {
-    pub(super) fn new(core: Arc<Core>, key: LockKey, owner: Owner, won: &Won, options: &LockOptions, label: Label) -> Self {
+    pub(super) fn new(core: Arc<Core>, key: LockKey, won: &Won, options: &LockOptions, label: Label) -> Self {
         let (min_hold, max_hold) = (options.min_hold, options.max_hold);
         let term = Term { ttl: options.ttl, sent: won.sent, answered: won.answered, until: won.until, min_hold, max_hold };
-        let held = Arc::new(Held::new(key, owner, won.token, label, term));
+        let held = Arc::new(Held::new(key, won.owner, won.token, label, term));
         core.shared.reports.held();
         if options.renew == Renew::Auto {
-            core.shared.renewals.add(&held, won.sent + options.ttl / 3);
+            // Of what it has: a lease that was handed over is shorter than what was asked for.
+            core.shared.renewals.add(&held, won.sent + won.remaining.min(options.ttl) / 3);
         }
         Self { held, core, state: State::Held }
     }

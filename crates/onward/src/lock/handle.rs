@@ -129,7 +129,7 @@ impl Locks {
         };
         match answer {
             Ok(won) => {
-                let grant = Grant::new(Arc::clone(&self.core), key.clone(), owner, &won, &options, label);
+                let grant = Grant::new(Arc::clone(&self.core), key.clone(), &won, &options, label);
                 self.under(grant, &options, body).await
             }
             Err(Failure::Contended { held_for, .. }) if options.on_contention == OnContention::Skip => Ok(Outcome::Skipped { held_for }),
@@ -175,7 +175,7 @@ impl Locks {
         let (options, label) = self.prepared(key, options).await?;
         let owner = Owner::draw();
         let won = self.obtained(key, owner, Keeper::Call, &options, label).await.map_err(Failure::into_error)?;
-        Ok(Grant::new(Arc::clone(&self.core), key.clone(), owner, &won, &options, label))
+        Ok(Grant::new(Arc::clone(&self.core), key.clone(), &won, &options, label))
     }
 
     /// Makes a grant of a lease whose owner is known, to hand a held lock over: the lease is renewed to `ttl` and from then on in the
@@ -197,8 +197,8 @@ impl Locks {
         let answered = self.core.shared.clock.now();
         let until = valid_until(sent, leased.remaining, options.ttl);
         let won =
-            Won { token: leased.token, remaining: leased.remaining, already_ours: true, sent, until, answered, waited: Duration::ZERO };
-        Ok(Grant::new(Arc::clone(&self.core), key.clone(), owner, &won, &options, label))
+            Won { owner, token: leased.token, remaining: leased.remaining, already_ours: true, sent, until, answered, waited: Duration::ZERO };
+        Ok(Grant::new(Arc::clone(&self.core), key.clone(), &won, &options, label))
     }
 
     /// Returns who holds a lock; `None`: nobody.

@@ -55,7 +55,8 @@ struct State {
 
 /// Returns until when a holder may rely on a lease whose request was sent at `sent`.
 pub(super) fn valid_until(sent: Moment, remaining: Duration, ttl: Duration) -> Moment {
-    sent + remaining.min(ttl).saturating_sub(margin(ttl))
+    let lasts = remaining.min(ttl);
+    sent + lasts.saturating_sub(margin(lasts))
 }
 
 impl Held {

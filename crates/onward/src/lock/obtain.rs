@@ -8,7 +8,7 @@ use super::outcome::{contended, switched_off};
 use super::release::Leaving;
 use super::shared::Core;
 use super::wait::{Heard, Line, Place as Queued};
-use super::{Ask, LockOptions, Owner, Place, Tried};
+use super::{Ask, LockOptions, Owner, Place, Renew, Tried};
 use crate::model::{FencingToken, LockKey};
 use crate::retry::{self, Backoff};
 use crate::time::Moment;
@@ -17,6 +17,8 @@ use crate::{Effect, Error, Kind, random};
 /// A lease that was won.
 #[derive(Debug)]
 pub(super) struct Won {
+    /// Whose the lease is: the asker's, or one that the engine drew.
+    pub(super) owner: Owner,
     pub(super) token: FencingToken,
     /// How long the lease ran when the engine looked.
     pub(super) remaining: Duration,
@@ -161,14 +163,17 @@ impl<'a> Attempt<'a> {
         }
         match answer {
             Ok((Tried::Granted { token, remaining, already_ours }, sent)) => {
-                let now = self.core.shared.clock.now();
-                let until = valid_until(sent, remaining, self.options.ttl);
-                if now >= until && self.keeper == Keeper::Call {
+                let won = self.won(self.owner, token, remaining, already_ours, sent);
+                if won.answered >= won.until && self.keeper == Keeper::Call {
                     // Still open: it is given back.
                     return Answer::Failed(Error::unavailable("the lock engine answered after the lease had ended"));
                 }
                 self.open = false;
-                Answer::Won(Won { token, remaining, already_ours, sent, until, answered: now, waited: now.since(self.begun) })
+                Answer::Won(won)
+            }
+            Ok((Tried::Handed { owner, token, remaining }, sent)) => {
+                self.open = before;
+                Answer::Won(self.won(owner, token, remaining, false, sent))
             }
             Ok((tried @ (Tried::Busy { remaining } | Tried::Queued { remaining, .. }), sent)) => {
                 if self.options.takes_memory() {
@@ -186,6 +191,12 @@ impl<'a> Attempt<'a> {
                 }
             }
         }
+    }
+
+    fn won(&self, owner: Owner, token: FencingToken, remaining: Duration, already_ours: bool, sent: Moment) -> Won {
+        let answered = self.core.shared.clock.now();
+        let until = valid_until(sent, remaining, self.options.ttl);
+        Won { owner, token, remaining, already_ours, sent, until, answered, waited: answered.since(self.begun) }
     }
 
     async fn send(&mut self, place: Place) -> Result<(Tried, Moment), (Error, Moment)> {
@@ -228,6 +239,8 @@ impl<'a> Attempt<'a> {
         let place = shared.queues.join(self.key, config.max_waiters_per_key, config.max_waiters).map_err(Failure::Refused)?;
         let _counted = shared.reports.waiting();
         let look_again = shared.engine.capabilities().look_again;
+        // Whoever does not renew gets all that he asked for at once.
+        let short = self.keeper == Keeper::Call && self.options.renew == Renew::Auto;
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
         let mut failed = None;
         loop {
@@ -237,7 +250,7 @@ impl<'a> Attempt<'a> {
             }
             if place.is_head() {
                 place_there.taken = shared.engine.has_queue();
-                let answer = self.once(Place::Queue).await;
+                let answer = self.once(Place::Queue { short }).await;
                 let now = shared.clock.now();
                 match answer {
                     Answer::Won(won) => {

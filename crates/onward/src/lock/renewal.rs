@@ -13,6 +13,8 @@ use super::shared::Shared;
 use crate::retry;
 use crate::time::Moment;
 
+const LEAST_PAUSE: Duration = Duration::from_millis(1);
+
 /// Which grant is due when. It holds weak references: a schedule never keeps a lock alive.
 #[derive(Debug, Default)]
 pub(super) struct Renewals {
@@ -134,12 +136,12 @@ async fn renew(shared: &Shared, mut due: Vec<Arc<Held>>, releases: &mpsc::WeakSe
                 if held.held_long(now) {
                     shared.reports.long_hold(held.label, &held.key);
                 }
-                shared.renewals.add(held, now + pause(held.ttl()));
+                shared.renewals.add(held, now + pause(held.ttl(), held.remaining(now)));
             }
         }
     }
 }
 
-fn pause(ttl: Duration) -> Duration {
-    ttl / 12
+fn pause(ttl: Duration, remaining: Duration) -> Duration {
+    (ttl / 12).min(remaining / 4).max(LEAST_PAUSE)
 }

@@ -150,9 +150,17 @@ impl Link {
     /// # Errors
     /// As [`Link::call`]; an error of one command is the error of all, with [`Effect::Unknown`](crate::Effect::Unknown).
     pub(super) async fn call_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T> {
+        self.send_all(pipeline).await?.map_err(|e| of_call(e, Sent::Steps))
+    }
+
+    /// Sends commands together; the server's refusal is left to the caller.
+    ///
+    /// # Errors
+    /// As [`Link::send`].
+    pub(super) async fn send_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<RedisResult<T>> {
         let (mut connection, generation) = self.0.current()?;
         let answer = in_time(pipeline.query_async(&mut connection)).await;
-        self.0.judged(answer, generation).map_err(|e| of_call(e, Sent::Steps))
+        Ok(self.0.judged(answer, generation))
     }
 
     /// Sends one command; the server's refusal is left to the caller.
@@ -315,6 +323,8 @@ fn ears(inner: Weak<Inner>, generation: u64) -> impl Fn(PushInfo) -> Result<(), 
         let Some(inner) = inner.upgrade() else { return Err(()) };
         match (info.kind, info.data.as_slice()) {
             (PushKind::Disconnection, _) => inner.let_go(generation),
+            // What an old connection still has to say is not in order with a new one's answers.
+            (PushKind::Message, _) if inner.state.lock().generation > generation => {}
             (PushKind::Message, [channel, payload, ..]) => {
                 if let (Some(pushed), Some(channel), Some(payload)) = (&inner.pushed, bytes(channel), bytes(payload)) {
                     Arc::clone(pushed).message(channel, payload);

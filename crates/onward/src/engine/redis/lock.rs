@@ -1,9 +1,9 @@
 //! Leases in Redis: processes of many machines exclude each other, and every client that takes a lock by `SET NX PX` on the same key.
 //!
 //! A key holds the string `ow1:OWNER:TOKEN:SINCE:HOLDER` with an expiry. Beside it are `onward:fence`, the token counter, and
-//! `onward:q:KEY`, the processes that wait for a key, in the order in which they came. A release hands the key to the first of them,
-//! which draws a token when it confirms, and tells it on its channel, `onward:wake:PROCESS`; so nobody polls while the holder is one of
-//! us. One server at a time: locks on a cluster are refused.
+//! `onward:q:KEY`, the places of the processes that wait for a key, in the order in which they came. A release hands the key to the first of
+//! them, a lease of a second, and tells its process on its channel, `onward:wake:PROCESS`; so nobody polls while the holder is one of us.
+//! One server at a time: locks on a cluster are refused.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -23,10 +23,11 @@ use crate::observe::Finding;
 use crate::time::{Clock, Timestamp};
 use crate::{Error, Result, random};
 
-static ACQUIRE: Script = script!("token.lua", "acquire_free.lua", "lease.lua", "acquire.lua");
-static RELEASE: Script = script!("release_one.lua", "lease.lua", "release.lua");
+static ACQUIRE: Script = script!("keys.lua", "token.lua", "acquire_free.lua", "give.lua", "lease.lua", "acquire.lua");
+pub(super) static RELEASE: Script =
+    script!("keys.lua", "release_one.lua", "token.lua", "give.lua", "release_next.lua", "lease.lua", "release.lua");
 static RENEW: Script = script!("lease.lua", "renew.lua");
-static TAKE_OVER: Script = script!("token.lua", "lease.lua", "take_over.lua");
+static TAKE_OVER: Script = script!("keys.lua", "token.lua", "lease.lua", "take_over.lua");
 static RAISE: Script = script!("raise.lua");
 static INSPECT: Script = script!("inspect.lua");
 
@@ -34,9 +35,8 @@ pub(super) const NO_ARGS: &[&str] = &[];
 
 /// The token counter.
 pub(super) const FENCE: &str = "onward:fence";
-/// How long a process that was handed a key may take to confirm it, as `lease.lua` has it. A process that stands still costs the others
-/// this, once.
-pub(super) const CLAIM: Duration = Duration::from_millis(500);
+/// How long a key is handed over for, as `lease.lua` has it. A process that stands still costs the others this, once.
+pub(super) const CLAIM: Duration = Duration::from_secs(1);
 /// How often the first in a queue looks again while a foreign client has the key: it sends no word.
 const FOREIGN: Duration = Duration::from_millis(250);
 /// How often a waiter looks again that counts on being woken.
@@ -44,7 +44,7 @@ const WOKEN: Duration = Duration::from_secs(5);
 /// Keys that one step of a listing looks at.
 const SCAN: usize = 1_000;
 
-/// The queue of a key.
+/// The queue of a key, as the scripts name it.
 pub(super) fn queue_of(key: &LockKey) -> String {
     format!("onward:q:{key}")
 }
@@ -82,15 +82,22 @@ impl RedisLocks {
     }
 
     async fn try_one(&self, ask: Ask) -> Result<Tried> {
-        let (mark, ttl, queue) = (mark(&ask.owner), millis(ask.ttl), queue_of(&ask.key));
         let sent = Clock::system().now();
-        let floor = self.clock.floor(sent).map(|floor| floor.to_string()).unwrap_or_default();
-        let keys = [ask.key.as_str(), FENCE, &queue];
-        let mut args = vec![&*mark, &*ask.holder, &ttl, &floor];
-        if ask.place == Place::Queue {
-            args.extend([self.places.join(&ask.key), self.places.process()]);
+        // A lease that is longer than what was asked for would outlive a holder that died.
+        if ask.place == (Place::Queue { short: true })
+            && ask.ttl >= CLAIM
+            && let Some(handed) = self.places.take_handed(&ask.key, sent)
+        {
+            return Ok(handed);
         }
-        let answer: Value = ACQUIRE.run(&self.calls, &keys, &args).await?;
+        let (mark, ttl) = (mark(&ask.owner), millis(ask.ttl));
+        let floor = self.clock.floor(sent).map(|floor| floor.to_string()).unwrap_or_default();
+        let place = (ask.place != Place::None).then(|| self.places.ask(&ask.key, &ask.holder));
+        let mut args = vec![&*mark, &*ask.holder, &ttl, &floor];
+        if let Some((how, name)) = &place {
+            args.extend([how, &**name]);
+        }
+        let answer: Value = ACQUIRE.run(&self.calls, &[ask.key.as_str()], &args).await?;
         if let Value::BulkString(token) = &answer {
             self.places.left(&ask.key);
             return Ok(Tried::Granted { token: token_of(token)?, remaining: ask.ttl, already_ours: false });
@@ -102,33 +109,54 @@ impl RedisLocks {
         }
         let remaining = u64::try_from(left).ok().map(Duration::from_millis);
         if won == 1 {
+            if place.is_some_and(|(how, _)| how == "2") {
+                self.places.waited_for(&ask.key);
+            }
             self.places.left(&ask.key);
             let token = token_of(&token.unwrap_or_default())?;
             return Ok(Tried::Granted { token, remaining: remaining.unwrap_or_default(), already_ours: kind == 1 });
         }
-        Ok(match ask.place {
-            Place::None => Tried::Busy { remaining },
-            Place::Queue => Tried::Queued {
-                remaining,
-                look_in: match kind {
-                    2 => FOREIGN + jitter(FOREIGN * 2),
-                    _ => WOKEN + jitter(WOKEN),
-                },
-            },
-        })
+        let Some((_, name)) = place else { return Ok(Tried::Busy { remaining }) };
+        self.places.stands(&ask.key, &name, sent);
+        let look_in = match kind {
+            2 => FOREIGN + jitter(FOREIGN * 2),
+            _ => WOKEN + jitter(WOKEN),
+        };
+        Ok(Tried::Queued { remaining, look_in })
     }
 
     async fn release_all(&self, batch: Vec<Claim>) -> Result<Vec<Release>> {
-        let keys: Vec<String> = batch.iter().flat_map(|claim| [claim.key.to_string(), queue_of(&claim.key)]).collect();
-        let args = match &*batch {
-            [claim] if claim.keep.is_zero() => vec![mark(&claim.owner)],
-            _ => batch.iter().flat_map(ending).collect(),
+        let keys: Vec<&str> = batch.iter().map(|claim| claim.key.as_str()).collect();
+        let [claim] = &*batch else {
+            let args: Vec<String> = batch.iter().flat_map(ending).collect();
+            return Ok(self.ended(&batch, RELEASE.run(&self.calls, &keys, &args).await?));
         };
-        let answers: String = RELEASE.run(&self.calls, &keys, &args).await?;
+        if !claim.keep.is_zero() {
+            return Ok(self.ended(&batch, RELEASE.run(&self.calls, &keys, &ending(claim)).await?));
+        }
+        let mut args = vec![mark(&claim.owner)];
+        if !self.places.was_waited_for(&claim.key) {
+            return Ok(self.ended(&batch, RELEASE.run(&self.calls, &keys, &args).await?));
+        }
+        // What a server has to say to several it writes to the one first to whom it had nothing to say before. So the next holder hears
+        // before this one, if this one has an answer already.
+        let sent = Clock::system().now();
+        args.extend(self.clock.floor(sent).map(|floor| floor.to_string()));
+        let mut time = redis::Cmd::with_capacity(1, 4);
+        time.arg("TIME");
+        let (time, answer) = RELEASE.run_behind(time, &self.calls, &keys, &args).await?;
+        if let Some((seconds, micros)) = time {
+            let _: (u64, u64) = (seconds, micros);
+            self.clock.heard(sent, Clock::system().now(), seconds * 1_000_000 + micros);
+        }
+        Ok(self.ended(&batch, answer))
+    }
+
+    fn ended(&self, batch: &[Claim], answers: String) -> Vec<Release> {
         for (claim, _) in batch.iter().zip(answers.bytes()).filter(|(_, answer)| *answer == b'2') {
             self.places.watch(&claim.key);
         }
-        Ok(answers.bytes().map(|answer| if answer == b'0' { Release::AlreadyLost } else { Release::Released }).collect())
+        answers.bytes().map(|answer| if answer == b'0' { Release::AlreadyLost } else { Release::Released }).collect()
     }
 
     async fn renew_all(&self, batch: Vec<Renewal>) -> Result<Vec<Option<Renewed>>> {
@@ -183,8 +211,7 @@ impl RedisLocks {
 
     async fn take(&self, ask: Ask) -> Result<Option<FencingToken>> {
         let (mark, ttl) = (mark(&ask.owner), millis(ask.ttl));
-        let keys = [ask.key.as_str(), FENCE];
-        match TAKE_OVER.run(&self.calls, &keys, &[&mark, &*ask.holder, &ttl]).await? {
+        match TAKE_OVER.run(&self.calls, &[ask.key.as_str()], &[&mark, &*ask.holder, &ttl]).await? {
             Value::Nil => Ok(None),
             Value::BulkString(token) => token_of(&token).map(Some),
             _ => Err(Error::unsupported("the key holds another type than a lock, which is not ours to remove")),
@@ -244,7 +271,7 @@ fn renewed(answer: Value) -> Result<Option<Renewed>> {
     }
 }
 
-/// Reads a lease; what has another form is a foreign client's lock. What was handed over and is not confirmed has no token yet.
+/// Reads a lease; what has another form is a foreign client's lock.
 fn row(value: &[u8], left: i64) -> LeaseRow {
     let remaining = u64::try_from(left).ok().map(Duration::from_millis);
     ours(value, remaining).unwrap_or_else(|| LeaseRow {
@@ -259,10 +286,9 @@ fn row(value: &[u8], left: i64) -> LeaseRow {
 fn ours(value: &[u8], remaining: Option<Duration>) -> Option<LeaseRow> {
     let mut parts = std::str::from_utf8(value).ok()?.strip_prefix("ow1:")?.splitn(4, ':');
     let owner: Owner = parts.next()?.parse().ok()?;
-    let (token, since): (u64, i64) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    let since = if token == 0 { Clock::system().wall() } else { Timestamp::from_micros(since) };
-    let token = if token == 0 { None } else { Some(FencingToken::new(token).ok()?) };
-    Some(LeaseRow { owner, holder: parts.next()?.into(), token, remaining, since })
+    let token = FencingToken::new(parts.next()?.parse().ok()?).ok()?;
+    let since = parts.next()?.trim_start_matches('h').parse().ok()?;
+    Some(LeaseRow { owner, holder: parts.next()?.into(), token: Some(token), remaining, since: Timestamp::from_micros(since) })
 }
 
 /// Writes a prefix as a pattern that means itself.
@@ -339,9 +365,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_script_hands_over_for_as_long_as_is_waited_for() {
-        let lease = include_str!("scripts/lease.lua");
-        assert!(lease.contains(&format!("local CLAIM, QUEUE = '{}', ", CLAIM.as_millis())));
+    fn the_scripts_hand_over_for_as_long_as_is_waited_for_and_name_what_is_named_here() {
+        assert!(include_str!("scripts/give.lua").contains(&format!("local CLAIM = '{}'", CLAIM.as_millis())));
+        assert!(include_str!("scripts/token.lua").contains(&format!("local FENCE = '{FENCE}'")));
     }
 
     #[test]

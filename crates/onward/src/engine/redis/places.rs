@@ -1,4 +1,9 @@
-//! This process's places in the queues of keys: joining, being woken, leaving, and passing on what another did not take.
+//! This process's places in the queues of keys: taking one, being handed a key, giving it up, and passing on what another did not take.
+//!
+//! A place has a name that no other ever has: the process, an owner, and the holder's text. Whoever is handed a key gets a lease under the
+//! owner of the place, for [`CLAIM`], and hears of it by a word on the process's channel. Answers and words of one connection come in the
+//! order in which the server wrote them. So a word that comes after the answer to the last request is of a lease that is younger than that
+//! request, and the holder knows from when on it counts without asking.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock, Weak};
@@ -6,20 +11,19 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::Mutex;
 
 use super::connection::{Link, Pushed, WeakLink};
-use super::lock::{CLAIM, NO_ARGS, queue_of};
+use super::lock::{CLAIM, NO_ARGS, RELEASE, queue_of};
 use super::script::{Script, script};
 use super::server_clock::ServerClock;
-use crate::lock::{Owner, Waiters};
-use crate::model::LockKey;
+use crate::lock::{Owner, Tried, Waiters};
+use crate::model::{FencingToken, LockKey};
 use crate::time::{Clock, Moment};
 use crate::{Result, retry};
 
-static LEAVE: Script = script!("lease.lua", "leave.lua");
-static PASS_ON: Script = script!("lease.lua", "pass_on.lua");
+static PASS_ON: Script = script!("keys.lua", "token.lua", "give.lua", "lease.lua", "pass_on.lua");
 
 /// How long after a hand-over it is looked whether the key was taken: surely after the claim's end.
 const LATE: std::time::Duration = CLAIM.saturating_add(std::time::Duration::from_millis(20));
-/// Keys whose hand-over is watched at once; more are watched by those who wait.
+/// Keys whose hand-over is watched at once; more are watched by those who wait. As many are known to be waited for.
 const WATCHED: usize = 10_000;
 
 /// The places of one process.
@@ -28,7 +32,9 @@ pub(super) struct Places {
     process: String,
     clock: Clock,
     /// Keys in whose queue this process may have a place.
-    joined: Mutex<HashSet<LockKey>>,
+    places: Mutex<HashMap<LockKey, Place>>,
+    /// Keys that this process holds and had to wait for: others may wait behind it.
+    waited_for: Mutex<HashSet<LockKey>>,
     waiters: Mutex<Vec<Weak<dyn Waiters>>>,
     /// Keys that were handed over, and when it is time to see whether that was taken.
     watched: Mutex<HashMap<LockKey, Moment>>,
@@ -37,13 +43,53 @@ pub(super) struct Places {
     server_clock: Arc<ServerClock>,
 }
 
+/// A place in the queue of a key.
+#[derive(Debug)]
+struct Place {
+    name: Arc<str>,
+    owner: Owner,
+    /// Requests that name this place and have no answer. One whose caller left counts for ever: it may still be carried out.
+    out: usize,
+    /// When the newest request was sent that found it in the queue, on this connection.
+    asked: Option<Moment>,
+    /// The token of the lease that it was handed since.
+    handed: Option<FencingToken>,
+}
+
+/// What a process hears on its channel: `OWNER:TOKEN:KEY`, or `:0:KEY` if it shall only look.
+struct Word {
+    handed: Option<(Owner, FencingToken)>,
+    key: LockKey,
+}
+
+/// What a process knew of a place when it heard that it was handed its key.
+#[derive(Clone, Copy)]
+enum Known {
+    /// That it has no such place any more.
+    Gone,
+    /// That nobody asks: it is there to be taken.
+    Handed,
+    /// That somebody asks, or asked and left, or that the connection was lost since.
+    Asking,
+}
+
+impl Word {
+    fn parse(payload: &[u8]) -> Option<Self> {
+        let mut parts = std::str::from_utf8(payload).ok()?.splitn(3, ':');
+        let (owner, token, key) = (parts.next()?, parts.next()?, parts.next()?);
+        let token: u64 = token.parse().ok()?;
+        let handed = if token == 0 { None } else { Some((owner.parse().ok()?, FencingToken::new(token).ok()?)) };
+        Some(Self { handed, key: LockKey::raw(key).ok()? })
+    }
+}
+
 impl Places {
     pub(super) fn new(server_clock: Arc<ServerClock>) -> Self {
         Self {
-            // It holds what is handed over, so nobody may guess it.
             process: Owner::draw().to_string(),
             clock: Clock::system(),
-            joined: Mutex::default(),
+            places: Mutex::default(),
+            waited_for: Mutex::default(),
             waiters: Mutex::default(),
             watched: Mutex::default(),
             link: OnceLock::new(),
@@ -57,10 +103,6 @@ impl Places {
         let _ = self.link.set(link.downgrade());
     }
 
-    pub(super) fn process(&self) -> &str {
-        &self.process
-    }
-
     pub(super) fn channel(&self) -> String {
         format!("onward:wake:{}", self.process)
     }
@@ -71,26 +113,120 @@ impl Places {
         all.push(waiters);
     }
 
-    /// Says how to join: `1`, surely not there yet, or `2`, perhaps there.
-    pub(super) fn join(&self, key: &LockKey) -> &'static str {
-        if self.joined.lock().insert(key.clone()) { "1" } else { "2" }
+    /// Takes what was handed over, if it is surely this process's for a while: older, and the server is asked, which grants all of it.
+    pub(super) fn take_handed(&self, key: &LockKey, now: Moment) -> Option<Tried> {
+        let mut places = self.places.lock();
+        let place = places.get(key)?;
+        let (age, token) = (now.since(place.asked?), place.handed?);
+        if age > CLAIM / 2 {
+            return None;
+        }
+        let owner = place.owner;
+        places.remove(key);
+        self.waited_for(key);
+        Some(Tried::Handed { owner, token, remaining: CLAIM - age })
+    }
+
+    /// Says how to ask for a key from a place: `1`, surely a new one, or `2`, one that is perhaps there, and its name.
+    ///
+    /// From now on only the answer tells what was handed over: two could take it otherwise.
+    pub(super) fn ask(&self, key: &LockKey, holder: &str) -> (&'static str, Arc<str>) {
+        let mut places = self.places.lock();
+        if let Some(place) = places.get_mut(key) {
+            (place.out, place.handed) = (place.out + 1, None);
+            return ("2", Arc::clone(&place.name));
+        }
+        let owner = Owner::draw();
+        let name: Arc<str> = format!("{}:{owner}:{holder}", self.process).into();
+        places.insert(key.clone(), Place { name: Arc::clone(&name), owner, out: 1, asked: None, handed: None });
+        ("1", name)
+    }
+
+    /// Takes in that a request of then found its place in the queue.
+    pub(super) fn stands(&self, key: &LockKey, name: &Arc<str>, sent: Moment) {
+        if let Some(place) = self.places.lock().get_mut(key)
+            && Arc::ptr_eq(&place.name, name)
+        {
+            (place.out, place.asked) = (place.out - 1, Some(sent));
+        }
+    }
+
+    /// Takes in that a key came from another holder.
+    pub(super) fn waited_for(&self, key: &LockKey) {
+        let mut keys = self.waited_for.lock();
+        if keys.len() < WATCHED {
+            keys.insert(key.clone());
+        }
+    }
+
+    /// Tells whether a key that is given back now came from another holder.
+    pub(super) fn was_waited_for(&self, key: &LockKey) -> bool {
+        self.waited_for.lock().remove(key)
     }
 
     /// The place is used up.
     pub(super) fn left(&self, key: &LockKey) {
-        self.joined.lock().remove(key);
+        self.places.lock().remove(key);
     }
 
     /// Gives places up, and what was handed over meanwhile.
-    pub(super) async fn leave(&self, link: &Link, keys: Vec<LockKey>) -> Result<()> {
-        let names: Vec<String> = keys.iter().flat_map(|key| [key.to_string(), queue_of(key)]).collect();
-        {
-            let mut joined = self.joined.lock();
-            keys.iter().for_each(|key| {
-                joined.remove(key);
-            });
+    pub(super) async fn leave(self: &Arc<Self>, link: &Link, keys: Vec<LockKey>) -> Result<()> {
+        let left: Vec<(LockKey, Place)> = {
+            let mut places = self.places.lock();
+            keys.into_iter().filter_map(|key| places.remove_entry(&key)).collect()
+        };
+        if left.is_empty() {
+            return Ok(());
         }
-        let _: i64 = LEAVE.run(link, &names, &[&self.process]).await?;
+        let mut commands = redis::pipe();
+        for (key, place) in &left {
+            commands.cmd("LREM").arg(queue_of(key)).arg(0).arg(&*place.name);
+        }
+        let _: Vec<i64> = link.call_all(&commands).await?;
+        for (key, place) in left {
+            if let Some(token) = place.handed {
+                self.give_back(link, &key, &place.owner, token).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in that a place was handed its key.
+    fn hear(&self, key: &LockKey, owner: &Owner, token: FencingToken) -> Known {
+        let mut places = self.places.lock();
+        match places.get_mut(key).filter(|place| place.owner == *owner) {
+            None => Known::Gone,
+            Some(place) if place.out == 0 && place.asked.is_some() => {
+                place.handed = Some(token);
+                Known::Handed
+            }
+            Some(_) => Known::Asking,
+        }
+    }
+
+    /// Whether nobody will take what was handed over; its place is given up then.
+    fn is_unwanted(&self, key: &LockKey, owner: &Owner, token: FencingToken, known: Known, heard: bool) -> bool {
+        let mut places = self.places.lock();
+        let place = places.get(key).filter(|place| place.owner == *owner);
+        let unwanted = match known {
+            Known::Gone => return true,
+            // Gone, or asked for: then somebody took it, and its lease looks as it did.
+            Known::Handed => !heard && place.is_some_and(|place| place.handed == Some(token)),
+            // Whoever asked and got it rewrote the lease: what is given back is another.
+            Known::Asking => !heard,
+        };
+        if unwanted && place.is_some() {
+            places.remove(key);
+        }
+        unwanted
+    }
+
+    /// Ends a lease that was handed over and that nobody took: no other, and not this one once it was taken by a request.
+    async fn give_back(self: &Arc<Self>, link: &Link, key: &LockKey, owner: &Owner, token: FencingToken) -> Result<()> {
+        let answer: String = RELEASE.run(link, &[key.as_str()], &[format!("ow1:{owner}:{token}:h")]).await?;
+        if answer == "2" {
+            self.watch(key);
+        }
         Ok(())
     }
 
@@ -132,7 +268,7 @@ impl Places {
         if taken > 0 {
             return Ok(false);
         }
-        let handed_on: i64 = PASS_ON.run(link, &[key.as_str(), &queue_of(key)], NO_ARGS).await?;
+        let handed_on: i64 = PASS_ON.run(link, &[key.as_str()], NO_ARGS).await?;
         Ok(handed_on == 1)
     }
 
@@ -148,20 +284,28 @@ impl Places {
 
 impl Pushed for Places {
     fn message(self: Arc<Self>, _: &[u8], payload: &[u8]) {
-        let Some(key) = std::str::from_utf8(payload).ok().and_then(|key| LockKey::raw(key).ok()) else { return };
-        if !self.wake(&key) {
-            // Whoever waited is gone: the key goes on to the next at once.
-            if let Some(link) = self.link.get().and_then(WeakLink::upgrade) {
-                tokio::spawn(async move {
-                    // What fails ends with the claim.
-                    let _ = self.leave(&link, vec![key]).await;
-                });
-            }
+        let Some(Word { handed, key }) = Word::parse(payload) else { return };
+        let Some((owner, token)) = handed else {
+            self.wake(&key);
+            return;
+        };
+        let known = self.hear(&key, &owner, token);
+        let heard = self.wake(&key);
+        if !self.is_unwanted(&key, &owner, token, known, heard) {
+            return;
+        }
+        // The key goes on to the next at once.
+        if let Some(link) = self.link.get().and_then(WeakLink::upgrade) {
+            tokio::spawn(async move {
+                // What fails ends with the claim.
+                let _ = self.give_back(&link, &key, &owner, token).await;
+            });
         }
     }
 
     fn lost(self: Arc<Self>) {
         self.server_clock.forget();
+        self.places.lock().values_mut().for_each(|place| (place.asked, place.handed) = (None, None));
     }
 
     fn returned(self: Arc<Self>) {

@@ -40,6 +40,28 @@ impl Script {
         }
     }
 
+    /// Carries out one step on a link behind another command, in one way there and back, and returns both answers.
+    ///
+    /// # Errors
+    /// As [`Script::run`].
+    pub(super) async fn run_behind<F: FromRedisValue, T: FromRedisValue>(
+        &self,
+        first: Cmd,
+        link: &Link,
+        keys: &[impl AsRef<[u8]> + Sync],
+        args: &[impl AsRef<[u8]> + Sync],
+    ) -> Result<(Option<F>, T)> {
+        let mut both = redis::pipe();
+        both.add_command(first).add_command(self.command("EVALSHA", self.0.get_hash(), keys, args));
+        match link.send_all(&both).await? {
+            Ok((first, answer)) => Ok((Some(first), answer)),
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                Ok((None, Box::pin(self.run(link, keys, args)).await?))
+            }
+            Err(error) => Err(of_call(error, Sent::Steps)),
+        }
+    }
+
     /// Returns the hash of its text.
     pub(super) fn hash(&self) -> &str {
         self.0.get_hash()

@@ -239,7 +239,7 @@ impl File {
         match self.standing(ask)? {
             None => Ok(None),
             Some(Tried::Granted { token, .. }) => Ok(Some(token)),
-            Some(Tried::Busy { .. } | Tried::Queued { .. }) => self.grant(ask, tokens).map(Some),
+            Some(Tried::Busy { .. } | Tried::Queued { .. } | Tried::Handed { .. }) => self.grant(ask, tokens).map(Some),
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 use onward::Result;
 use onward::engine::redis::{Address, RedisLocks};
-use onward::lock::{Ask, Capabilities, Claim, LeaseRow, LockEngine, Release, Renewal, Renewed, Tried, Waiters};
+use onward::lock::{Ask, Capabilities, Claim, LeaseRow, LockEngine, Place, Release, Renewal, Renewed, Tried, Waiters};
 use onward::model::{FencingToken, LockKey};
 use onward::testing::servers::Redis;
 use onward::time::{Clock, Moment, Timestamp};
@@ -15,9 +15,9 @@ use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::Mutex;
 
-/// Takes time off every lease; a claim waits for its process, whose time nobody moves.
+/// Takes time off every lease; what was handed over waits for its process, whose time nobody moves.
 const MOVE: &str = "for _, key in ipairs(redis.call('KEYS', '*')) do
-    if string.sub(key, 1, 7) ~= 'onward:' and not string.find(redis.call('GET', key), ':handed over$') then
+    if string.sub(key, 1, 7) ~= 'onward:' and not string.find(redis.call('GET', key), '^ow1:%x+:%d+:h') then
         local left = redis.call('PTTL', key)
         if left >= 0 then redis.call('PEXPIRE', key, left - tonumber(ARGV[1])) end
     end
@@ -138,12 +138,15 @@ impl LockEngine for MovedLocks {
     }
 
     fn try_acquire(&self, ask: Ask) -> BoxFuture<'_, Result<Tried>> {
-        let tried = self.then(self.inner.try_acquire(Ask { ttl: ask.ttl * SLOWER, ..ask }));
+        // What was handed over counts by the server's time, which nobody moves: it is asked for.
+        let place = if ask.place == Place::None { Place::None } else { Place::Queue { short: false } };
+        let tried = self.then(self.inner.try_acquire(Ask { ttl: ask.ttl * SLOWER, place, ..ask }));
         Box::pin(async move {
             Ok(match tried.await? {
                 Tried::Granted { token, remaining, already_ours } => {
                     Tried::Granted { token: self.moved.granted(token, &self.clock), remaining: shown(remaining), already_ours }
                 }
+                Tried::Handed { .. } => unreachable!("it was not asked for"),
                 Tried::Busy { remaining } => Tried::Busy { remaining: remaining.map(shown) },
                 Tried::Queued { remaining, look_in } => Tried::Queued { remaining: remaining.map(shown), look_in },
             })

@@ -16,22 +16,23 @@ local function busy(ours)
   return {0, false, left, 3, false}
 end
 
--- Gives the key to the asker. `condition`: NX, or XX for what he was handed.
-local function take(condition)
-  local token, since, clock = mint(fence, floor)
-  if not redis.call('SET', key, mark .. token .. ':' .. since .. ':' .. holder, 'PX', ttl, condition) then return busy(false) end
-  return {1, token, ttl, 0, clock}
-end
-
 if type(value) == 'table' then return busy(false) end
+-- Handed over to this place: the lease is the caller's from now on, and as long as he asks for.
+if place and begins(value, 'ow1:' .. string.sub(me, 34, 66)) then
+  local token, since = string.match(value, '^ow1:%x+:(%d+):h(%d+):')
+  if token then
+    redis.call('SET', key, mark .. token .. ':' .. since .. ':' .. holder, 'PX', ttl, 'XX')
+    return {1, token, ttl, 0, false}
+  end
+end
 if begins(value, mark) then
   return {1, string.match(value, '^ow1:%x+:(%d+):'), redis.call('PTTL', key), 1, false}
 end
--- Handed over to this process, which confirms: the lease is the caller's from now on.
-if place and begins(value, 'ow1:' .. me .. ':') then return take('XX') end
 if value then return busy(string.sub(value, 1, 4) == 'ow1:') end
 
--- A removal comes before what is written: a server that is full lets a script go on after it.
+-- Nobody has it: whoever came first gets it.
 local first = hand_over(key, queue, 'NX', me)
 if first and first ~= me then return busy(true) end
-return take('NX')
+local token, since, now = mint(floor)
+if not redis.call('SET', key, mark .. token .. ':' .. since .. ':' .. holder, 'PX', ttl, 'NX') then return busy(false) end
+return {1, token, ttl, 0, now}

@@ -1,7 +1,7 @@
 -- Several keys, or somebody waits, or it is kept or lost.
 local answers = ''
-for i = 1, #KEYS / 2 do
-  local key, queue = KEYS[2 * i - 1], KEYS[2 * i]
+for i = 1, #KEYS do
+  local key, queue = KEYS[i], 'onward:q:' .. KEYS[i]
   local mark, nobody, keep = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
   local answer = '0'
   if i > 1 then value = redis.pcall('GET', key) end
@@ -11,7 +11,7 @@ for i = 1, #KEYS / 2 do
       redis.call('SET', key, nobody .. string.sub(value, 38), 'PX', keep)
       -- The end of the lease has moved: whoever counts on it looks again.
       local next = redis.call('LINDEX', queue, 0)
-      if next then redis.call('PUBLISH', 'onward:wake:' .. next, key) end
+      if next then redis.call('PUBLISH', 'onward:wake:' .. string.sub(next, 1, 32), ':0:' .. key) end
     elseif hand_over(key, queue, 'XX', false, first) then
       answer = '2'
     else

@@ -1,0 +1,2 @@
+--!df flags=allow-undeclared-keys
+-- (Dragonfly reads the line above.) A script is given the names of locks only: each name costs the server more than to put one together.
