@@ -212,7 +212,8 @@ impl Locks {
             Ok(Some(token)) => {
                 let answered = shared.clock.now();
                 let until = valid_until(sent, BREAKING, BREAKING);
-                let won = Won { owner, token, remaining: BREAKING, already_ours: false, sent, until, answered, waited: answered.since(sent) };
+                let won =
+                    Won { owner, token, remaining: BREAKING, already_ours: false, sent, until, answered, waited: answered.since(sent) };
                 Ok(Some(Grant::new(Arc::clone(&self.core), key.clone(), &won, &options, Label::default())))
             }
             Err(error) => {

@@ -196,8 +196,16 @@ impl Locks {
         let leased = self.renew_as(key, owner, options.ttl).await.map_err(|e| e.during("adopt"))?;
         let answered = self.core.shared.clock.now();
         let until = valid_until(sent, leased.remaining, options.ttl);
-        let won =
-            Won { owner, token: leased.token, remaining: leased.remaining, already_ours: true, sent, until, answered, waited: Duration::ZERO };
+        let won = Won {
+            owner,
+            token: leased.token,
+            remaining: leased.remaining,
+            already_ours: true,
+            sent,
+            until,
+            answered,
+            waited: Duration::ZERO,
+        };
         Ok(Grant::new(Arc::clone(&self.core), key.clone(), &won, &options, label))
     }
 

@@ -315,3 +315,153 @@ impl Pushed for Places {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Here(bool);
+
+    impl Waiters for Here {
+        fn wake(&self, _: &LockKey) -> bool {
+            self.0
+        }
+
+        fn wake_all(&self) {}
+    }
+
+    const ASKED: Moment = Moment::from_nanos(1_000_000_000_000);
+
+    struct Case {
+        places: Arc<Places>,
+        key: LockKey,
+        name: Arc<str>,
+        _here: Arc<Here>,
+    }
+
+    /// A process with a place that its first request found in the queue; somebody waits here, or has left.
+    fn standing(waits: bool) -> Case {
+        let places = Arc::new(Places::new(Arc::default()));
+        let here = Arc::new(Here(waits));
+        let waiters: Weak<Here> = Arc::downgrade(&here);
+        places.listen(waiters);
+        let key = LockKey::raw("job").unwrap();
+        let (how, name) = places.ask(&key, "me");
+        assert_eq!(how, "1");
+        places.stands(&key, &name, ASKED);
+        Case { places, key, name, _here: here }
+    }
+
+    impl Case {
+        fn hear(&self, token: u64) {
+            let word = format!("{}:{token}:job", &self.name[33..65]);
+            Arc::clone(&self.places).message(b"", word.as_bytes());
+        }
+
+        fn taken(&self, after: Duration) -> Option<Duration> {
+            match self.places.take_handed(&self.key, ASKED + after)? {
+                Tried::Handed { owner, token, remaining } => {
+                    assert_eq!((owner.to_string().as_str(), token.get()), (&self.name[33..65], 7));
+                    Some(remaining)
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn is_there(&self) -> bool {
+            self.places.places.lock().contains_key(&self.key)
+        }
+    }
+
+    #[test]
+    fn what_was_handed_over_counts_from_the_request_before_it_and_is_taken_once() {
+        let case = standing(true);
+        assert_eq!(case.taken(Duration::ZERO), None, "nothing was said");
+        case.hear(7);
+        assert_eq!(case.taken(CLAIM / 4), Some(CLAIM - CLAIM / 4));
+        assert_eq!(case.taken(CLAIM / 4), None);
+        assert!(!case.is_there());
+        let (how, name) = case.places.ask(&case.key, "me");
+        assert_eq!(how, "1");
+        assert_ne!(name, case.name, "no two places have one name");
+    }
+
+    #[test]
+    fn an_old_word_is_left_to_the_server() {
+        let case = standing(true);
+        case.hear(7);
+        assert_eq!(case.taken(CLAIM / 2 + Duration::from_nanos(1)), None);
+        assert_eq!(case.places.ask(&case.key, "me"), ("2", Arc::clone(&case.name)));
+    }
+
+    #[test]
+    fn while_a_request_is_out_its_answer_decides() {
+        let case = standing(true);
+        case.hear(7);
+        let (_, name) = case.places.ask(&case.key, "me");
+        assert_eq!(case.taken(Duration::ZERO), None, "the request may get it, for another caller");
+        case.hear(7);
+        assert_eq!(case.taken(Duration::ZERO), None);
+        case.places.stands(&case.key, &name, ASKED);
+        assert_eq!(case.taken(Duration::ZERO), None, "it was said before the answer");
+        case.hear(7);
+        assert!(case.taken(Duration::ZERO).is_some());
+    }
+
+    #[test]
+    fn a_request_without_an_answer_is_out_for_ever() {
+        let case = standing(true);
+        let _lost = case.places.ask(&case.key, "me");
+        let (_, name) = case.places.ask(&case.key, "me");
+        case.places.stands(&case.key, &name, ASKED);
+        case.hear(7);
+        assert_eq!(case.taken(Duration::ZERO), None);
+    }
+
+    #[test]
+    fn a_lost_connection_takes_along_what_was_known() {
+        let case = standing(true);
+        case.hear(7);
+        Arc::clone(&case.places).lost();
+        assert_eq!(case.taken(Duration::ZERO), None);
+        case.hear(7);
+        assert_eq!(case.taken(Duration::ZERO), None, "nothing was asked on this connection");
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_given_up_with_its_place() {
+        let case = standing(false);
+        case.hear(7);
+        assert_eq!(case.taken(Duration::ZERO), None);
+        assert!(!case.is_there());
+    }
+
+    #[test]
+    fn only_what_nobody_took_is_given_back() {
+        let case = standing(true);
+        let (owner, token) = (case.name[33..65].parse().unwrap(), FencingToken::new(7).unwrap());
+        let unwanted = |known, heard| case.places.is_unwanted(&case.key, &owner, token, known, heard);
+        assert!(!unwanted(Known::Handed, true));
+        assert!(!unwanted(Known::Asking, true));
+        case.hear(7);
+        assert!(case.taken(Duration::ZERO).is_some());
+        assert!(!unwanted(Known::Handed, false), "it was taken between the word and the look");
+        assert!(unwanted(Known::Gone, true), "nobody here ever knew of it");
+    }
+
+    #[test]
+    fn words_of_another_form_are_passed_over() {
+        let case = standing(true);
+        for word in ["", "job", ":", "x:7:job", ":7:job", "::job", ":0:", ":-1:job"] {
+            assert!(Word::parse(word.as_bytes()).is_none(), "{word}");
+            Arc::clone(&case.places).message(b"", word.as_bytes());
+        }
+        assert!(Word::parse(b"\xff:0:job").is_none());
+        let word = Word::parse(b":0:a:b").unwrap();
+        assert_eq!((word.handed, word.key.as_str()), (None, "a:b"));
+        assert!(case.is_there());
+    }
+}

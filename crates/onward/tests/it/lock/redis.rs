@@ -2,6 +2,7 @@
 
 mod check;
 mod faults;
+mod hand_over;
 mod queue;
 
 use std::sync::Arc;
@@ -182,17 +183,6 @@ async fn tokens_grow_over_a_restart_from_an_old_snapshot() {
         newest = grant.token();
         assert_eq!(grant.release().await.unwrap(), Release::Released);
     }
-}
-
-#[tokio::test]
-async fn what_was_handed_over_and_is_not_confirmed_has_no_token_yet() {
-    let server = Redis::start();
-    let locks = process(&server).await;
-    assert_eq!(server.ask(&format!("SET job ow1:{}:0:0:handed PX 60000", "f".repeat(32))), "OK");
-    let status = locks.status(&key("job")).await.unwrap().unwrap();
-    assert_eq!((&*status.holder, status.token), ("handed", None));
-    assert_eq!(locks.acquire(&key("job"), at_once()).await.unwrap_err().kind(), Kind::Contended);
-    assert_eq!(locks.list("job", None, 10).await.unwrap().items.len(), 1);
 }
 
 #[tokio::test]
