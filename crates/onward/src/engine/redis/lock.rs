@@ -99,7 +99,7 @@ impl RedisLocks {
         }
         let answer: Value = ACQUIRE.run(&self.calls, &[ask.key.as_str()], &args).await?;
         if let Value::BulkString(token) = &answer {
-            self.places.left(&ask.key);
+            self.left(&ask.key, place.as_ref());
             return Ok(Tried::Granted { token: token_of(token)?, remaining: ask.ttl, already_ours: false });
         }
         let (won, token, left, kind, clock): (i64, Option<Vec<u8>>, i64, i64, Option<u64>) =
@@ -109,10 +109,10 @@ impl RedisLocks {
         }
         let remaining = u64::try_from(left).ok().map(Duration::from_millis);
         if won == 1 {
-            if place.is_some_and(|(how, _)| how == "2") {
+            if place.as_ref().is_some_and(|(how, _)| *how == "2") {
                 self.places.waited_for(&ask.key);
             }
-            self.places.left(&ask.key);
+            self.left(&ask.key, place.as_ref());
             let token = token_of(&token.unwrap_or_default())?;
             return Ok(Tried::Granted { token, remaining: remaining.unwrap_or_default(), already_ours: kind == 1 });
         }
@@ -125,38 +125,44 @@ impl RedisLocks {
         Ok(Tried::Queued { remaining, look_in })
     }
 
+    /// A place is used up by the request that named it.
+    fn left(&self, key: &LockKey, place: Option<&(&'static str, Arc<str>)>) {
+        if let Some((_, name)) = place {
+            self.places.left(key, name);
+        }
+    }
+
     async fn release_all(&self, batch: Vec<Claim>) -> Result<Vec<Release>> {
         let keys: Vec<&str> = batch.iter().map(|claim| claim.key.as_str()).collect();
-        let [claim] = &*batch else {
-            let args: Vec<String> = batch.iter().flat_map(ending).collect();
-            return Ok(self.ended(&batch, RELEASE.run(&self.calls, &keys, &args).await?));
+        let mut waited_for = false;
+        batch.iter().for_each(|claim| waited_for |= self.places.was_waited_for(&claim.key));
+        let answers: String = match &*batch {
+            [claim] if claim.keep.is_zero() && waited_for => self.release_to_next(claim).await?,
+            [claim] if claim.keep.is_zero() => RELEASE.run(&self.calls, &keys, &[mark(&claim.owner)]).await?,
+            _ => RELEASE.run(&self.calls, &keys, &batch.iter().flat_map(ending).collect::<Vec<_>>()).await?,
         };
-        if !claim.keep.is_zero() {
-            return Ok(self.ended(&batch, RELEASE.run(&self.calls, &keys, &ending(claim)).await?));
+        for (claim, _) in batch.iter().zip(answers.bytes()).filter(|(_, answer)| *answer == b'2') {
+            self.places.watch(&claim.key);
         }
-        let mut args = vec![mark(&claim.owner)];
-        if !self.places.was_waited_for(&claim.key) {
-            return Ok(self.ended(&batch, RELEASE.run(&self.calls, &keys, &args).await?));
-        }
-        // What a server has to say to several it writes to the one first to whom it had nothing to say before. So the next holder hears
-        // before this one, if this one has an answer already.
+        Ok(answers.bytes().map(|answer| if answer == b'0' { Release::AlreadyLost } else { Release::Released }).collect())
+    }
+
+    /// Ends a lease behind which others probably wait.
+    ///
+    /// What a server has to say to several, it says first to the one to whom it had nothing to say before. So the next holder hears before
+    /// this one, if this one is owed an answer already.
+    async fn release_to_next(&self, claim: &Claim) -> Result<String> {
         let sent = Clock::system().now();
-        args.extend(self.clock.floor(sent).map(|floor| floor.to_string()));
+        let floor = self.clock.floor(sent).map(|floor| floor.to_string());
+        let args: Vec<String> = std::iter::once(mark(&claim.owner)).chain(floor).collect();
         let mut time = redis::Cmd::with_capacity(1, 4);
         time.arg("TIME");
-        let (time, answer) = RELEASE.run_behind(time, &self.calls, &keys, &args).await?;
+        let (time, answer) = RELEASE.run_behind(time, &self.calls, &[claim.key.as_str()], &args).await?;
         if let Some((seconds, micros)) = time {
             let _: (u64, u64) = (seconds, micros);
             self.clock.heard(sent, Clock::system().now(), seconds * 1_000_000 + micros);
         }
-        Ok(self.ended(&batch, answer))
-    }
-
-    fn ended(&self, batch: &[Claim], answers: String) -> Vec<Release> {
-        for (claim, _) in batch.iter().zip(answers.bytes()).filter(|(_, answer)| *answer == b'2') {
-            self.places.watch(&claim.key);
-        }
-        answers.bytes().map(|answer| if answer == b'0' { Release::AlreadyLost } else { Release::Released }).collect()
+        Ok(answer)
     }
 
     async fn renew_all(&self, batch: Vec<Renewal>) -> Result<Vec<Option<Renewed>>> {

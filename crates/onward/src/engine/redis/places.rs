@@ -23,7 +23,8 @@ static PASS_ON: Script = script!("keys.lua", "token.lua", "give.lua", "lease.lua
 
 /// How long after a hand-over it is looked whether the key was taken: surely after the claim's end.
 const LATE: std::time::Duration = CLAIM.saturating_add(std::time::Duration::from_millis(20));
-/// Keys whose hand-over is watched at once; more are watched by those who wait. As many are known to be waited for.
+/// Keys whose hand-over is watched at once; more are watched by those who wait. As many are known to be waited
+/// for.
 const WATCHED: usize = 10_000;
 
 /// The places of one process.
@@ -154,9 +155,11 @@ impl Places {
     /// Takes in that a key came from another holder.
     pub(super) fn waited_for(&self, key: &LockKey) {
         let mut keys = self.waited_for.lock();
-        if keys.len() < WATCHED {
-            keys.insert(key.clone());
+        if keys.len() >= WATCHED {
+            // Not all are ever given back. What is forgotten is handed over a little later.
+            keys.clear();
         }
+        keys.insert(key.clone());
     }
 
     /// Tells whether a key that is given back now came from another holder.
@@ -165,8 +168,11 @@ impl Places {
     }
 
     /// The place is used up.
-    pub(super) fn left(&self, key: &LockKey) {
-        self.places.lock().remove(key);
+    pub(super) fn left(&self, key: &LockKey, name: &Arc<str>) {
+        let mut places = self.places.lock();
+        if places.get(key).is_some_and(|place| Arc::ptr_eq(&place.name, name)) {
+            places.remove(key);
+        }
     }
 
     /// Gives places up, and what was handed over meanwhile.
@@ -184,6 +190,8 @@ impl Places {
         }
         let _: Vec<i64> = link.call_all(&commands).await?;
         for (key, place) in left {
+            // Who waits here by another handle had the same place.
+            self.wake(&key);
             if let Some(token) = place.handed {
                 self.give_back(link, &key, &place.owner, token).await?;
             }
