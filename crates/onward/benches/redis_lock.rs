@@ -1,6 +1,7 @@
 //! Locks on Redis, beside what somebody would write by hand on the same client library, in one run on one private server.
 //!
-//! `cargo bench -p onward --bench redis_lock [-- cycle skip contend herd idle peers]`: all parts, or those that are named. Ratios decide. Every hold is checked: tokens grow, no two holds overlap, none is lost.
+//! `cargo bench -p onward --bench redis_lock [-- cycle skip contend herd idle peers]`: all parts, or those that are named.
+//! Ratios decide. Every hold is checked: tokens grow, no two holds overlap, none is lost.
 
 #![allow(
     missing_docs,

@@ -19,8 +19,8 @@ use crate::time::{Clock, Moment};
 /// A held lock: release it; dropping it queues the release.
 ///
 /// The local timer decides about validity, not a reply: it counts from before the request was sent, on a clock that also runs in
-/// suspend, less a margin of a hundredth of the ttl and 2 ms. So the loss shows here before the engine can give the key away. Nothing
-/// revives a lost grant. Dropping never blocks, spawns or panics, also without a runtime.
+/// suspend, less a margin of a hundredth of what the lease lasts and 2 ms. So the loss shows here before the engine can give the key
+/// away. Nothing revives a lost grant. Dropping never blocks, spawns or panics, also without a runtime.
 #[must_use = "dropping a grant releases the lock"]
 pub struct Grant {
     held: Arc<Held>,
