@@ -25,11 +25,19 @@ async fn handed(server: &Redis, options: LockOptions) -> Grant {
 #[tokio::test]
 async fn it_is_held_at_once_without_a_question_and_renewed_to_what_was_asked_for() {
     let server = Redis::start();
-    let grant = handed(&server, waiting()).await;
-    let lease = server.ask("GET job");
-    assert!(lease.starts_with(&format!("ow1:{}:{}:h", grant.owner(), grant.token())), "{lease}");
-    assert!(millis_left(&server) <= 1_000);
-    assert!(grant.remaining() <= CLAIM, "nobody believes in more than there is");
+    // A machine that stands still for a moment has the server asked, or the lease renewed, before it is looked at here.
+    let mut tries = 0..20;
+    let grant = loop {
+        assert!(tries.next().is_some(), "the server is always asked");
+        let grant = handed(&server, waiting()).await;
+        let (believed, lease) = (grant.remaining(), server.ask("GET job"));
+        if millis_left(&server) <= 1_000 {
+            assert!(lease.starts_with(&format!("ow1:{}:{}:h", grant.owner(), grant.token())), "{lease}");
+            assert!(believed <= CLAIM, "nobody believes in more than there is: {believed:?}");
+            break grant;
+        }
+        assert_eq!(grant.release().await.unwrap(), Release::Released);
+    };
     let status = process(&server).await.status(&key("job")).await.unwrap().unwrap();
     assert_eq!(status.token, Some(grant.token()));
     until("it is renewed", || millis_left(&server) > 5_000).await;
