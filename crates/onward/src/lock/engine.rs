@@ -133,8 +133,7 @@ pub enum Tried {
         already_ours: bool,
     },
     /// The key was handed over to this process, which asked for it before: a lease that is shorter than what was asked for, under an owner
-    /// that the engine drew. Nothing was sent. The asker renews it, as
-    /// every lease, in time.
+    /// that the engine drew. Nothing was sent. The asker renews it, as every lease, in time.
     Handed {
         /// Whose it is.
         owner: Owner,

@@ -172,7 +172,8 @@ impl<'a> Attempt<'a> {
                 Answer::Won(won)
             }
             Ok((Tried::Handed { owner, token, remaining }, sent)) => {
-                self.open = before;
+                // It answers no request: what was open is open.
+                self.open = before || !resolved;
                 Answer::Won(self.won(owner, token, remaining, false, sent))
             }
             Ok((tried @ (Tried::Busy { remaining } | Tried::Queued { remaining, .. }), sent)) => {

@@ -142,6 +142,6 @@ async fn renew(shared: &Shared, mut due: Vec<Arc<Held>>, releases: &mpsc::WeakSe
     }
 }
 
-fn pause(ttl: Duration, remaining: Duration) -> Duration {
+pub(super) fn pause(ttl: Duration, remaining: Duration) -> Duration {
     (ttl / 12).min(remaining / 4).max(LEAST_PAUSE)
 }

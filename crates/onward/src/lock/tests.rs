@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::held::{Held, Term, valid_until};
 use super::options::{checked_ttl, margin};
-use super::renewal::Renewals;
+use super::renewal::{Renewals, pause};
 use super::report::Label;
 use super::wait::{Heard, Queues};
 use super::{LossReason, Owner, Renewed};
@@ -141,4 +141,13 @@ fn a_line_is_bounded_and_its_room_comes_back() {
     assert!(matches!(queues.line(&key).map(|line| line.heard), Some(Heard::Failure)));
     drop((again, elsewhere));
     assert!(queues.line(&key).is_none(), "nothing is kept of an empty line");
+}
+
+#[test]
+fn a_lease_shorter_than_asked_for_has_a_margin_and_pauses_of_its_own_length() {
+    let (second, day) = (Duration::from_secs(1), Duration::from_secs(24 * 3_600));
+    assert_eq!(valid_until(at(1), second, day), at(1) + second - margin(second), "the margin of a day would leave nothing of it");
+    assert_eq!(pause(TTL, TTL), TTL / 12);
+    assert_eq!(pause(TTL, second), second / 4, "several tries come before its end");
+    assert_eq!(pause(TTL, Duration::ZERO), Duration::from_millis(1));
 }
