@@ -1,7 +1,8 @@
 //! Durable commits on SQLite: 64 writers through the queue, against hand-written loops with the same rows, in one run on one disk.
 //!
-//! `cargo bench -p onward --bench store [-- --quick | --full | --lone]`. Ratios decide; the fsync rate stands beside them. Each round checks that every acknowledged
-//! row is there. Then one hot key: `apply` against optimistic retry.
+//! `cargo bench -p onward --bench store [-- --quick | --full | --lone] [commits hot costs sizes]`. Ratios decide; the fsync rate stands beside
+//! them. Each round checks that every acknowledged row is there. Then one hot key: `apply` against optimistic retry; what the log costs; and
+//! many objects against few.
 
 #![allow(
     missing_docs,
@@ -35,23 +36,42 @@ const HOT: usize = 32;
 const ROUNDS: usize = 5;
 const BLOCK: Duration = Duration::from_secs(2);
 const BYTES: usize = 256;
+const PARTS: [&str; 4] = ["commits", "hot", "costs", "sizes"];
 /// How long one commit may take while a large database is made: a shared disk may stand still for seconds.
 const FILL: Duration = Duration::from_secs(60);
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    if std::env::args().any(|arg| arg == "--lone") {
+    let asked = |flag: &str| std::env::args().any(|arg| arg == flag);
+    if asked("--lone") {
         return lone(&runtime, folder.path());
     }
-    let quick = std::env::args().any(|arg| arg == "--quick");
-    let (rounds, block) = if quick { (1, Duration::from_millis(300)) } else { (ROUNDS, BLOCK) };
+    let (rounds, block) = if asked("--quick") { (1, Duration::from_millis(300)) } else { (ROUNDS, BLOCK) };
     // Ten million objects take minutes and 10 GB.
-    let many = match (quick, std::env::args().any(|arg| arg == "--full")) {
+    let many = match (asked("--quick"), asked("--full")) {
         (true, _) => 100_000,
         (_, true) => 10_000_000,
         (_, false) => 1_000_000,
     };
+    let all = !PARTS.iter().any(|part| asked(part));
+    let [do_commits, do_hot, do_costs, do_sizes] = PARTS.map(|part| all || asked(part));
+    if do_commits {
+        commits(&runtime, folder.path(), rounds, block);
+    }
+    if do_hot {
+        hot_key(&runtime, folder.path(), rounds, block);
+    }
+    if do_costs {
+        costs(&runtime, folder.path(), rounds, block);
+    }
+    if do_sizes {
+        sizes(&runtime, folder.path(), rounds, block, many);
+    }
+}
+
+/// 64 writers and one, against the same rows by hand.
+fn commits(runtime: &tokio::runtime::Runtime, folder: &Path, rounds: usize, block: Duration) {
     let mut figures: Vec<[f64; 6]> = Vec::new();
     for round in 0..=rounds {
         // A B C D, then D C B A: a drift of the machine meets all of them.
@@ -61,17 +81,17 @@ fn main() {
         }
         let mut row = [0.0; 6];
         // In each round: a disk that others use too is another disk a minute later.
-        row[4] = 1_000.0 / fsyncs_a_second(folder.path());
+        row[4] = 1_000.0 / fsyncs_a_second(folder);
         for side in blocks {
-            let path = folder.path().join(format!("{round}-{side}.db"));
+            let path = folder.join(format!("{round}-{side}.db"));
             row[side] = match side {
                 0 => {
                     let (rate, slowest) = runtime.block_on(onward(&path, WRITERS, block));
                     row[5] = slowest;
                     rate
                 }
-                1 => by_hand(&runtime, &path, ByHand::rows(100), block),
-                2 => by_hand(&runtime, &path, ByHand::rows(1), block),
+                1 => by_hand(runtime, &path, ByHand::rows(100), block),
+                2 => by_hand(runtime, &path, ByHand::rows(1), block),
                 _ => runtime.block_on(onward(&path, 1, block)).0,
             };
         }
@@ -98,9 +118,6 @@ fn main() {
     show("64 writers / 1 a commit:", "; bar 10, or 4 where an fsync takes under 0.2 ms", &|r| r[0] / r[2]);
     show("1 writer / 1 a commit:", "; bar 0.75", &|r| r[3] / r[2]);
     show("slowest of 64 writers, ms:", "; bar 100", &|r| r[5]);
-    hot_key(&runtime, folder.path(), rounds, block);
-    costs(&runtime, folder.path(), rounds, block);
-    sizes(&runtime, folder.path(), rounds, block, many);
 }
 
 /// What the change log and FULL cost a hand-written loop with 64 rows a commit, about what 64 writers share.
@@ -157,7 +174,10 @@ fn sizes(runtime: &tokio::runtime::Runtime, folder: &Path, rounds: usize, block:
     let mut ratios: Vec<f64> = Vec::new();
     let mut rates = [0.0; 2];
     for round in 0..=rounds {
-        let one = |store: &Store, objects: usize| runtime.block_on(replace(store, objects, block));
+        let one = |store: &Store, objects: usize| {
+            warm(&folder.join(format!("size-{objects}.db")));
+            runtime.block_on(replace(store, objects, block))
+        };
         rates = if round % 2 == 1 {
             let all = one(&all, many);
             [one(&few, 10_000), all]
@@ -173,6 +193,13 @@ fn sizes(runtime: &tokio::runtime::Runtime, folder: &Path, rounds: usize, block:
     println!("replaces of {many} objects: {:>8.0} commits/s in the last round", rates[1]);
     let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
     println!("many / 10,000 objects:          {:>8.2}   (rounds {least:.2} to {most:.2}; bar 0.4 at 10,000,000)", ratios[ratios.len() / 2]);
+}
+
+/// Has a file read through, so that the system holds what it can of it: some machines give memory back that nobody touched for seconds.
+/// By another process: closing a file takes SQLite's locks on it away.
+fn warm(path: &Path) {
+    let read = std::process::Command::new("cat").arg(path).stdout(std::process::Stdio::null()).status();
+    assert!(read.unwrap().success());
 }
 
 /// The key of an object: scattered over the key space, so that neighbours in time are none in the file.
@@ -202,6 +229,8 @@ async fn fill(store: &Store, objects: usize) {
     println!("{objects} objects made in {all:.1} s, the slowest commit of 128 in {slowest:.2} s");
 }
 
+static DRAWN: AtomicU64 = AtomicU64::new(0);
+
 /// Replaces random objects from 64 tasks for one block; returns commits a second.
 async fn replace(store: &Store, objects: usize, block: Duration) -> f64 {
     let started = Instant::now();
@@ -217,7 +246,8 @@ async fn replace(store: &Store, objects: usize, block: Duration) -> f64 {
                     draw ^= draw >> 7;
                     draw ^= draw << 17;
                     let mut bytes = vec![b'y'; BYTES];
-                    bytes[..8].copy_from_slice(&draw.to_le_bytes());
+                    // No two writes alike: what changes nothing is no commit.
+                    bytes[..8].copy_from_slice(&DRAWN.fetch_add(1, Ordering::Relaxed).to_le_bytes());
                     let payload = Payload::new(bytes, "text/plain").unwrap();
                     let name = named(scattered(usize::try_from(draw % objects as u64).unwrap()));
                     let put = store.put_payload_if(("bench", name), payload, WriteCondition::MustExist, WriteOptions::new()).await.unwrap();

@@ -63,6 +63,24 @@ async fn a_stuck_reader_does_not_grow_the_wal_without_bound() {
 }
 
 #[tokio::test]
+async fn the_log_stays_short_whatever_is_written() {
+    // Scattered keys, so that each object is a page of its own; and values of many pages.
+    let scattered = |n: u64| format!("{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let many =
+        |n: u64| (n * 128..(n + 1) * 128).fold(Commit::new(), |c, n| c.overwrite(("thing", scattered(n)), Payload::new("v", "x").unwrap()));
+    let large = |n: u64| big(usize::try_from(n).unwrap());
+    for what in [&many as &dyn Fn(u64) -> Commit, &large] {
+        let folder = tempfile::tempdir().unwrap();
+        let (_engine, queue) = open(&folder.path().join("store.db"), Bounds::default()).await;
+        for n in 0..200 {
+            assert!(matches!(queue.submit(what(n)).await.unwrap(), CommitOutcome::Committed(_)));
+        }
+        let log = std::fs::metadata(folder.path().join("store.db-wal")).unwrap().len();
+        assert!(log < 12 * MIB, "{log} bytes");
+    }
+}
+
+#[tokio::test]
 async fn a_store_that_is_not_ready_comes_back_without_a_write() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.db");

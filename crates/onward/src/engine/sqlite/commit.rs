@@ -44,8 +44,10 @@ const SCHEMA: Schema = Schema {
     ],
 };
 
-/// After about this many written rows the log is copied back into the database, behind the answers.
-const CHECKPOINT_ROWS: usize = 1_000;
+/// After about this many written pages the log is copied back into the database, behind the answers.
+const CHECKPOINT_PAGES: usize = 1_000;
+/// Bytes of a page.
+const PAGE: u64 = 4_096;
 
 /// What a store file may cost (C7); the defaults fit every store, smaller ones are for tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,7 +176,8 @@ impl SqliteWriter {
         Ok(rows)
     }
 
-    fn carry_out(&self, plan: &Plan) -> Result<()> {
+    /// Returns about how many pages it wrote: one a row and what a large value takes beyond that, as if no two rows shared one.
+    fn carry_out(&self, plan: &Plan) -> Result<usize> {
         let connection = &self.connection;
         let now = plan.now.as_micros();
         let logged = log::append(connection, &plan.records)?;
@@ -236,7 +239,11 @@ impl SqliteWriter {
                 plan.meta.at.as_micros(),
                 signed(logged)?,
             ],
-        )
+        )?;
+        let payloads: u64 = plan.objects.values().flatten().map(|object| object.value.bytes().len() as u64).sum();
+        let data: u64 = plan.entries.iter().map(|(_, entry)| entry.data.len() as u64).sum();
+        let changes: usize = plan.records.iter().map(|record| record.changes.len().max(1)).sum();
+        Ok(plan.objects.len() + changes + plan.entries.len() + usize::try_from((payloads + data + logged) / PAGE).unwrap_or(0))
     }
 
     fn remember(&self, plan: &Plan) -> Result<()> {
@@ -358,7 +365,7 @@ impl SqliteWriter {
     fn make_room(&mut self) {
         // Nothing came since it was here last: folded now, a later open or reader finds a short log.
         let idle = self.written > 0 && self.written == self.tidied;
-        if self.written >= CHECKPOINT_ROWS || idle {
+        if self.written >= CHECKPOINT_PAGES || idle {
             self.written = 0;
             Wal::fold(&self.connection);
         }
@@ -368,12 +375,12 @@ impl SqliteWriter {
     }
 
     fn finish_now(&mut self, plan: &Plan) -> Result<()> {
-        self.carry_out(plan).inspect_err(|_| self.roll_back())?;
+        let pages = self.carry_out(plan).inspect_err(|_| self.roll_back())?;
         connection::again(&self.connection, "COMMIT").map_err(|e| {
             self.roll_back();
             at_commit(e)
         })?;
-        self.written += plan.records.len() * 2 + plan.entries.len();
+        self.written += pages;
         Ok(())
     }
 }

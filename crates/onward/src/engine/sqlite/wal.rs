@@ -55,10 +55,10 @@ impl Wal {
 
     /// Folds the log into the database as far as readers let it; waits for nobody.
     pub(super) fn fold(connection: &Connection) -> Folded {
-        let asked = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)));
+        let asked = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| <(bool, i64, i64)>::try_from(row));
         match asked {
-            Ok((log, done)) if log == done => Folded::All,
-            // A checkpoint that cannot run now runs later: nothing is lost.
+            Ok((false, log, done)) if log == done => Folded::All,
+            // One that cannot run now, since another connection is at it, runs later: nothing is lost.
             _ => Folded::Part,
         }
     }
