@@ -110,6 +110,8 @@ impl Store {
     /// A restored copy has a new epoch, and its versions, revisions and fencing tokens jump beyond all that the lost time may have used: a
     /// condition, cursor or token of that time matches nothing. Its change log is empty.
     ///
+    /// While it runs, the write-ahead log grows by what is written, and is folded afterwards. Cancel safe: the copy is ended and removed.
+    ///
     /// # Errors
     /// `Unsupported`: a store in memory. [`Kind::Invalid`](crate::Kind::Invalid): the file is there already. `Backend`: it cannot be written.
     pub async fn backup(&self, path: impl Into<PathBuf>) -> Result<()> {
@@ -127,10 +129,12 @@ impl Store {
     /// Reads everything and tells whether it contradicts itself: the file, the change log, the heads of chains.
     ///
     /// Entries of a chain are judged by [`Chain::verify`](crate::audit::Chain::verify), and what the store stands on by
-    /// [`Onward::check`](crate::Onward::check).
+    /// [`Onward::check`](crate::Onward::check). On a SQLite file it reads one state for as long as that takes, and gives up before writers
+    /// would have to be refused. Cancel safe: the reading ends.
     ///
     /// # Errors
-    /// `Backend`: the engine is away, or the file is damaged beyond reading.
+    /// `Overloaded`: the store is written to faster than it can be checked; check a backup. `Backend`: the engine is away, or the file is
+    /// damaged beyond reading.
     pub async fn inspect(&self) -> Result<Vec<Finding>> {
         self.0.queue.engine().inspect().await.map_err(|e| e.during("inspect"))
     }

@@ -104,6 +104,34 @@ async fn a_store_that_is_not_ready_comes_back_without_a_write() {
 }
 
 #[tokio::test]
+async fn a_check_of_the_whole_store_stands_back_before_writers_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let (engine, queue) = open(&path, Bounds { wal_bytes: 4 * MIB, ..Bounds::default() }).await;
+    for batch in 0..40 {
+        let commit = (0..128).fold(Commit::new(), |commit, n| {
+            commit.overwrite(("thing", format!("n{batch}-{n}")), Payload::new(vec![b'x'; 10], "x").unwrap())
+        });
+        drop(queue.submit(commit).await.unwrap());
+    }
+    assert!(engine.inspect().await.unwrap().iter().all(|finding| finding.fix.is_none()));
+    let stuck = rusqlite::Connection::open(&path).unwrap();
+    stuck.execute_batch("BEGIN; SELECT count(*) FROM onward_objects;").unwrap();
+    let log = || std::fs::metadata(folder.path().join("store.db-wal")).unwrap().len();
+    for n in 0.. {
+        if log() > 2 * MIB {
+            break;
+        }
+        drop(queue.submit(big(n)).await.unwrap());
+    }
+    assert!(log() < 3 * MIB, "{}", log());
+    let refused = engine.inspect().await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Overloaded);
+    assert!(refused.to_string().contains("check a backup") && refused.retry_after().is_some(), "{refused}");
+    assert!(matches!(queue.submit(big(1)).await.unwrap(), CommitOutcome::Committed(_)), "writers go on");
+}
+
+#[tokio::test]
 async fn a_read_that_takes_too_long_is_ended() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.db");

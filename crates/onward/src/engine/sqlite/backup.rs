@@ -12,6 +12,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, params};
 
 use super::error::before_commit;
 use super::rows::{signed, unsigned};
+use super::whole::Wanted;
 use crate::model::{Epoch, above};
 use crate::time::Timestamp;
 use crate::{Error, Result, random};
@@ -20,7 +21,7 @@ use crate::{Error, Result, random};
 const JUMP: u64 = 1 << 32;
 
 /// Writes a copy to a new file, mode 0600, durably: it is there whole or not at all.
-pub(super) fn backup(from: &Path, to: &Path) -> Result<()> {
+pub(super) fn backup(from: &Path, to: &Path, wanted: &Wanted) -> Result<()> {
     if to.exists() {
         return Err(Error::invalid("the file of the backup is there already"));
     }
@@ -29,7 +30,7 @@ pub(super) fn backup(from: &Path, to: &Path) -> Result<()> {
     // SQLite writes into an empty file, which is private from its first byte; what a crash left is replaced.
     let _ = std::fs::remove_file(&part);
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).map_err(cannot)?;
-    let done = copy(from, &part).and_then(|()| {
+    let done = copy(from, &part, wanted).and_then(|()| {
         File::open(&part).and_then(|file| file.sync_all()).map_err(cannot)?;
         std::fs::rename(&part, to).map_err(cannot)?;
         let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -42,13 +43,13 @@ pub(super) fn backup(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Writes a copy beside the store and takes its name away: whoever has the file open reads on.
-pub(super) fn unnamed(from: &Path) -> Result<File> {
+pub(super) fn unnamed(from: &Path, wanted: &Wanted) -> Result<File> {
     let to = beside(from, &format!("{UNNAMED}{}", hex::encode(random::bytes::<8>())));
     let cannot = |e: std::io::Error| Error::unavailable("the backup cannot be written").with_source(e);
     // It gets its name when it is locked: as long as the lock is held, nobody takes it for what a crash left.
     let file = private(&hidden(&to)).map_err(cannot)?;
     file.lock().and_then(|()| std::fs::rename(hidden(&to), &to)).map_err(cannot)?;
-    let done = copy(from, &to);
+    let done = copy(from, &to, wanted);
     let gone = std::fs::remove_file(&to).map_err(cannot);
     done.and(gone).map(|()| file)
 }
@@ -92,10 +93,12 @@ fn hidden(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn copy(from: &Path, part: &Path) -> Result<()> {
+fn copy(from: &Path, part: &Path, wanted: &Wanted) -> Result<()> {
     let open = |path: &Path| Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX);
     let name = part.to_str().ok_or_else(|| Error::invalid("the path of a backup is UTF-8"))?;
-    open(from).and_then(|source| source.execute("VACUUM INTO ?1", [name])).map_err(before_commit)?;
+    let mut source = open(from).map_err(before_commit)?;
+    wanted.watch(&mut source, || false)?;
+    source.execute("VACUUM INTO ?1", [name]).map_err(before_commit)?;
     let copy = open(part).map_err(before_commit)?;
     // A rollback journal, so that the copy is one file.
     copy.execute_batch("PRAGMA journal_mode = DELETE; UPDATE onward_meta SET is_copy = 1").map_err(before_commit)

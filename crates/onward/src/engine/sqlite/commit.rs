@@ -13,12 +13,13 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::connection::{self, Durability};
 use super::error::{at_commit, before_commit};
+use super::fold::Folder;
 use super::migrate::{Found, Schema};
 use super::reader::Readers;
 use super::rows::{self, col, damaged, signed, unsigned};
 use super::turn::{self, Turn};
 use super::wal::{self, Wal};
-use super::{backup, check, inspect, list, log, personal};
+use super::{backup, check, inspect, list, log, personal, whole};
 use crate::commit::engine::{At, Changes, CommitEngine, Listed, Plan, Remembered, Rows, Scan, StoreMeta, Wanted, Writer};
 use crate::commit::{Change, Past, Prune, Pruned};
 use crate::model::{ChainName, Epoch, FencingToken, Fingerprint, Hash, Head, Key, Labels, Object, RequestId, Revision, Sealed, Version};
@@ -52,7 +53,7 @@ const PAGE: u64 = 4_096;
 /// What a store file may cost (C7); the defaults fit every store, smaller ones are for tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// Above so many bytes of write-ahead log, 1 GiB, writes are refused until it is folded.
+    /// Above so many bytes of write-ahead log, 1 GiB, and half of the file's, writes are refused until it is folded.
     pub wal_bytes: u64,
     /// A read that takes longer, 5 s, is ended: it keeps the log from being folded.
     pub read: Duration,
@@ -117,6 +118,7 @@ impl SqliteStore {
             connection,
             turn: Turn::open(&turn::beside(&self.path))?,
             wal: self.wal.clone(),
+            folder: Folder::of(&self.path),
             written: 0,
             tidied: 0,
             full: true,
@@ -133,6 +135,7 @@ pub(super) struct SqliteWriter {
     connection: Connection,
     turn: Turn,
     wal: Wal,
+    folder: Folder,
     written: usize,
     /// What was written when it tidied up last.
     tidied: usize,
@@ -314,7 +317,7 @@ impl SqliteWriter {
     /// Takes the write lock, unless another version of this library has changed the schema meanwhile.
     fn take_right(&mut self) -> Result<()> {
         if self.full {
-            self.wal.make_room(&self.connection)?;
+            self.wal.make_room(&mut self.folder, &self.connection)?;
             self.full = false;
         }
         let turn = self.turn.take();
@@ -367,11 +370,11 @@ impl SqliteWriter {
         let idle = self.written > 0 && self.written == self.tidied;
         if self.written >= CHECKPOINT_PAGES || idle {
             self.written = 0;
-            Wal::fold(&self.connection);
+            self.folder.fold(&self.connection);
         }
         self.tidied = self.written;
         // So that a store that nobody writes to any more, since it is not ready, comes back by itself.
-        self.full = self.wal.make_room(&self.connection).is_err();
+        self.full = self.wal.make_room(&mut self.folder, &self.connection).is_err();
     }
 
     fn finish_now(&mut self, plan: &Plan) -> Result<()> {
@@ -414,6 +417,7 @@ impl Writer for SqliteWriter {
     }
 
     fn close(&mut self) -> BoxFuture<'_, ()> {
+        self.folder.end();
         Wal::cut(&self.connection);
         Box::pin(std::future::ready(()))
     }
@@ -486,26 +490,17 @@ impl CommitEngine for SqliteStore {
 
     fn backup(&self, path: PathBuf) -> BoxFuture<'_, Result<()>> {
         let from = self.path.clone();
-        Box::pin(async move {
-            let copied = tokio::task::spawn_blocking(move || backup::backup(&from, &path)).await;
-            copied.map_err(|e| Error::unavailable("the backup could not be written").with_source(e))?
-        })
+        Box::pin(whole::read("the backup could not be written", move |wanted| backup::backup(&from, &path, wanted)))
     }
 
     fn backup_file(&self) -> BoxFuture<'_, Result<File>> {
         let from = self.path.clone();
-        Box::pin(async move {
-            let copied = tokio::task::spawn_blocking(move || backup::unnamed(&from)).await;
-            copied.map_err(|e| Error::unavailable("the backup could not be written").with_source(e))?
-        })
+        Box::pin(whole::read("the backup could not be written", move |wanted| backup::unnamed(&from, wanted)))
     }
 
     fn inspect(&self) -> BoxFuture<'_, Result<Vec<Finding>>> {
-        let path = self.path.clone();
-        Box::pin(async move {
-            let checked = tokio::task::spawn_blocking(move || inspect::inspect(&path)).await;
-            checked.map_err(|e| Error::unavailable("the store could not be checked").with_source(e))?
-        })
+        let (path, wal) = (self.path.clone(), self.wal.clone());
+        Box::pin(whole::read("the store could not be checked", move |wanted| inspect::inspect(&path, wal, wanted)))
     }
 
     fn remembered<'a>(&'a self, id: &'a RequestId) -> BoxFuture<'a, Result<Option<Remembered>>> {

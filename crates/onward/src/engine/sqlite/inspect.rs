@@ -1,18 +1,26 @@
 //! Looks whether a store file contradicts itself: the file as SQLite sees it, and the numbers that must fit together.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::Connection;
 
 use super::connection;
 use super::error::before_commit;
-use crate::Result;
+use super::wal::Wal;
+use super::whole::Wanted;
 use crate::observe::{Finding, Grade};
+use crate::{Error, Kind, Result};
 
 /// Most complaints of SQLite that are shown.
 const COMPLAINTS: usize = 10;
 /// What to do about any of them.
 const FIX: &str = "stop writing, keep the file, and restore the newest backup that is sound";
+
+/// Why it ended.
+const TOO_FAST: &str = "the store is written to faster than it can be checked as it runs: check a backup";
+/// When fewer may write.
+const LATER: Duration = Duration::from_secs(60);
 
 /// What must hold between the tables, and a count of the breaches.
 const RULES: &[(&str, &str, &str)] = &[
@@ -36,8 +44,16 @@ const RULES: &[(&str, &str, &str)] = &[
 ];
 
 /// Reads a whole store file on a connection of its own: it takes as long as the file is large.
-pub(super) fn inspect(path: &Path) -> Result<Vec<Finding>> {
+///
+/// It reads one state of the file, which keeps the log from being folded. Writers come first: before they had to be refused, it ends.
+pub(super) fn inspect(path: &Path, wal: Wal, wanted: &Wanted) -> Result<Vec<Finding>> {
     let mut connection = connection::open_reader(path)?;
+    let log = wal.clone();
+    wanted.watch(&mut connection, move || log.is_long())?;
+    find(&mut connection).map_err(|e| if e.kind() == Kind::Overloaded && wal.is_long() { Error::overloaded(TOO_FAST, LATER) } else { e })
+}
+
+fn find(connection: &mut Connection) -> Result<Vec<Finding>> {
     // One moment for all rules.
     let tx = connection.transaction().map_err(before_commit)?;
     let mut found = damages(&tx)?;

@@ -10,6 +10,7 @@ mod commit;
 mod connection;
 mod disk;
 mod error;
+mod fold;
 mod inspect;
 mod leases;
 mod list;
@@ -22,6 +23,7 @@ mod rows;
 mod segments;
 mod turn;
 mod wal;
+mod whole;
 
 pub use commit::{Bounds, SqliteStore};
 pub use lock::SqliteLocks;

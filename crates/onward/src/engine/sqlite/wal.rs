@@ -7,9 +7,10 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::error::before_commit;
+use super::fold::Folder;
 use crate::{Error, Result};
 
-/// Above this the store takes no writes until the log is folded.
+/// Above this, and half of what the file has, the store takes no writes until the log is folded.
 pub(super) const BYTES: u64 = 1 << 30;
 /// What is left of the file when the log begins anew.
 const KEPT_BYTES: u64 = 64 << 20;
@@ -23,6 +24,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// A write-ahead log and its bound.
 #[derive(Clone, Debug)]
 pub(super) struct Wal {
+    database: PathBuf,
     path: PathBuf,
     most: u64,
 }
@@ -31,7 +33,7 @@ impl Wal {
     pub(super) fn of(database: &Path, most: u64) -> Self {
         let mut path = OsString::from(database);
         path.push("-wal");
-        Self { path: path.into(), most }
+        Self { database: database.to_owned(), path: path.into(), most }
     }
 
     /// Tells a connection that writes how much of the file to keep.
@@ -46,21 +48,25 @@ impl Wal {
     /// # Errors
     /// [`Kind::Overloaded`](crate::Kind::Overloaded).
     pub(super) fn check(&self) -> Result<()> {
-        // No log at all is an empty one.
-        if std::fs::metadata(&self.path).map_or(0, |log| log.len()) <= self.most {
+        let log = self.bytes();
+        if log <= self.most || log <= self.bound() {
             return Ok(());
         }
         Err(Error::overloaded("the write-ahead log is at its bound: a long read keeps it from being folded into the file", RETRY))
     }
 
-    /// Folds the log into the database as far as readers let it; waits for nobody.
-    pub(super) fn fold(connection: &Connection) -> Folded {
-        let asked = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| <(bool, i64, i64)>::try_from(row));
-        match asked {
-            Ok((false, log, done)) if log == done => Folded::All,
-            // One that cannot run now, since another connection is at it, runs later: nothing is lost.
-            _ => Folded::Part,
-        }
+    fn bytes(&self) -> u64 {
+        bytes(&self.path)
+    }
+
+    /// A backup reads one state of the whole file, however large, while writers go on: so the bound grows with the file.
+    fn bound(&self) -> u64 {
+        self.most.max(bytes(&self.database) / 2)
+    }
+
+    /// Tells whether the log has grown beyond half its bound: time for what reads long, and can be done later, to stand back.
+    pub(super) fn is_long(&self) -> bool {
+        self.bytes() > self.bound() / 2
     }
 
     /// Folds the log and cuts it off, if nobody stands in the way for long: what is left is folded at the next opening.
@@ -83,21 +89,49 @@ impl Wal {
     ///
     /// # Errors
     /// As [`Wal::check`]: it could not be.
-    pub(super) fn make_room(&self, connection: &Connection) -> Result<()> {
+    pub(super) fn make_room(&self, folder: &mut Folder, connection: &Connection) -> Result<()> {
         if self.check().is_ok() {
             return Ok(());
         }
         // Only a log that nobody needs any more is cut off: short readers are waited for, a stuck one would only cost time.
-        if Self::fold(connection) == Folded::All {
+        if folder.fold(connection) {
             let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         }
         self.check()
     }
 }
 
-/// How far a log was folded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Folded {
-    All,
-    Part,
+/// No file at all is an empty one.
+fn bytes(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |file| file.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+
+    #[test]
+    fn the_bound_of_the_log_grows_with_the_file() {
+        const MIB: u64 = 1 << 20;
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("a.db");
+        let wal = Wal::of(&database, MIB);
+        // No bytes, only lengths.
+        let sized = |name: &str, bytes: u64| std::fs::File::create(folder.path().join(name)).unwrap().set_len(bytes).unwrap();
+        wal.check().unwrap();
+        for (file, log, fits, is_long) in [
+            (0, MIB / 2, true, false),
+            (0, MIB, true, true),
+            (MIB, MIB + 1, false, true),
+            (8 * MIB, 2 * MIB, true, false),
+            (8 * MIB, 4 * MIB, true, true),
+            (8 * MIB, 4 * MIB + 1, false, true),
+        ] {
+            sized("a.db", file);
+            sized("a.db-wal", log);
+            assert_eq!((wal.check().is_ok(), wal.is_long()), (fits, is_long), "a file of {file} and a log of {log} bytes");
+        }
+        assert_eq!(wal.check().unwrap_err().kind(), Kind::Overloaded);
+    }
 }
