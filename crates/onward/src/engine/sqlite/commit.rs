@@ -49,6 +49,8 @@ const SCHEMA: Schema = Schema {
 const CHECKPOINT_PAGES: usize = 1_000;
 /// Bytes of a page.
 const PAGE: u64 = 4_096;
+/// Pages of the counter, and of the ends of the log and of indexes.
+const SHARED_PAGES: usize = 3;
 
 /// What a store file may cost (C7); the defaults fit every store, smaller ones are for tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,7 +181,7 @@ impl SqliteWriter {
         Ok(rows)
     }
 
-    /// Returns about how many pages it wrote: one a row and what a large value takes beyond that, as if no two rows shared one.
+    /// Returns about how many pages it wrote: one a row, what a large value takes beyond that, and those that each transaction writes.
     fn carry_out(&self, plan: &Plan) -> Result<usize> {
         let connection = &self.connection;
         let now = plan.now.as_micros();
@@ -246,7 +248,8 @@ impl SqliteWriter {
         let payloads: u64 = plan.objects.values().flatten().map(|object| object.value.bytes().len() as u64).sum();
         let data: u64 = plan.entries.iter().map(|(_, entry)| entry.data.len() as u64).sum();
         let changes: usize = plan.records.iter().map(|record| record.changes.len().max(1)).sum();
-        Ok(plan.objects.len() + changes + plan.entries.len() + usize::try_from((payloads + data + logged) / PAGE).unwrap_or(0))
+        let rows = plan.objects.len() + changes + plan.entries.len();
+        Ok(SHARED_PAGES + rows + usize::try_from((payloads + data + logged) / PAGE).unwrap_or(0))
     }
 
     fn remember(&self, plan: &Plan) -> Result<()> {
