@@ -17,7 +17,7 @@ use crate::Result;
 /// Pages that the writer folds itself, 16 MiB: some tens of milliseconds.
 const SHORT: i64 = 4_096;
 
-/// The one who folds a writer's log.
+/// The one who folds a writer's log. When it is dropped, the thread ends behind the fold that it is at.
 #[derive(Debug)]
 pub(super) struct Folder {
     database: PathBuf,
@@ -56,12 +56,6 @@ impl Folder {
             // It holds nothing that a panic could leave half done.
             let _ = thread.join();
         }
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        self.end();
     }
 }
 
