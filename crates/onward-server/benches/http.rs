@@ -1,6 +1,7 @@
 //! `GET` of a 512-byte object (memory engine, token checked) against a bare axum route with the same bytes, in one run.
 //!
-//! Then the same `GET` with a token and its limiter against none of both, on the library's router alone.
+//! Then the same `GET` with a token and its limiter against none of both, on the library's router alone; how long one takes on one
+//! connection, beside the bare route and the library; and creates on SQLite over 64 connections, against 64 tasks of the library.
 //!
 //! Blocks in the order A B B A, the median of the rounds' ratios, 16 connections. `cargo bench -p onward-server --bench http`
 
@@ -16,13 +17,15 @@ use bytes::Bytes;
 use onward::Onward;
 use onward::commit::WriteCondition;
 use onward::model::Payload;
-use onward::store::WriteOptions;
+use onward::store::{Put, WriteOptions};
 use onward::time::Clock;
 use onward_server::{Orders, Rate, Server, State, Token, router};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const CONNECTIONS: usize = 16;
+/// Who create at once.
+const WRITERS: usize = 64;
 const BLOCK: Duration = Duration::from_secs(1);
 const ROUNDS: usize = 7;
 const BODY: usize = 512;
@@ -42,6 +45,127 @@ async fn main() {
     };
     compare(("object", ours, ask(ours, "/v1/objects/doc/a")), ("bare", bare, ask(bare, "/bare"))).await;
     compare(("token and limiter", with, ask(with, "/v1/objects/doc/a")), ("none", without, ask(without, "/v1/objects/doc/a"))).await;
+    one_by_one((ours, ask(ours, "/v1/objects/doc/a")), (bare, ask(bare, "/bare"))).await;
+    creates(&token).await;
+}
+
+/// How long an answer takes that nothing else is asked beside.
+async fn one_by_one((ours, to_ours): (SocketAddr, Vec<u8>), (bare, to_bare): (SocketAddr, Vec<u8>)) {
+    let store = stored().await.store();
+    let (mut of_ours, mut of_bare, mut inside) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        of_ours.push(median(ask_for(ours, to_ours.clone()).await));
+        of_bare.push(median(ask_for(bare, to_bare.clone()).await));
+        let (clock, mut times) = (Clock::system(), Vec::new());
+        for _ in 0..10_000 {
+            let begun = clock.now();
+            assert!(store.get_payload(("doc", "a")).await.unwrap().is_some());
+            times.push(clock.now().since(begun));
+        }
+        inside.push(median(times));
+    }
+    let [ours, bare, inside] = [of_ours, of_bare, inside].map(|all| median(all).as_secs_f64() * 1e6);
+    println!("one connection, p50: object {ours:.1} us, bare {bare:.1} us, the library {inside:.2} us");
+    println!("object / bare: {:.2} (bar 1.35); (object - the library) / bare: {:.2} (bar 1.5)", ours / bare, (ours - inside) / bare);
+}
+
+/// Creates over 64 connections against creates by 64 tasks, each round on files of its own; what was acknowledged is counted in the file.
+async fn creates(token: &Token) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ratios = Vec::new();
+    for round in 0..ROUNDS {
+        let open = async |side: &str| {
+            Onward::open(&format!("sqlite:{}", folder.path().join(format!("{round}-{side}.db")).display())).await.unwrap()
+        };
+        let (served, used) = (open("http").await, open("library").await);
+        let server =
+            Server::bind("127.0.0.1:0".parse().unwrap(), State::new(served.clone(), "bench", token, Arc::default()).with_rate(PLENTY));
+        let server = server.await.unwrap();
+        let address = server.local_addr().unwrap();
+        let serving = tokio::spawn(async move { server.serve(&Orders::default()).await });
+        let secret = token.secret();
+        let over_http = many(|writer| put_over_http(address, secret.to_owned(), writer)).await;
+        let in_process = many(|writer| put(used.clone(), writer)).await;
+        serving.abort();
+        for (side, done) in [("http", over_http), ("library", in_process)] {
+            let file = rusqlite::Connection::open(folder.path().join(format!("{round}-{side}.db"))).unwrap();
+            let stored: u32 = file.query_row("SELECT count(*) FROM onward_objects", [], |row| row.get(0)).unwrap();
+            assert_eq!(f64::from(stored), done.0, "an acknowledged object is missing");
+        }
+        println!("creates over HTTP {:8.0} /s   in process {:8.0} /s   ratio {:.2}", over_http.1, in_process.1, over_http.1 / in_process.1);
+        ratios.push(over_http.1 / in_process.1);
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!(
+        "creates, 64 clients / 64 tasks: median {:.2} (from {:.2} to {:.2}; bar 0.85)",
+        ratios[ROUNDS / 2],
+        ratios[0],
+        ratios[ROUNDS - 1]
+    );
+}
+
+/// Runs 64 writers for a block; returns what they did, and a second.
+async fn many<F: Future<Output = f64> + Send + 'static>(writer: impl Fn(usize) -> F) -> (f64, f64) {
+    let clock = Clock::system();
+    let begun = clock.now();
+    let writers: Vec<_> = (0..WRITERS).map(|number| tokio::spawn(writer(number))).collect();
+    let mut done = 0.0;
+    for writer in writers {
+        done += writer.await.unwrap();
+    }
+    (done, done / clock.now().since(begun).as_secs_f64())
+}
+
+async fn put(onward: Onward, writer: usize) -> f64 {
+    let (store, clock) = (onward.store(), Clock::system());
+    let payload = Payload::new(vec![b'x'; BODY], "text/plain").unwrap();
+    let (end, mut done) = (clock.now() + BLOCK, 0.0);
+    while clock.now() < end {
+        let key = ("bench", format!("{writer}-{done}"));
+        let put = store.put_payload_if(key, payload.clone(), WriteCondition::MustCreate, WriteOptions::new()).await.unwrap();
+        assert!(matches!(put, Put::Committed(_)));
+        done += 1.0;
+    }
+    done
+}
+
+async fn put_over_http(address: SocketAddr, token: String, writer: usize) -> f64 {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let clock = Clock::system();
+    let (end, mut done) = (clock.now() + BLOCK, 0.0);
+    let mut buffer = [0; 4_096];
+    while clock.now() < end {
+        let mut request = format!(
+            "PUT /v1/objects/bench/{writer}-{done} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nIf-None-Match: *\r\n\
+             Content-Type: text/plain\r\nContent-Length: {BODY}\r\n\r\n"
+        );
+        request.extend(std::iter::repeat_n('x', BODY));
+        exchange(&mut stream, request.as_bytes(), &mut buffer).await;
+        assert!(buffer.starts_with(b"HTTP/1.1 201"));
+        done += 1.0;
+    }
+    done
+}
+
+/// Sends a request and reads its answer, whose length its head tells.
+async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut [u8]) {
+    stream.write_all(request).await.unwrap();
+    let mut held = 0;
+    loop {
+        held += stream.read(&mut buffer[held..]).await.unwrap();
+        let text = std::str::from_utf8(&buffer[..held]).unwrap();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |length| length.parse().unwrap());
+        if body.len() >= length {
+            return;
+        }
+    }
+}
+
+fn median<T: Ord + Copy>(mut all: Vec<T>) -> T {
+    all.sort_unstable();
+    all[all.len() / 2]
 }
 
 async fn compare((name, ours, to_ours): (&str, SocketAddr, Vec<u8>), (other, bare, to_bare): (&str, SocketAddr, Vec<u8>)) {
@@ -98,32 +222,27 @@ async fn rate(address: SocketAddr, request: &[u8]) -> f64 {
     let clock = Clock::system();
     let begun = clock.now();
     let clients: Vec<_> = (0..CONNECTIONS).map(|_| tokio::spawn(ask_for(address, request.to_vec()))).collect();
-    let mut answers = 0.0;
+    let mut answers = 0;
     for client in clients {
-        answers += client.await.unwrap();
+        answers += client.await.unwrap().len();
     }
-    answers / clock.now().since(begun).as_secs_f64()
+    answers as f64 / clock.now().since(begun).as_secs_f64()
 }
 
-async fn ask_for(address: SocketAddr, request: Vec<u8>) -> f64 {
+/// Asks for one block on one connection; returns how long each answer took.
+async fn ask_for(address: SocketAddr, request: Vec<u8>) -> Vec<Duration> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let clock = Clock::system();
-    let end = clock.now() + BLOCK;
-    let mut answers = 0.0;
+    let (mut begun, mut times) = (clock.now(), Vec::new());
+    let end = begun + BLOCK;
     let mut buffer = [0; 4_096];
-    while clock.now() < end {
-        stream.write_all(&request).await.unwrap();
-        let mut held = 0;
-        loop {
-            held += stream.read(&mut buffer[held..]).await.unwrap();
-            let head = buffer[..held].windows(4).position(|four| four == b"\r\n\r\n");
-            if head.is_some_and(|head| held >= head + 4 + BODY) {
-                break;
-            }
-        }
+    while begun < end {
+        exchange(&mut stream, &request, &mut buffer).await;
         assert!(buffer.starts_with(b"HTTP/1.1 200"));
-        answers += 1.0;
+        let now = clock.now();
+        times.push(now.since(begun));
+        begun = now;
     }
-    answers
+    times
 }

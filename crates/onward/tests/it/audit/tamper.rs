@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use onward::audit::verify::{Check, Report, SavedHead, Verdict};
@@ -31,6 +32,8 @@ struct Base {
     folder: tempfile::TempDir,
     saved: SavedHead,
     auditor: Mutex<Auditor>,
+    /// Copies made so far. Each has a name of its own: a store that was dropped may still be at closing its files.
+    copies: AtomicU32,
 }
 
 impl Base {
@@ -47,7 +50,7 @@ impl Base {
         std::fs::write(folder.path().join("key"), hex(&KEY)).unwrap();
         let live = Connection::open(folder.path().join("live.db")).unwrap();
         live.execute("VACUUM INTO ?1", [folder.path().join("good.db").to_str().unwrap()]).unwrap();
-        Self { folder, saved, auditor: Mutex::new(Auditor::new()) }
+        Self { folder, saved, auditor: Mutex::new(Auditor::new()), copies: AtomicU32::new(0) }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -56,10 +59,7 @@ impl Base {
 
     /// Copies the good database and lets somebody loose on it who may do everything that SQL can.
     fn damaged(&self, damage: impl FnOnce(&mut dyn Attacker)) -> PathBuf {
-        let path = self.path("damaged.db");
-        for suffix in ["", "-wal", "-shm"] {
-            let _ = std::fs::remove_file(self.path(&format!("damaged.db{suffix}")));
-        }
+        let path = self.path(&format!("damaged-{}.db", self.copies.fetch_add(1, Ordering::Relaxed)));
         std::fs::copy(self.path("good.db"), &path).unwrap();
         let connection = Connection::open(&path).unwrap();
         connection

@@ -67,12 +67,14 @@ fn config(url: &str, archive: &Path) -> Config {
 struct Base {
     folder: tempfile::TempDir,
     auditor: Auditor,
+    /// Copies made so far. Each has a name of its own: a store that was dropped may still be at closing its files.
+    copies: u32,
 }
 
 impl Base {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let base = Self { folder, auditor: Auditor::new() };
+        let base = Self { folder, auditor: Auditor::new(), copies: 0 };
         let onward = base.open(&base.path("live.db")).await;
         let copy = |name: &str| {
             let live = Connection::open(base.path("live.db")).unwrap();
@@ -115,10 +117,8 @@ impl Place for Base {
 
     /// Damages a copy, verifies it with both, and insists that they say the same.
     async fn after(&mut self, damage: &str) -> Report {
-        let path = self.path("damaged.db");
-        for suffix in ["", "-wal", "-shm"] {
-            let _ = std::fs::remove_file(self.path(&format!("damaged.db{suffix}")));
-        }
+        self.copies += 1;
+        let path = self.path(&format!("damaged-{}.db", self.copies));
         std::fs::copy(self.path("good.db"), &path).unwrap();
         let attacker = Connection::open(&path).unwrap();
         attacker
@@ -131,7 +131,7 @@ impl Place for Base {
         let report = onward.audit().chain("orders").unwrap().verify(check).await.unwrap();
         let argument = |name: &str| self.path(name).display().to_string();
         let arguments = [
-            argument("damaged.db"),
+            path.display().to_string(),
             "--chain".into(),
             "orders".into(),
             "--key".into(),
