@@ -3,7 +3,7 @@
 //! Then the same `GET` with a token and its limiter against none of both, on the library's router alone; how long one takes on one
 //! connection, beside the bare route and the library; and creates on SQLite over 64 connections, against 64 tasks of the library.
 //!
-//! Blocks in the order A B B A, the median of the rounds' ratios, 16 connections. `cargo bench -p onward-server --bench http`
+//! Blocks in the order A B B A, the median of the rounds' ratios, 16 connections. `cargo bench -p onward-server --bench http [-- creates]`
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing, reason = "a benchmark that cannot go on fails")]
 
@@ -20,8 +20,10 @@ use onward::model::Payload;
 use onward::store::{Put, WriteOptions};
 use onward::time::Clock;
 use onward_server::{Orders, Rate, Server, State, Token, router};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+use wire::{Wire, median};
+
+mod wire;
 
 const CONNECTIONS: usize = 16;
 /// Who create at once.
@@ -35,6 +37,9 @@ const PLENTY: Rate = Rate { per_second: 1_000_000, burst: 1_000_000 };
 #[tokio::main]
 async fn main() {
     let token = Token::draw();
+    if std::env::args().any(|arg| arg == "creates") {
+        return creates(&token).await;
+    }
     let ours = ours(&token).await;
     let bare = bare().await;
     let store = stored().await;
@@ -87,12 +92,22 @@ async fn creates(token: &Token) {
         let over_http = many(|writer| put_over_http(address, secret.to_owned(), writer)).await;
         let in_process = many(|writer| put(used.clone(), writer)).await;
         serving.abort();
-        for (side, done) in [("http", over_http), ("library", in_process)] {
+        // How many share a transaction, on each side: all of one have its time.
+        let shared = [("http", over_http), ("library", in_process)].map(|(side, done)| {
             let file = rusqlite::Connection::open(folder.path().join(format!("{round}-{side}.db"))).unwrap();
-            let stored: u32 = file.query_row("SELECT count(*) FROM onward_objects", [], |row| row.get(0)).unwrap();
+            let counts = "SELECT count(*), count(DISTINCT updated_at) FROM onward_objects";
+            let (stored, transactions): (u32, u32) = file.query_row(counts, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
             assert_eq!(f64::from(stored), done.0, "an acknowledged object is missing");
-        }
-        println!("creates over HTTP {:8.0} /s   in process {:8.0} /s   ratio {:.2}", over_http.1, in_process.1, over_http.1 / in_process.1);
+            stored / transactions
+        });
+        println!(
+            "creates over HTTP {:8.0} /s, {} at a time   in process {:8.0} /s, {} at a time   ratio {:.2}",
+            over_http.1,
+            shared[0],
+            in_process.1,
+            shared[1],
+            over_http.1 / in_process.1
+        );
         ratios.push(over_http.1 / in_process.1);
     }
     ratios.sort_by(f64::total_cmp);
@@ -130,8 +145,7 @@ async fn put(onward: Onward, writer: usize) -> f64 {
 }
 
 async fn put_over_http(address: SocketAddr, token: String, writer: usize) -> f64 {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.set_nodelay(true).unwrap();
+    let mut wire = Wire::connect(address).await;
     let clock = Clock::system();
     let (end, mut done) = (clock.now() + BLOCK, 0.0);
     let mut buffer = [0; 4_096];
@@ -141,31 +155,10 @@ async fn put_over_http(address: SocketAddr, token: String, writer: usize) -> f64
              Content-Type: text/plain\r\nContent-Length: {BODY}\r\n\r\n"
         );
         request.extend(std::iter::repeat_n('x', BODY));
-        exchange(&mut stream, request.as_bytes(), &mut buffer).await;
-        assert!(buffer.starts_with(b"HTTP/1.1 201"));
+        assert_eq!(wire.exchange(request.as_bytes(), &mut buffer).await, 201);
         done += 1.0;
     }
     done
-}
-
-/// Sends a request and reads its answer, whose length its head tells.
-async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut [u8]) {
-    stream.write_all(request).await.unwrap();
-    let mut held = 0;
-    loop {
-        held += stream.read(&mut buffer[held..]).await.unwrap();
-        let text = std::str::from_utf8(&buffer[..held]).unwrap();
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |length| length.parse().unwrap());
-        if body.len() >= length {
-            return;
-        }
-    }
-}
-
-fn median<T: Ord + Copy>(mut all: Vec<T>) -> T {
-    all.sort_unstable();
-    all[all.len() / 2]
 }
 
 async fn compare((name, ours, to_ours): (&str, SocketAddr, Vec<u8>), (other, bare, to_bare): (&str, SocketAddr, Vec<u8>)) {
@@ -231,15 +224,13 @@ async fn rate(address: SocketAddr, request: &[u8]) -> f64 {
 
 /// Asks for one block on one connection; returns how long each answer took.
 async fn ask_for(address: SocketAddr, request: Vec<u8>) -> Vec<Duration> {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.set_nodelay(true).unwrap();
+    let mut wire = Wire::connect(address).await;
     let clock = Clock::system();
     let (mut begun, mut times) = (clock.now(), Vec::new());
     let end = begun + BLOCK;
     let mut buffer = [0; 4_096];
     while begun < end {
-        exchange(&mut stream, &request, &mut buffer).await;
-        assert!(buffer.starts_with(b"HTTP/1.1 200"));
+        assert_eq!(wire.exchange(&request, &mut buffer).await, 200);
         let now = clock.now();
         times.push(now.since(begun));
         begun = now;

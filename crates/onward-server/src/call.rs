@@ -224,14 +224,15 @@ impl Call {
     }
 
     /// Ends a read at the deadline.
-    pub(crate) async fn reading<T>(&self, read: impl Future<Output = onward::Result<T>>) -> Result<T, Refusal> {
-        let late = || Refusal::new(Code::DeadlineExceeded, "the deadline passed");
-        Ok(within(self.timeout, read).await.ok_or_else(late)??)
+    pub(crate) fn reading<T>(&self, read: impl Future<Output = onward::Result<T>>) -> impl Future<Output = Result<T, Refusal>> {
+        let read = within(self.timeout, read);
+        async move { Ok(read.await.ok_or_else(|| Refusal::new(Code::DeadlineExceeded, "the deadline passed"))??) }
     }
 
     /// Ends a write at the deadline: whether it was applied is not known then.
-    pub(crate) async fn writing<T>(&self, write: impl Future<Output = onward::Result<T>>) -> Result<T, Refusal> {
-        Ok(within(self.timeout, write).await.ok_or_else(Refusal::unknown)??)
+    pub(crate) fn writing<T>(&self, write: impl Future<Output = onward::Result<T>>) -> impl Future<Output = Result<T, Refusal>> {
+        let write = within(self.timeout, write);
+        async move { Ok(write.await.ok_or_else(Refusal::unknown)??) }
     }
 
     /// Gives up the place among the running requests for one among those that wait.
@@ -241,16 +242,19 @@ impl Call {
     }
 
     /// Ends a waiting call at its wait and the deadline, or when the server drains.
-    pub(crate) async fn waiting<T>(
+    pub(crate) fn waiting<T>(
         &self,
         wait: Duration,
         late: impl FnOnce() -> Refusal,
         call: impl Future<Output = onward::Result<T>>,
-    ) -> Result<T, Refusal> {
-        tokio::select! {
-            biased;
-            done = within(wait + self.timeout, call) => Ok(done.ok_or_else(late)??),
-            () = self.state.draining().cancelled() => Err(Refusal::new(Code::Draining, "the server shuts down")),
+    ) -> impl Future<Output = Result<T, Refusal>> {
+        let call = within(wait + self.timeout, call);
+        async move {
+            tokio::select! {
+                biased;
+                done = call => Ok(done.ok_or_else(late)??),
+                () = self.state.draining().cancelled() => Err(Refusal::new(Code::Draining, "the server shuts down")),
+            }
         }
     }
 }

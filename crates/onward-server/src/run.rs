@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use axum::body::HttpBody;
 use axum::extract::Request;
@@ -20,6 +21,7 @@ use onward::{Code, Effect, Error, random};
 use crate::auth::admit::admit;
 use crate::auth::caller::Caller;
 use crate::auth::{Begun, Least};
+use crate::body;
 use crate::call::Call;
 use crate::log::{self, About};
 use crate::refusal::{Answer, Refusal};
@@ -27,6 +29,10 @@ use crate::state::{Hosts, State};
 
 /// Longest path with its query.
 const URI_BYTES: usize = 8 << 10;
+
+/// Longest body that is read past, and how long that may take: a refusal is told within 50 ms.
+const SPARED_BYTES: usize = 256 << 10;
+const SPARED_TIME: Duration = Duration::from_millis(20);
 
 /// Where a request arrived.
 #[derive(Clone, Copy, Debug)]
@@ -65,16 +71,22 @@ where
         let caller = match least {
             Least::Open => Caller::Anyone,
             Least::Role(role) => {
-                who = state.caller(authorization).await?;
+                who = match state.caller(authorization).await {
+                    Err(late) if late.problem.code == Code::RateLimited => return Err(spared(late, request, &read).await),
+                    caller => caller?,
+                };
                 who.needs(role)?;
                 who.clone()
             }
         };
-        let slot = state.request_slot()?;
+        let slot = match state.request_slot() {
+            Ok(slot) => slot,
+            Err(full) => return Err(spared(full, request, &read).await),
+        };
         let call = Call::new(state.clone(), caller, id.clone().unwrap_or_default(), window, slot, read.clone(), request)?;
         admit(&call, route)?;
         let begun = Begun::write(&call, least, route, operation).await?;
-        let answer = caught(op(call)).await.unwrap_or_else(|panic| {
+        let answer = caught(Box::pin(op(call))).await.unwrap_or_else(|panic| {
             state.metrics().panicked();
             Err(after_panic(&*panic, writes))
         });
@@ -121,6 +133,15 @@ where
     }
     state.metrics().request(&method, route, response.status(), took);
     response
+}
+
+/// Reads past the body of a caller who may come back soon, if it is short and all but there: to connect anew would cost both sides more.
+async fn spared(refusal: Refusal, request: Request, read: &AtomicBool) -> Refusal {
+    let (parts, body) = request.into_parts();
+    if !read.load(Ordering::Relaxed) && body::read(&parts.headers, body, SPARED_BYTES, SPARED_TIME).await.is_ok() {
+        read.store(true, Ordering::Relaxed);
+    }
+    refusal
 }
 
 /// Says that the connection ends here: a body that nobody read still stands on it, and a client that sent more would be cut off unwarned.

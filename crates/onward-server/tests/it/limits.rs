@@ -1,6 +1,6 @@
 //! One more than there may be is refused at once, and the place comes back.
 
-use onward_server::Limits;
+use onward_server::{Limits, Rate};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
@@ -30,13 +30,35 @@ async fn one_connection_too_many_is_closed_and_counted() {
 }
 
 #[tokio::test]
-async fn one_request_too_many_is_shed_before_its_body_is_read() {
+async fn one_request_too_many_is_shed_and_a_body_that_does_not_come_is_not_waited_for() {
     let live = Live::start_limited(Limits { requests: 0, ..Limits::default() }).await;
-    let mut stream = live.connect().await;
-    stream.write_all(format!("{}Content-Length: 2\r\n\r\n", live.head("POST /v1/commit")).as_bytes()).await.unwrap();
-    let said = rest(&mut stream).await;
-    assert!(said.starts_with("HTTP/1.1 503") && said.contains(r#""code":"overloaded""#) && said.contains(r#""retryable":true"#), "{said}");
-    live.shows("onward_shed_total{bound=\"requests\"} 1").await;
+    // One that does not come, and one that is too long to be read in vain.
+    for length in [2, 300 << 10] {
+        let mut stream = live.connect().await;
+        stream.write_all(format!("{}Content-Length: {length}\r\n\r\n", live.head("POST /v1/commit")).as_bytes()).await.unwrap();
+        let said = rest(&mut stream).await;
+        assert!(
+            said.starts_with("HTTP/1.1 503") && said.contains(r#""code":"overloaded""#) && said.contains(r#""retryable":true"#),
+            "{said}"
+        );
+    }
+    live.shows("onward_shed_total{bound=\"requests\"} 2").await;
+}
+
+#[tokio::test]
+async fn who_is_shed_or_sends_too_much_keeps_the_connection() {
+    let full = Live::start_limited(Limits { requests: 0, ..Limits::default() }).await;
+    let limited = Live::start_as(|state| state.with_rate(Rate { per_second: 1, burst: 1 })).await;
+    for (live, status) in [(full, 503), (limited, 429)] {
+        let mut stream = live.connect().await;
+        let body = format!("{:60000}", "{}");
+        let request = format!("{}Content-Type: application/json\r\nContent-Length: 60000\r\n\r\n{body}", live.head("POST /v1/commit"));
+        for time in 0..3 {
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let (got, _) = answer(&mut stream).await;
+            assert!(got == status || (time == 0 && status == 429), "{got}");
+        }
+    }
 }
 
 #[tokio::test]

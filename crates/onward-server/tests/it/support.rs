@@ -266,19 +266,19 @@ impl Live {
     }
 
     pub(crate) async fn start_with(timeouts: Timeouts) -> Self {
-        Self::start_bounded(timeouts, Limits::default()).await
+        Self::start_as(|state| state.with_timeouts(timeouts)).await
     }
 
     pub(crate) async fn start_limited(limits: Limits) -> Self {
-        Self::start_bounded(Timeouts::default(), limits).await
+        Self::start_as(|state| state.with_limits(limits)).await
     }
 
-    async fn start_bounded(timeouts: Timeouts, limits: Limits) -> Self {
+    pub(crate) async fn start_as(change: impl FnOnce(State) -> State) -> Self {
         let onward = Onward::open("memory:").await.unwrap();
         let token = Token::draw();
         let metrics = Arc::new(Metrics::default());
-        let state = State::new(onward.clone(), "dev", &token, metrics.clone());
-        let server = Server::bind("127.0.0.1:0".parse().unwrap(), state.with_timeouts(timeouts).with_limits(limits)).await.unwrap();
+        let state = change(State::new(onward.clone(), "dev", &token, metrics.clone()));
+        let server = Server::bind("127.0.0.1:0".parse().unwrap(), state).await.unwrap();
         let address = server.local_addr().unwrap();
         let orders = Orders::default();
         let task = tokio::spawn({

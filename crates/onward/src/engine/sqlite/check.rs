@@ -2,12 +2,13 @@
 
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::Connection;
 
 use super::error::before_commit;
+use super::wal;
 use crate::observe::{Finding, Grade};
 use crate::time::Clock;
 use crate::{Error, Result, random};
@@ -57,10 +58,7 @@ fn mode(path: &Path) -> Result<Finding> {
 }
 
 fn log(path: &Path) -> Finding {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    // No log at all is an empty one.
-    let bytes = std::fs::metadata(PathBuf::from(name)).map_or(0, |log| log.len());
+    let bytes = wal::bytes(&wal::beside(path));
     let fix = "a reader or a stopped process keeps it from being folded into the file: end it";
     Finding::of("sqlite.log", bytes < LOG_LONG, Grade::Warning, format!("{} MiB of write-ahead log", bytes >> 20), fix)
 }

@@ -11,6 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 
 use super::disk::refuse_network;
 use super::error::before_commit;
+use super::wal;
 use crate::time::Clock;
 use crate::{Error, Result, retry};
 
@@ -61,6 +62,7 @@ pub(super) fn open(path: &Path, application_id: i32, durability: Durability) -> 
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(|e| Error::unavailable("the database file cannot be opened").with_source(e))?;
     connection.busy_timeout(BUSY_WAIT).map_err(before_commit)?;
+    refuse_torn(&connection, path)?;
     adopt(&connection, application_id)?;
     if !write_ahead(&connection)?.eq_ignore_ascii_case("wal") {
         return Err(Error::unsupported("the file system cannot keep SQLite's write-ahead log"));
@@ -76,6 +78,20 @@ pub(super) fn open(path: &Path, application_id: i32, durability: Durability) -> 
         .map_err(before_commit)?;
     keep_statements(&connection)?;
     Ok(connection)
+}
+
+/// Refuses a file that ends within a page. SQLite misses whole pages by itself, but reads what is missing of the last one as zeros: a row there
+/// is gone without a word.
+///
+/// With a log beside it the file is not at rest: what a crash left of its last page is written again from there.
+fn refuse_torn(connection: &Connection, path: &Path) -> Result<()> {
+    let page: u32 = connection.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(before_commit)?;
+    let file = std::fs::metadata(path).map_err(|e| Error::unavailable("the database file cannot be looked at").with_source(e))?;
+    let past = file.len() % u64::from(page);
+    if past == 0 || wal::bytes(&wal::beside(path)) > 0 {
+        return Ok(());
+    }
+    Err(Error::integrity(format!("the file was cut: it ends {past} bytes into a page of {page}; restore a backup")))
 }
 
 /// Lets a connection that has the turn look for the write lock often: SQLite's own waiting would sleep through most of its turn.

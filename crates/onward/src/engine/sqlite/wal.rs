@@ -21,6 +21,13 @@ const MOMENT: Duration = Duration::from_millis(20);
 /// When a refused writer may come back: reads of ours end within 5 s.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Returns the path of a database's log.
+pub(super) fn beside(database: &Path) -> PathBuf {
+    let mut path = OsString::from(database);
+    path.push("-wal");
+    path.into()
+}
+
 /// A write-ahead log and its bound.
 #[derive(Clone, Debug)]
 pub(super) struct Wal {
@@ -31,9 +38,7 @@ pub(super) struct Wal {
 
 impl Wal {
     pub(super) fn of(database: &Path, most: u64) -> Self {
-        let mut path = OsString::from(database);
-        path.push("-wal");
-        Self { database: database.to_owned(), path: path.into(), most }
+        Self { database: database.to_owned(), path: beside(database), most }
     }
 
     /// Tells a connection that writes how much of the file to keep.
@@ -102,7 +107,7 @@ impl Wal {
 }
 
 /// No file at all is an empty one.
-fn bytes(path: &Path) -> u64 {
+pub(super) fn bytes(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |file| file.len())
 }
 

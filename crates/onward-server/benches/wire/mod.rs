@@ -1,0 +1,48 @@
+//! What the benchmarks ask over a socket: as little as a client can do, so that the server is what is measured.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A connection.
+pub(crate) struct Wire {
+    address: SocketAddr,
+    stream: TcpStream,
+}
+
+impl Wire {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        // No byte is kept back.
+        stream.set_nodelay(true).unwrap();
+        Self { address, stream }
+    }
+
+    /// Sends a request and reads its answer, whose length its head tells; returns the status. A connection that the server ends is made anew.
+    pub(crate) async fn exchange(&mut self, request: &[u8], buffer: &mut [u8]) -> u16 {
+        self.stream.write_all(request).await.unwrap();
+        let mut held = 0;
+        loop {
+            let read = self.stream.read(&mut buffer[held..]).await.unwrap();
+            assert!(read > 0, "the server closed the connection, or the answer is too long");
+            held += read;
+            let text = std::str::from_utf8(&buffer[..held]).unwrap();
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |length| length.parse().unwrap());
+            if body.len() >= length {
+                let status = head[9..12].parse().unwrap();
+                if head.contains("connection: close") {
+                    *self = Self::connect(self.address).await;
+                }
+                return status;
+            }
+        }
+    }
+}
+
+/// The one in the middle.
+pub(crate) fn median<T: PartialOrd + Copy>(mut all: Vec<T>) -> T {
+    all.sort_by(|a, b| a.partial_cmp(b).unwrap());
+    all[all.len() / 2]
+}
