@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use onward::Onward;
 use onward_server::{Limits, Orders, Rate, Server, State, Token};
-use wire::{Wire, median};
+use wire::{Wire, spread};
 
 mod wire;
 
@@ -113,7 +113,8 @@ async fn overload(writes: usize) {
         all.sort_unstable();
         [0.5, 0.99].map(|share| all[((all.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3)
     });
-    println!("three times the load, commits of {writes}: {:.2} of the peak (bar 0.80)", median(ratios));
+    let [middle, least, most] = spread(ratios);
+    println!("three times the load, commits of {writes}: {middle:.2} of the peak (from {least:.2} to {most:.2}; bar 0.80)");
     println!(
         "  {count} refused: p50 {:.2} ms, p99 {:.2} ms (bar 50); since they were due p50 {:.2} ms, p99 {:.2} ms",
         sent[0], sent[1], due[0], due[1]

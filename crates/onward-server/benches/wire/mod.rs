@@ -41,8 +41,8 @@ impl Wire {
     }
 }
 
-/// The one in the middle.
-pub(crate) fn median<T: PartialOrd + Copy>(mut all: Vec<T>) -> T {
-    all.sort_by(|a, b| a.partial_cmp(b).unwrap());
-    all[all.len() / 2]
+/// The one in the middle, the least and the most.
+pub(crate) fn spread(mut all: Vec<f64>) -> [f64; 3] {
+    all.sort_by(f64::total_cmp);
+    [all[all.len() / 2], all[0], all[all.len() - 1]]
 }
