@@ -138,7 +138,9 @@ where
 /// Reads past the body of a caller who may come back soon, if it is short and all but there: to connect anew would cost both sides more.
 async fn spared(refusal: Refusal, request: Request, read: &AtomicBool) -> Refusal {
     let (parts, body) = request.into_parts();
-    if !read.load(Ordering::Relaxed) && body::read(&parts.headers, body, SPARED_BYTES, SPARED_TIME).await.is_ok() {
+    // Who asks before he sends is spared his body, too.
+    let there = !read.load(Ordering::Relaxed) && !parts.headers.contains_key(header::EXPECT);
+    if there && body::read(&parts.headers, body, SPARED_BYTES, SPARED_TIME).await.is_ok() {
         read.store(true, Ordering::Relaxed);
     }
     refusal

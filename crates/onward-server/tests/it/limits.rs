@@ -32,17 +32,17 @@ async fn one_connection_too_many_is_closed_and_counted() {
 #[tokio::test]
 async fn one_request_too_many_is_shed_and_a_body_that_does_not_come_is_not_waited_for() {
     let live = Live::start_limited(Limits { requests: 0, ..Limits::default() }).await;
-    // One that does not come, and one that is too long to be read in vain.
-    for length in [2, 300 << 10] {
+    // One that does not come, one that is too long to be read in vain, and one that nobody asks for.
+    for head in ["Content-Length: 2", "Content-Length: 300000", "Content-Length: 2\r\nExpect: 100-continue"] {
         let mut stream = live.connect().await;
-        stream.write_all(format!("{}Content-Length: {length}\r\n\r\n", live.head("POST /v1/commit")).as_bytes()).await.unwrap();
+        stream.write_all(format!("{}{head}\r\n\r\n", live.head("POST /v1/commit")).as_bytes()).await.unwrap();
         let said = rest(&mut stream).await;
         assert!(
             said.starts_with("HTTP/1.1 503") && said.contains(r#""code":"overloaded""#) && said.contains(r#""retryable":true"#),
             "{said}"
         );
     }
-    live.shows("onward_shed_total{bound=\"requests\"} 2").await;
+    live.shows("onward_shed_total{bound=\"requests\"} 3").await;
 }
 
 #[tokio::test]
