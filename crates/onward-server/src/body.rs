@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
@@ -24,6 +24,23 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize, time: Du
     within(time, collect(body, limit))
         .await
         .unwrap_or_else(|| Err(Refusal::new(Code::RequestTimeout, "the body came too slowly").closing()))
+}
+
+/// Reads past a body of at most `limit` bytes and keeps none of it; tells whether it ended within `time`.
+pub(crate) async fn pass(mut body: Body, mut limit: u64, time: Duration) -> bool {
+    if body.size_hint().lower() > limit {
+        return false;
+    }
+    let rest = async {
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return false };
+            let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            let Some(left) = limit.checked_sub(length) else { return false };
+            limit = left;
+        }
+        true
+    };
+    within(time, rest).await.unwrap_or(false)
 }
 
 async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Refusal> {

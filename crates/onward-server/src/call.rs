@@ -224,14 +224,17 @@ impl Call {
     }
 
     /// Ends a read at the deadline.
+    ///
+    /// Boxed at once, here and below: each `async fn` that a future is handed through keeps room for it twice, and a request would be tens of
+    /// kilobytes to move.
     pub(crate) fn reading<T>(&self, read: impl Future<Output = onward::Result<T>>) -> impl Future<Output = Result<T, Refusal>> {
-        let read = within(self.timeout, read);
+        let read = within(self.timeout, Box::pin(read));
         async move { Ok(read.await.ok_or_else(|| Refusal::new(Code::DeadlineExceeded, "the deadline passed"))??) }
     }
 
     /// Ends a write at the deadline: whether it was applied is not known then.
     pub(crate) fn writing<T>(&self, write: impl Future<Output = onward::Result<T>>) -> impl Future<Output = Result<T, Refusal>> {
-        let write = within(self.timeout, write);
+        let write = within(self.timeout, Box::pin(write));
         async move { Ok(write.await.ok_or_else(Refusal::unknown)??) }
     }
 
@@ -248,7 +251,7 @@ impl Call {
         late: impl FnOnce() -> Refusal,
         call: impl Future<Output = onward::Result<T>>,
     ) -> impl Future<Output = Result<T, Refusal>> {
-        let call = within(wait + self.timeout, call);
+        let call = within(wait + self.timeout, Box::pin(call));
         async move {
             tokio::select! {
                 biased;

@@ -56,7 +56,7 @@ impl Reach {
     pub(crate) async fn look(&self, onward: &Onward) -> onward::Result<[Reached; 2]> {
         let (store, locks) = (onward.store(), onward.locks());
         let probe = LockKey::raw("onward.probe")?;
-        let (stored, locked) = tokio::join!(within(WAIT, store.queue().engine().meta()), within(WAIT, locks.status(&probe)));
+        let (stored, locked) = tokio::join!(within(WAIT, store.queue().engine().meta()), within(WAIT, Box::pin(locks.status(&probe))));
         let failures = [failure(stored), failure(locked)];
         let now = store.queue().clock().wall();
         let told = |part, engine, seen: &mut Seen, failure| {

@@ -31,8 +31,11 @@ use crate::state::{Hosts, State};
 const URI_BYTES: usize = 8 << 10;
 
 /// Longest body that is read past, and how long that may take: a refusal is told within 50 ms.
-const SPARED_BYTES: usize = 256 << 10;
+const SPARED_BYTES: u64 = 256 << 10;
 const SPARED_TIME: Duration = Duration::from_millis(20);
+
+/// Largest state of an operation: each request moves it into a box.
+const STATE_BYTES: usize = 4 << 10;
 
 /// Where a request arrived.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +54,7 @@ where
     F: FnOnce(Call) -> Fut,
     Fut: Future<Output = Answer>,
 {
+    const { assert!(size_of::<Fut>() <= STATE_BYTES, "box what this operation awaits") };
     let At { route, least, operation } = at;
     let clock = Clock::system();
     let began = clock.now();
@@ -81,6 +85,7 @@ where
         };
         let slot = match state.request_slot() {
             Ok(slot) => slot,
+            Err(full) if matches!(caller, Caller::Anyone) => return Err(full),
             Err(full) => return Err(spared(full, request, &read).await),
         };
         let call = Call::new(state.clone(), caller, id.clone().unwrap_or_default(), window, slot, read.clone(), request)?;
@@ -135,13 +140,11 @@ where
     response
 }
 
-/// Reads past the body of a caller who may come back soon, if it is short and all but there: to connect anew would cost both sides more.
+/// Reads past the body of a known caller who may come back soon, if it is short and all but there: to connect anew would cost both sides more.
 async fn spared(refusal: Refusal, request: Request, read: &AtomicBool) -> Refusal {
-    let (parts, body) = request.into_parts();
     // Who asks before he sends is spared his body, too.
-    let there = !read.load(Ordering::Relaxed) && !parts.headers.contains_key(header::EXPECT);
-    if there && body::read(&parts.headers, body, SPARED_BYTES, SPARED_TIME).await.is_ok() {
-        read.store(true, Ordering::Relaxed);
+    if !read.load(Ordering::Relaxed) && !request.headers().contains_key(header::EXPECT) {
+        read.store(body::pass(request.into_body(), SPARED_BYTES, SPARED_TIME).await, Ordering::Relaxed);
     }
     refusal
 }

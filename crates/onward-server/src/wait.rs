@@ -7,15 +7,9 @@ use onward::retry;
 use onward::time::Clock;
 
 /// Waits for a future for at most `time`; `None` if the time was over first. The future is dropped then.
-///
-/// It goes into a box at once: each `async fn` that it is handed through keeps room for it twice, and the answer to one request would be
-/// tens of kilobytes to move.
-pub(crate) fn within<F: Future>(time: Duration, future: F) -> impl Future<Output = Option<F::Output>> {
-    let future = Box::pin(future);
-    async move {
-        let clock = Clock::system();
-        retry::deadline(&clock, clock.now() + time, future).await
-    }
+pub(crate) async fn within<F: Future>(time: Duration, future: F) -> Option<F::Output> {
+    let clock = Clock::system();
+    retry::deadline(&clock, clock.now() + time, future).await
 }
 
 /// Sleeps.

@@ -86,7 +86,7 @@ impl Begun {
             id: call.id.clone(),
         };
         // Its time is not the caller's: without the entry nothing is done, and that is what the answer says.
-        match within(WRITTEN, append(call.onward(), begun.entry(json!({"state": "begun"}))?)).await {
+        match within(WRITTEN, Box::pin(append(call.onward(), begun.entry(json!({"state": "begun"}))?))).await {
             Some(Ok(())) => Ok(Some(begun)),
             // An engine without a store has no trail: only a command with that engine inside comes here, `serve` needs a store.
             Some(Err(error)) if error.kind() == onward::Kind::Unsupported => Ok(None),
@@ -106,7 +106,7 @@ impl Begun {
         };
         async move {
             let written = match self.entry(state) {
-                Ok(entry) => within(WRITTEN, append(&self.onward, entry)).await,
+                Ok(entry) => within(WRITTEN, Box::pin(append(&self.onward, entry))).await,
                 Err(_) => None,
             };
             // The act is done or not; that its end is missing says as much as the chain can.

@@ -174,7 +174,7 @@ impl Tokens {
         }
         // Counted from before the question: what the answer does not show was done later.
         let asked = self.clock.now();
-        match within(ASK, kept::all(onward)).await {
+        match within(ASK, Box::pin(kept::all(onward))).await {
             Some(Ok(all)) => {
                 let mut stored = self.stored.write();
                 let table = Arc::new(self.table(all, &stored.1));

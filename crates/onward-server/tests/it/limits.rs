@@ -62,6 +62,16 @@ async fn who_is_shed_or_sends_too_much_keeps_the_connection() {
 }
 
 #[tokio::test]
+async fn nobody_reads_the_body_of_a_stranger() {
+    let live = Live::start_limited(Limits { requests: 0, ..Limits::default() }).await;
+    let strangers = ["GET /v1/info HTTP/1.1\r\nHost: localhost\r\n", "GET /docs HTTP/1.1\r\nHost: localhost\r\n"];
+    for (head, status) in strangers.into_iter().zip(["401", "503"]) {
+        let said = live.exchange(format!("{head}Content-Length: 2\r\n\r\n{{}}")).await;
+        assert!(said.starts_with(&format!("HTTP/1.1 {status}")) && said.contains("connection: close"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_slow_body_holds_no_place_of_a_request() {
     let live = Live::start_limited(Limits { requests: 1, ..Limits::default() }).await;
     let mut slow = live.connect().await;
