@@ -11,17 +11,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::routing::get;
-use bytes::Bytes;
 use onward::Onward;
 use onward::commit::WriteCondition;
 use onward::model::Payload;
 use onward::store::{Put, WriteOptions};
 use onward::time::Clock;
-use onward_server::{Orders, Rate, Server, State, Token, router};
-use tokio::net::TcpListener;
-use wire::{Wire, spread};
+use onward_server::{State, Token, router};
+use wire::{BODY, PLENTY, Wire, bare, plain, serve, spread};
 
 mod wire;
 
@@ -30,9 +26,6 @@ const CONNECTIONS: usize = 16;
 const WRITERS: usize = 64;
 const BLOCK: Duration = Duration::from_secs(1);
 const ROUNDS: usize = 7;
-const BODY: usize = 512;
-/// Counted, and never used up.
-const PLENTY: Rate = Rate { per_second: 1_000_000, burst: 1_000_000 };
 
 #[tokio::main]
 async fn main() {
@@ -62,11 +55,7 @@ async fn creates(token: &Token) {
             Onward::open(&format!("sqlite:{}", folder.path().join(format!("{round}-{side}.db")).display())).await.unwrap()
         };
         let (served, used) = (open("http").await, open("library").await);
-        let server =
-            Server::bind("127.0.0.1:0".parse().unwrap(), State::new(served.clone(), "bench", token, Arc::default()).with_rate(PLENTY));
-        let server = server.await.unwrap();
-        let address = server.local_addr().unwrap();
-        let serving = tokio::spawn(async move { server.serve(&Orders::default()).await });
+        let (address, serving) = serve(State::new(served.clone(), "bench", token, Arc::default()).with_rate(PLENTY)).await;
         let secret = token.secret();
         let over_http = many(|writer| put_over_http(address, secret.to_owned(), writer)).await;
         let in_process = many(|writer| put(used.clone(), writer)).await;
@@ -165,23 +154,7 @@ async fn stored() -> Onward {
 }
 
 async fn ours(token: &Token) -> SocketAddr {
-    let state = State::new(stored().await, "bench", token, Arc::default()).with_rate(PLENTY);
-    let server = Server::bind("127.0.0.1:0".parse().unwrap(), state).await.unwrap();
-    let address = server.local_addr().unwrap();
-    tokio::spawn(async move { server.serve(&Orders::default()).await });
-    address
-}
-
-async fn bare() -> SocketAddr {
-    let body = Bytes::from(vec![b'x'; BODY]);
-    plain(Router::new().route("/bare", get(move || std::future::ready(body.clone())))).await
-}
-
-async fn plain(router: Router) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    address
+    serve(State::new(stored().await, "bench", token, Arc::default()).with_rate(PLENTY)).await.0
 }
 
 /// How many answers a second come back over all connections.

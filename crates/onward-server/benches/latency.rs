@@ -17,27 +17,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::routing::get;
-use bytes::Bytes;
 use onward::commit::WriteCondition;
 use onward::lock::{LockOptions, Release, Renew};
 use onward::model::{LockKey, Payload};
 use onward::store::{Put, WriteOptions};
 use onward::testing::servers::{Postgres, Redis};
 use onward::{Config, Onward};
-use onward_server::{Orders, Rate, Server, State, Token};
-use tokio::net::TcpListener;
+use onward_server::{State, Token};
 use tokio::runtime::Handle;
-use wire::{Wire, spread};
+use wire::{BODY, PLENTY, Wire, bare, serve, spread};
 
 mod wire;
 
 const BLOCK: Duration = Duration::from_secs(5);
-const BODY: usize = 512;
 const OWNER: &str = "00000000000000000000000000000001";
-/// Counted, and never used up.
-const PLENTY: Rate = Rate { per_second: 1_000_000, burst: 1_000_000 };
 /// Draws names, so that none comes twice.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
@@ -70,9 +63,7 @@ async fn engines(servers: &Handle) {
     for (engine, config) in engines {
         let onward = servers.spawn(Onward::connect(config)).await.unwrap().unwrap();
         let state = State::new(onward.clone(), "bench", &token, Arc::default()).with_rate(PLENTY);
-        let server = servers.spawn(Server::bind("127.0.0.1:0".parse().unwrap(), state)).await.unwrap().unwrap();
-        let address = server.local_addr().unwrap();
-        let serving = servers.spawn(async move { server.serve(&Orders::default()).await });
+        let (address, serving) = servers.spawn(serve(state)).await.unwrap();
         let served = Served { engine, onward, wire: Wire::connect(address).await, address, secret: token.secret().to_owned() };
         served.measure(bare).await;
         serving.abort();
@@ -172,13 +163,4 @@ async fn time(call: impl Future<Output = ()>) -> f64 {
     let begun = Instant::now();
     call.await;
     begun.elapsed().as_secs_f64() * 1e6
-}
-
-async fn bare() -> SocketAddr {
-    let body = Bytes::from(vec![b'x'; BODY]);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let router = Router::new().route("/bare", get(move || std::future::ready(body.clone())));
-    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    address
 }

@@ -2,8 +2,9 @@
 //!
 //! `cargo bench -p onward-server --bench overload`. The peak is the most that clients reach who each wait for their answer; their number is
 //! the server's bound of requests. Then three times that rate is *sent*, by the clock, over four times as many connections. A refusal's
-//! time counts from when it was sent, and from when that was due, which is later where the clients themselves are. Refused clients do not back off, as ours would. The clients share the machine with the server, so
-//! what they do is as much a part of the load as the refusals; three sizes of commits show how much that is.
+//! time counts from when its request was sent; the time since that was due is beside it: it holds the clients' own lateness, too. Refused
+//! clients do not back off, as ours would. The clients share the machine with the server, so what they do is as much a part of the load as
+//! the refusals; three sizes of commits show how much that is.
 
 #![allow(
     missing_docs,
@@ -23,8 +24,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onward::Onward;
-use onward_server::{Limits, Orders, Rate, Server, State, Token};
-use wire::{Wire, spread};
+use onward_server::{Limits, State, Token};
+use wire::{BODY, PLENTY, Wire, serve, spread};
 
 mod wire;
 
@@ -33,12 +34,9 @@ const PLACES: usize = 64;
 const CONNECTIONS: usize = 4 * PLACES;
 /// Objects that one commit creates.
 const WRITES: [usize; 3] = [1, 16, 128];
-const BODY: usize = 512;
 const BLOCK: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 5;
 const OVERLOAD: f64 = 3.0;
-/// Counted, and never used up.
-const PLENTY: Rate = Rate { per_second: 1_000_000, burst: 1_000_000 };
 
 /// What came back in a block.
 #[derive(Default)]
@@ -79,9 +77,7 @@ async fn overload(writes: usize) {
     let onward = Onward::open(&format!("sqlite:{}", file.display())).await.unwrap();
     let state =
         State::new(onward, "bench", &token, Arc::default()).with_rate(PLENTY).with_limits(Limits { requests: PLACES, ..Limits::default() });
-    let server = Server::bind("127.0.0.1:0".parse().unwrap(), state).await.unwrap();
-    let address = server.local_addr().unwrap();
-    let serving = tokio::spawn(async move { server.serve(&Orders::default()).await });
+    let (address, serving) = serve(state).await;
     let client = Client { address, secret: token.secret().into(), writes };
     let (mut ratios, mut refused) = (Vec::new(), Block::default());
     let warm = client.block("warm", PLACES, None).await;

@@ -1,9 +1,47 @@
-//! What the benchmarks ask over a socket: as little as a client can do, so that the server is what is measured.
+//! Servers, and what the benchmarks ask them over a socket: as little as a client can do, so that the server is what is measured.
+
+#![allow(dead_code, reason = "no benchmark uses all of it")]
 
 use std::net::SocketAddr;
 
+use axum::Router;
+use axum::routing::get;
+use bytes::Bytes;
+use onward_server::{Orders, Rate, Server, State};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// Bytes of what is stored and fetched.
+pub(crate) const BODY: usize = 512;
+/// Counted, and never used up.
+pub(crate) const PLENTY: Rate = Rate { per_second: 1_000_000, burst: 1_000_000 };
+
+/// Serves on loopback, as `onward` does.
+pub(crate) async fn serve(state: State) -> (SocketAddr, JoinHandle<()>) {
+    let server = Server::bind("127.0.0.1:0".parse().unwrap(), state).await.unwrap();
+    let address = server.local_addr().unwrap();
+    (
+        address,
+        tokio::spawn(async move {
+            let _ = server.serve(&Orders::default()).await;
+        }),
+    )
+}
+
+/// A bare axum route, `/bare`, with the same bytes.
+pub(crate) async fn bare() -> SocketAddr {
+    let body = Bytes::from(vec![b'x'; BODY]);
+    plain(Router::new().route("/bare", get(move || std::future::ready(body.clone())))).await
+}
+
+/// A router, served by axum alone.
+pub(crate) async fn plain(router: Router) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    address
+}
 
 /// A connection.
 pub(crate) struct Wire {

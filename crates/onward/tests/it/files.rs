@@ -148,6 +148,26 @@ async fn a_truncated_file_is_an_error_and_never_another_value() {
 }
 
 #[tokio::test]
+async fn a_last_page_that_a_crash_left_half_written_is_mended_from_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("store.db");
+    let onward = Onward::open(&url(&db)).await.unwrap();
+    for number in 0..10 {
+        assert!(matches!(onward.store().create(("thing", format!("n{number}")), &"x".repeat(500)).await.unwrap(), Put::Committed(_)));
+    }
+    // Folded, but the log is still whole: as it is when a crash comes before the file is synced.
+    Connection::open(&db).unwrap().query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+    let (whole, copy) = (std::fs::read(&db).unwrap(), folder.path().join("copy.db"));
+    std::fs::write(&copy, &whole[..whole.len() - 2_048]).unwrap();
+    std::fs::copy(folder.path().join("store.db-wal"), folder.path().join("copy.db-wal")).unwrap();
+    let mended = Onward::open(&url(&copy)).await.unwrap();
+    for number in 0..10 {
+        let object = mended.store().get::<String>(("thing", format!("n{number}"))).await.unwrap();
+        assert_eq!(object.unwrap().value, "x".repeat(500));
+    }
+}
+
+#[tokio::test]
 async fn a_page_that_is_overwritten_is_an_error_and_never_a_panic() {
     let folder = tempfile::tempdir().unwrap();
     let whole = std::fs::read(store(folder.path()).await).unwrap();
